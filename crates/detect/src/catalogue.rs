@@ -1,0 +1,393 @@
+//! The catalogue: all providers together, checked against each other, with the indexes for look-ups.
+//!
+//! There is no table of providers in code; what is not in a file is not known. Files of the user are
+//! read by the binary and handed in as text.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::LazyLock;
+
+use include_dir::{Dir, include_dir};
+
+use crate::classify::Classification;
+use crate::file;
+use crate::identify::Identification;
+use crate::provider::{Key, Provider};
+
+/// All providers that Keymoat knows.
+#[derive(Debug, Clone)]
+pub struct Catalogue {
+    /// Sorted by id.
+    providers: Vec<Provider>,
+    /// Keys that their shape alone tells, the most telling first.
+    by_shape: Vec<KeyIndex>,
+    /// Keys by the exact name of a variable, in the order of the files.
+    by_variable: HashMap<String, Vec<KeyIndex>>,
+}
+
+/// Positions of a provider and of a key in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct KeyIndex {
+    pub(crate) provider: usize,
+    pub(crate) key: usize,
+}
+
+impl Catalogue {
+    /// The catalogue that is part of the program.
+    pub fn builtin() -> &'static Self {
+        static BUILTIN: LazyLock<Catalogue> = LazyLock::new(|| {
+            Catalogue::with_extra(&[]).expect("the embedded files are valid: a test loads them")
+        });
+        &BUILTIN
+    }
+
+    /// The catalogue of the program with the user's own files, each a file name and its text. A file
+    /// whose `id` is already known replaces that provider, any other adds one.
+    ///
+    /// # Errors
+    /// The first thing found wrong: in one file (syntax, an unknown key, a pattern) or between files
+    /// (an id or a variable claimed twice, an example that is taken for something else).
+    pub fn with_extra(extra: &[(String, String)]) -> Result<Self, CatalogueError> {
+        let mut providers = Vec::new();
+        for file in FILES.files().filter(|file| is_toml(&file.path().to_string_lossy())) {
+            let name = file.path().to_string_lossy();
+            let text = file
+                .contents_utf8()
+                .ok_or_else(|| CatalogueError::of(&name, None, "not UTF-8", "save it as UTF-8"))?;
+            add(&mut providers, file::parse(&name, text)?)?;
+        }
+        let mut own: Vec<Provider> = Vec::with_capacity(extra.len());
+        for (name, text) in extra {
+            add(&mut own, file::parse(name, text)?)?;
+        }
+        providers.retain(|known| own.iter().all(|provider| provider.id != known.id));
+        providers.append(&mut own);
+        check_claims(&providers)?;
+        let catalogue = Self::index(providers);
+        catalogue.check_examples()?;
+        Ok(catalogue)
+    }
+
+    /// All providers, by id.
+    pub fn providers(&self) -> &[Provider] {
+        &self.providers
+    }
+
+    /// The provider with this id.
+    pub fn provider(&self, id: &str) -> Option<&Provider> {
+        self.providers
+            .binary_search_by(|provider| provider.id.as_str().cmp(id))
+            .ok()
+            .map(|at| &self.providers[at])
+    }
+
+    pub(crate) fn at(&self, index: KeyIndex) -> (&Provider, &Key) {
+        let provider = &self.providers[index.provider];
+        (provider, &provider.keys[index.key])
+    }
+
+    pub(crate) fn by_shape(&self) -> &[KeyIndex] {
+        &self.by_shape
+    }
+
+    pub(crate) fn by_variable(&self) -> &HashMap<String, Vec<KeyIndex>> {
+        &self.by_variable
+    }
+
+    fn index(mut providers: Vec<Provider>) -> Self {
+        providers.sort_by(|a, b| a.id.cmp(&b.id));
+        let mut by_shape = Vec::new();
+        let mut by_variable: HashMap<String, Vec<KeyIndex>> = HashMap::new();
+        for (p, provider) in providers.iter().enumerate() {
+            for (k, key) in provider.keys.iter().enumerate() {
+                let index = KeyIndex { provider: p, key: k };
+                if !key.needs_context {
+                    by_shape.push(index);
+                }
+                for variable in &key.variables {
+                    by_variable.entry(variable.clone()).or_default().push(index);
+                }
+            }
+        }
+        // The order of specificity: a checksum proves, a longer literal says more than a shorter one.
+        // The sort is stable, so the order of the files decides the rest.
+        let rank = |index: &KeyIndex| {
+            let key = &providers[index.provider].keys[index.key];
+            let literal = key.prefixes.iter().map(String::len).min().unwrap_or(0);
+            (!key.checksum.proves(), std::cmp::Reverse(literal))
+        };
+        by_shape.sort_by_key(rank);
+        Self { providers, by_shape, by_variable }
+    }
+
+    /// Every example is its own key and nobody else's, every counter-example is not.
+    fn check_examples(&self) -> Result<(), CatalogueError> {
+        for provider in &self.providers {
+            for key in &provider.keys {
+                for (i, example) in key.examples.iter().enumerate() {
+                    self.check_example(provider, key, i, example)?;
+                }
+                for (i, counter) in key.counter_examples.iter().enumerate() {
+                    if self.found_as(key, counter).is_some_and(|(_, found)| std::ptr::eq(found, key)) {
+                        let what =
+                            format!("counter-example {} of `{}/{}` matches", i + 1, provider.id, key.id);
+                        let hint = "narrow the pattern or raise `min_entropy`";
+                        return Err(CatalogueError::of(&provider.file, Some(key.line), &what, hint));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_example(
+        &self,
+        provider: &Provider,
+        key: &Key,
+        i: usize,
+        example: &str,
+    ) -> Result<(), CatalogueError> {
+        let name = format!("example {} of `{}/{}`", i + 1, provider.id, key.id);
+        match self.found_as(key, example) {
+            Some((_, found)) if std::ptr::eq(found, key) => Ok(()),
+            Some((other, found)) => {
+                let what = format!("{name} is taken for `{}/{}` of `{}`", other.id, found.id, other.file);
+                Err(CatalogueError::of(
+                    &provider.file,
+                    Some(key.line),
+                    &what,
+                    "narrow the broader of the two patterns",
+                ))
+            }
+            None => {
+                let what = format!("{name} does not match");
+                let hint = "look at prefixes, pattern, min_entropy and checksum";
+                Err(CatalogueError::of(&provider.file, Some(key.line), &what, hint))
+            }
+        }
+    }
+
+    /// What `text` is taken for where `key` would be looked for.
+    fn found_as(&self, key: &Key, text: &str) -> Option<(&Provider, &Key)> {
+        if !key.needs_context {
+            return match self.identify(text.as_bytes()) {
+                Identification::Known(known) => Some((known.provider, known.key)),
+                Identification::Unknown => None,
+            };
+        }
+        match self.identify_named(key.variables.first()?, text.as_bytes()) {
+            Classification::Key(found) | Classification::NotSensitive(found) => {
+                Some((found.provider, found.key))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What is wrong with a catalogue file, where, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct CatalogueError {
+    /// Name of the file.
+    pub file: String,
+    /// Line in it, from 1, where one can be named.
+    pub line: Option<usize>,
+    /// What is wrong.
+    pub what: String,
+    /// What to do about it.
+    pub hint: String,
+}
+
+impl CatalogueError {
+    fn of(file: &str, line: Option<usize>, what: &str, hint: &str) -> Self {
+        Self { file: file.to_owned(), line, what: what.to_owned(), hint: hint.to_owned() }
+    }
+}
+
+impl fmt::Display for CatalogueError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "catalogue file `{}`", self.file)?;
+        if let Some(line) = self.line {
+            write!(f, ", line {line}")?;
+        }
+        write!(f, ": {} (hint: {})", self.what, self.hint)
+    }
+}
+
+fn add(providers: &mut Vec<Provider>, provider: Provider) -> Result<(), CatalogueError> {
+    if let Some(known) = providers.iter().find(|known| known.id == provider.id) {
+        let what = format!("the provider `{}` is already in `{}`", provider.id, known.file);
+        return Err(CatalogueError::of(
+            &provider.file,
+            None,
+            &what,
+            "give it another id or merge the two files",
+        ));
+    }
+    providers.push(provider);
+    Ok(())
+}
+
+/// A variable stands for the keys of one provider; who comes later in the list is the one to blame.
+fn check_claims(providers: &[Provider]) -> Result<(), CatalogueError> {
+    let mut owners: HashMap<&str, &str> = HashMap::new();
+    for provider in providers {
+        for key in &provider.keys {
+            for variable in &key.variables {
+                let owner = *owners.entry(variable).or_insert(&provider.id);
+                if owner != provider.id {
+                    let what = format!("the variable `{variable}` already belongs to `{owner}`");
+                    let hint = "drop it, or replace that provider by a file with its id";
+                    return Err(CatalogueError::of(&provider.file, Some(key.line), &what, hint));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_toml(name: &str) -> bool {
+    name.ends_with(".toml")
+}
+
+static FILES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/catalogue");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_embedded_files_are_valid() {
+        let catalogue = Catalogue::with_extra(&[]).map_err(|error| error.to_string()).unwrap();
+        let ids: Vec<_> = catalogue.providers().iter().map(|provider| provider.id.as_str()).collect();
+        assert_eq!(
+            ids,
+            [
+                "adyen",
+                "aws",
+                "database",
+                "fedex",
+                "keymoat",
+                "mailchimp",
+                "mollie",
+                "openai",
+                "paypal",
+                "shopify",
+                "square",
+                "stripe",
+                "twilio"
+            ]
+        );
+        for provider in catalogue.providers() {
+            let calls = !provider.checks.is_empty() || !provider.send.is_empty();
+            assert_eq!(provider.shape_only, calls, "{}: no stub has run its calls yet", provider.id);
+            assert_eq!(provider.file, format!("{}.toml", provider.id));
+            assert!(catalogue.provider(&provider.id).is_some());
+        }
+        assert!(catalogue.provider("nobody").is_none());
+        let count = |of: fn(&Key) -> usize| -> usize {
+            catalogue.providers().iter().flat_map(|provider| &provider.keys).map(of).sum()
+        };
+        // Loading has tried each of them; the counts notice a file that lost some.
+        assert_eq!((count(|_| 1), count(|k| k.examples.len()), count(|k| k.counter_examples.len())), COUNTS);
+    }
+
+    /// Keys, examples and counter-examples in the embedded files.
+    const COUNTS: (usize, usize, usize) = (46, 55, 101);
+
+    const ACME: &str = r#"
+id = "acme"
+name = "Acme"
+[links]
+docs = "https://acme.test/docs"
+[[key]]
+id = "secret"
+kind = "secret"
+field = "secret_key"
+prefixes = ["acme_"]
+pattern = "acme_[a-z]{8}"
+variables = ["ACME_KEY"]
+examples = ["acme_abcdefgh"]
+counter_examples = ["acme_abc"]
+"#;
+
+    fn load(texts: &[&str]) -> Result<Catalogue, CatalogueError> {
+        let files: Vec<_> = texts
+            .iter()
+            .enumerate()
+            .map(|(i, text)| (format!("extra{i}.toml"), (*text).to_owned()))
+            .collect();
+        Catalogue::with_extra(&files)
+    }
+
+    #[test]
+    fn a_user_adds_and_replaces_providers() {
+        let catalogue = load(&[ACME]).unwrap();
+        assert_eq!(catalogue.providers().len(), Catalogue::builtin().providers().len() + 1);
+        assert!(
+            matches!(catalogue.identify(b"acme_abcdefgh"), Identification::Known(known) if known.provider.id == "acme")
+        );
+
+        let own_stripe = ACME.replace("\"acme\"", "\"stripe\"");
+        let catalogue = load(&[&own_stripe]).unwrap();
+        assert_eq!(catalogue.providers().len(), Catalogue::builtin().providers().len());
+        assert_eq!(catalogue.provider("stripe").unwrap().name, "Acme");
+        assert_eq!(catalogue.identify(b"sk_live_51MadeUpExample0000KeymoatTest"), Identification::Unknown);
+    }
+
+    #[test]
+    fn wrong_files_are_refused_with_place_and_hint() {
+        let check = |from: &str, to: &str, line: Option<usize>, what: &str| {
+            let text = ACME.replace(from, to);
+            assert_ne!(text, ACME, "the row changes nothing: {from}");
+            let error = load(&[&text]).unwrap_err();
+            assert!(error.what.contains(what), "{error}");
+            assert_eq!(error.line, line, "{error}");
+            assert!(!error.hint.is_empty() && error.file == "extra0.toml", "{error}");
+        };
+        check("[a-z]{8}", "[a-z", Some(11), "does not compile");
+        check("[a-z]{8}", r"(a)\\1", Some(11), "does not compile");
+        check("[a-z]{8}", "([a-z]{1,1000}){1,1000}", Some(11), "does not compile");
+        check("acme_[a-z]{8}", ".*", Some(11), "matches nothing at all");
+        check("acme_abcdefgh", "acme_abc", Some(7), "does not match");
+        check("\"acme_abc\"", "\"acme_abcdefgh\"", Some(7), "counter-example 1");
+        check("kind = \"secret\"", "kind = \"sekret\"", Some(8), "unknown variant");
+        check("prefixes", "prefix", Some(10), "unknown field");
+        check("id = \"acme\"", "id = \"Acme\"", Some(2), "not an id");
+        check("id = \"acme\"", "", Some(1), "missing field");
+        check("name = \"Acme\"", "name = ", Some(3), "");
+        check("https://", "http://", Some(2), "not the address");
+        check("ACME_KEY", "acme key", Some(7), "not the name of a variable");
+        check("ACME_KEY", "STRIPE_SECRET_KEY", Some(7), "already belongs to `stripe`");
+        check("counter_examples = [\"acme_abc\"]", "counter_examples = []", Some(7), "no examples");
+        check("field =", "min_entropy = 9.0\nfield =", Some(7), "min_entropy");
+        check("field =", "needs_context = true\nvariables = []\nfield =", Some(14), "duplicate key");
+        check(
+            "kind = \"secret\"",
+            "kind = \"client_id\"\nseverity = \"high\"",
+            Some(7),
+            "not secret but has a severity",
+        );
+        let other = ACME.replace("\"acme\"", "\"acme2\"").replace("ACME_KEY", "ACME2_KEY");
+        assert!(load(&[ACME, &other]).unwrap_err().what.contains("is taken for"), "two claim one shape");
+        assert!(load(&[ACME, ACME]).unwrap_err().what.contains("already in"));
+        assert!(load(&[&"#".repeat(300_000)]).unwrap_err().what.contains("bytes"));
+        let call = "[[send]]\nhow = { scheme = \"bearer\", token = \"{nothing}\" }\nbase_url = \"https://a.test\"\nhosts = [\"a.test\"]\nsource = \"https://a.test\"\n";
+        assert!(load(&[&format!("{ACME}{call}")]).unwrap_err().what.contains("{nothing}"));
+        let call = call.replace("nothing", "secret_key");
+        assert!(load(&[&format!("{ACME}{call}")]).is_ok());
+        assert!(
+            load(&[&format!("{ACME}{}", call.replace("[\"a.test\"]", "[]"))])
+                .unwrap_err()
+                .what
+                .contains("hosts")
+        );
+        let place = "[odoo]\ncolumns = [{ name = \"a.b\", field = \"other\" }]\n";
+        assert!(load(&[&format!("{ACME}{place}")]).unwrap_err().what.contains("`other`"));
+    }
+
+    #[test]
+    fn an_error_reads_as_one_line() {
+        let error = CatalogueError::of("acme.toml", Some(3), "x is wrong", "do y");
+        assert_eq!(error.to_string(), "catalogue file `acme.toml`, line 3: x is wrong (hint: do y)");
+    }
+}

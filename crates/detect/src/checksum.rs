@@ -1,0 +1,101 @@
+//! Checksums that a key carries in its own text, so that a mistyped or made-up one is known offline.
+//!
+//! Only error detection: a right checksum says nothing about whether the key is alive.
+
+use serde::Deserialize;
+
+/// The checksum in the last characters of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Checksum {
+    /// The key carries none that is publicly known.
+    #[default]
+    None,
+    /// Last six characters: CRC-32 of what lies between the prefix and them, as GitHub and npm do
+    /// (<https://github.blog/engineering/platform-security/behind-githubs-new-authentication-token-formats/>).
+    Crc32Base62,
+    /// Last six characters: CRC-32 of everything before them, prefix included, as Keymoat does.
+    Crc32Base62All,
+}
+
+impl Checksum {
+    /// Whether `value`, whose literal prefix is `prefix` bytes long, carries the right checksum;
+    /// always true for a key that has none.
+    pub fn holds(self, value: &[u8], prefix: usize) -> bool {
+        let start = match self {
+            Self::None => return true,
+            Self::Crc32Base62 => prefix,
+            Self::Crc32Base62All => 0,
+        };
+        let Some(end) = value.len().checked_sub(CHECKSUM_LEN) else { return false };
+        match (value.get(start..end), value.get(end..)) {
+            (Some(body), Some(check)) => check == crc32_base62(body),
+            _ => false,
+        }
+    }
+
+    /// Whether the checksum proves the shape, that is, whether there is one.
+    pub fn proves(self) -> bool {
+        self != Self::None
+    }
+}
+
+/// The CRC-32 (IEEE 802.3) of `data` as six base-62 digits, most significant first, padded with `0`;
+/// the alphabet is `0-9A-Za-z` as in GitHub's tokens.
+pub fn crc32_base62(data: &[u8]) -> [u8; CHECKSUM_LEN] {
+    let mut rest = crc32fast::hash(data);
+    let mut digits = [b'0'; CHECKSUM_LEN];
+    for digit in digits.iter_mut().rev() {
+        *digit = ALPHABET[(rest % 62) as usize];
+        rest /= 62;
+    }
+    digits
+}
+
+/// Six base-62 digits hold any 32-bit number: 62^6 > 2^32.
+const CHECKSUM_LEN: usize = 6;
+
+const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn digits_are_those_of_the_reference() {
+        // "123456789" is the check input of CRC-32/ISO-HDLC: 0xCBF43926; empty input gives 0.
+        let check = |input: &[u8], expected: &[u8; 6]| assert_eq!(&crc32_base62(input), expected);
+        check(b"", b"000000");
+        check(b"123456789", b"3jZRME");
+        // The pair that the base62-token documentation prints.
+        check(b"zQWBuTSOoRi4A9spHcVY5ncnsDkxkJ", b"0mLq17");
+    }
+
+    #[test]
+    fn a_value_holds_or_not() {
+        let github = b"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";
+        let check = |checksum: Checksum, value: &[u8], prefix, expected| {
+            assert_eq!(checksum.holds(value, prefix), expected, "{checksum:?}");
+        };
+        check(Checksum::Crc32Base62, github, 4, true);
+        check(Checksum::Crc32Base62, github, 0, false);
+        check(Checksum::Crc32Base62All, github, 4, false);
+        check(Checksum::Crc32Base62, b"ghp_", 4, false);
+        check(Checksum::Crc32Base62, b"", 4, false);
+        check(Checksum::None, b"", 4, true);
+    }
+
+    proptest! {
+        #[test]
+        fn one_changed_character_is_noticed(body in "[0-9A-Za-z]{1,60}", at in 0usize..60, to in "[0-9A-Za-z]") {
+            let mut text = body.clone().into_bytes();
+            text.extend(crc32_base62(body.as_bytes()));
+            prop_assert!(Checksum::Crc32Base62All.holds(&text, 0));
+            let at = at % body.len();
+            let changed = text[at] != to.as_bytes()[0];
+            text[at] = to.as_bytes()[0];
+            prop_assert_eq!(Checksum::Crc32Base62All.holds(&text, 0), !changed);
+        }
+    }
+}

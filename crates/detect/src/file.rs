@@ -1,0 +1,327 @@
+//! One catalogue file: from TOML text to a checked [`Provider`].
+//!
+//! Checks what can be seen in one file. What needs all files together (unique ids, examples that
+//! another provider takes) is the business of [`crate::catalogue`].
+
+use std::collections::HashSet;
+use std::ops::Range;
+
+use regex::bytes::RegexBuilder;
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::catalogue::CatalogueError;
+use crate::checksum::Checksum;
+use crate::provider::{
+    Check, CheckRequest, DjangoPlaces, Injection, Key, Kind, Links, Mode, OdooPlaces, Place, Provider,
+    Rotation, Setting, Severity,
+};
+
+/// Reads one file; the error names the file, the line and what to do.
+pub(crate) fn parse(file: &str, text: &str) -> Result<Provider, CatalogueError> {
+    let source = Source { file, text };
+    if text.len() > MAX_FILE_BYTES {
+        return Err(source.error(None, format!("the file has more than {MAX_FILE_BYTES} bytes"), "split it"));
+    }
+    let raw: RawProvider = toml::from_str(text).map_err(|error| {
+        let hint = "docs/catalogue.md explains every key";
+        source.error(error.span(), error.message().to_owned(), hint)
+    })?;
+    raw.check(&source)
+}
+
+/// A file and its text, to tell where in it something is.
+struct Source<'t> {
+    file: &'t str,
+    text: &'t str,
+}
+
+impl Source<'_> {
+    fn error(&self, span: Option<Range<usize>>, what: String, hint: &str) -> CatalogueError {
+        let line = span.map(|span| self.line(&span));
+        CatalogueError { file: self.file.to_owned(), line, what, hint: hint.to_owned() }
+    }
+
+    fn line(&self, span: &Range<usize>) -> usize {
+        self.text.bytes().take(span.start).filter(|&byte| byte == b'\n').count() + 1
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawProvider {
+    id: Spanned<String>,
+    name: String,
+    #[serde(default)]
+    aliases: Vec<String>,
+    #[serde(default)]
+    shape_only: bool,
+    links: Links,
+    #[serde(default)]
+    settings: Vec<Setting>,
+    key: Vec<RawKey>,
+    #[serde(default)]
+    send: Vec<Injection>,
+    #[serde(default)]
+    check: Vec<Check>,
+    rotation: Option<Rotation>,
+    #[serde(default)]
+    odoo: OdooPlaces,
+    #[serde(default)]
+    django: DjangoPlaces,
+}
+
+impl RawProvider {
+    fn check(self, source: &Source<'_>) -> Result<Provider, CatalogueError> {
+        let span = self.id.span();
+        let here = |what: String, hint: &str| source.error(Some(span.clone()), what, hint);
+        let id = self.id.get_ref().clone();
+        if !is_id(&id, '-') {
+            return Err(here(
+                format!("`{id}` is not an id"),
+                "use 2 to 32 of a-z, 0-9 and `-`, a letter first",
+            ));
+        }
+        if self.key.is_empty() || self.key.len() > MAX_KEYS {
+            return Err(here(format!("a provider has 1 to {MAX_KEYS} keys"), "add a [[key]]"));
+        }
+        let mut seen = HashSet::new();
+        let mut keys = Vec::with_capacity(self.key.len());
+        for raw in self.key {
+            if !seen.insert(raw.id.get_ref().clone()) {
+                let what = format!("the key id `{}` is there twice", raw.id.get_ref());
+                return Err(source.error(Some(raw.id.span()), what, "give each [[key]] an id of its own"));
+            }
+            keys.push(raw.check(source)?);
+        }
+        let provider = Provider {
+            id,
+            name: self.name,
+            aliases: self.aliases,
+            shape_only: self.shape_only,
+            links: self.links,
+            settings: self.settings,
+            keys,
+            send: self.send,
+            checks: self.check,
+            rotation: self.rotation,
+            odoo: self.odoo,
+            django: self.django,
+            file: source.file.to_owned(),
+        };
+        check_references(&provider).map_err(|(what, hint)| here(what, hint))?;
+        Ok(provider)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawKey {
+    id: Spanned<String>,
+    kind: Kind,
+    #[serde(default)]
+    mode: Mode,
+    field: String,
+    #[serde(default)]
+    prefixes: Vec<String>,
+    pattern: Spanned<String>,
+    #[serde(default)]
+    min_entropy: f64,
+    #[serde(default)]
+    checksum: Checksum,
+    sensitive: Option<bool>,
+    severity: Option<Severity>,
+    #[serde(default)]
+    needs_context: bool,
+    pair: Option<String>,
+    #[serde(default)]
+    variables: Vec<String>,
+    #[serde(default)]
+    published: Vec<String>,
+    examples: Vec<String>,
+    counter_examples: Vec<String>,
+}
+
+impl RawKey {
+    fn check(self, source: &Source<'_>) -> Result<Key, CatalogueError> {
+        self.check_words().map_err(|(what, hint)| source.error(Some(self.id.span()), what, hint))?;
+        let pattern = self.pattern.get_ref().clone();
+        let at_pattern = |what: String, hint: &str| source.error(Some(self.pattern.span()), what, hint);
+        if pattern.len() > MAX_PATTERN_CHARS {
+            return Err(at_pattern(
+                format!("the pattern has more than {MAX_PATTERN_CHARS} characters"),
+                "shorten it",
+            ));
+        }
+        let regex = RegexBuilder::new(&format!(r"\A(?:{pattern})\z"))
+            .unicode(false)
+            .size_limit(MAX_REGEX_BYTES)
+            .build()
+            .map_err(|error| at_pattern(format!("the pattern does not compile: {error}"), PATTERN_HINT))?;
+        if regex.is_match(b"") {
+            return Err(at_pattern(
+                "the pattern matches nothing at all".into(),
+                "ask for at least one character",
+            ));
+        }
+        let line = source.line(&self.id.span());
+        let sensitive = self.sensitive.unwrap_or_else(|| self.kind.is_sensitive());
+        let default_severity = if sensitive { Severity::High } else { Severity::Info };
+        Ok(Key {
+            id: self.id.into_inner(),
+            kind: self.kind,
+            mode: self.mode,
+            field: self.field,
+            prefixes: self.prefixes,
+            min_entropy: self.min_entropy,
+            checksum: self.checksum,
+            sensitive,
+            severity: self.severity.unwrap_or(default_severity),
+            needs_context: self.needs_context,
+            pair: self.pair,
+            variables: self.variables,
+            examples: self.examples,
+            counter_examples: self.counter_examples,
+            published: self.published,
+            regex,
+            pattern,
+            line,
+        })
+    }
+
+    fn check_words(&self) -> Result<(), (String, &'static str)> {
+        let id = self.id.get_ref();
+        if !is_id(id, '_') || !is_id(&self.field, '_') {
+            let what = format!("key id `{id}` or its field `{}` is not a name", self.field);
+            return Err((what, "use 2 to 32 of a-z, 0-9 and `_`, a letter first"));
+        }
+        if !(0.0..=8.0).contains(&self.min_entropy) {
+            return Err((
+                format!("`min_entropy` of `{id}` is not between 0 and 8"),
+                "bits per byte; 3.0 is usual",
+            ));
+        }
+        if self.examples.is_empty() || self.counter_examples.is_empty() {
+            return Err((
+                format!("`{id}` has no examples or no counter_examples"),
+                "they are the tests: add one each",
+            ));
+        }
+        if self.needs_context && self.variables.is_empty() {
+            let what = format!("`{id}` needs a context and lists no variables");
+            return Err((what, "name the variables it lives in, or drop `needs_context`"));
+        }
+        if let Some(name) = self.variables.iter().find(|name| !is_variable(name)) {
+            return Err((
+                format!("`{name}` is not the name of a variable"),
+                "use A-Z, 0-9 and `_`, a letter first",
+            ));
+        }
+        if self.prefixes.iter().any(String::is_empty) {
+            return Err((format!("`{id}` has an empty prefix"), "leave `prefixes` out"));
+        }
+        let insensitive =
+            self.sensitive == Some(false) || (self.sensitive.is_none() && !self.kind.is_sensitive());
+        if insensitive && self.severity.is_some_and(|severity| severity != Severity::Info) {
+            return Err((
+                format!("`{id}` is not secret but has a severity"),
+                "drop `severity` or set `sensitive = true`",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Checks names that point elsewhere in the file, and that every call has a source.
+fn check_references(provider: &Provider) -> Result<(), (String, &'static str)> {
+    let fields: HashSet<&str> = provider.keys.iter().map(|key| key.field.as_str()).collect();
+    let mut names = fields.clone();
+    names.extend(provider.keys.iter().flat_map(Key::part_names));
+    names.extend(provider.settings.iter().map(|setting| setting.name.as_str()));
+
+    let templates = provider
+        .send
+        .iter()
+        .flat_map(|send| send.how.templates().chain([&send.base_url]).chain(send.test_base_url.as_ref()));
+    let urls = provider.checks.iter().flat_map(|check| match &check.request {
+        CheckRequest::TokenRequest {} => vec![],
+        CheckRequest::Call { url, test_url, .. } => {
+            [Some(url), test_url.as_ref()].into_iter().flatten().collect()
+        }
+    });
+    for name in templates.chain(urls).flat_map(|template| template.names()) {
+        if !names.contains(name) {
+            return Err((
+                format!("`{{{name}}}` is no field, setting or named part"),
+                "fields, [[settings]] and (?P<name>…) can be used",
+            ));
+        }
+    }
+    let places: [&[Place]; 4] = [
+        &provider.odoo.parameters,
+        &provider.odoo.columns,
+        &provider.django.settings,
+        &provider.django.columns,
+    ];
+    let named = places.into_iter().flatten().map(|place| &place.field);
+    if let Some(field) =
+        named.chain(provider.checks.iter().map(|check| &check.field)).find(|f| !fields.contains(f.as_str()))
+    {
+        return Err((format!("no key has the field `{field}`"), "use the `field` of one of the [[key]]s"));
+    }
+    check_addresses(provider)
+}
+
+fn check_addresses(provider: &Provider) -> Result<(), (String, &'static str)> {
+    let mut addresses = vec![&provider.links.docs];
+    addresses.extend(&provider.links.keys);
+    addresses.extend(provider.send.iter().map(|send| &send.source));
+    addresses.extend(provider.checks.iter().map(|check| &check.source));
+    addresses.extend(provider.rotation.iter().map(|rotation| &rotation.source));
+    if let Some(address) = addresses.into_iter().find(|address| !address.starts_with("https://")) {
+        return Err((
+            format!("`{address}` is not the address of a page"),
+            "every call names its documentation, https://…",
+        ));
+    }
+    if provider.send.iter().any(|send| send.hosts.is_empty()) {
+        return Err((
+            "a [[send]] without hosts could send a key anywhere".into(),
+            "list the hosts it may go to",
+        ));
+    }
+    if provider.checks.iter().any(|check| check.alive.is_empty() || check.dead.is_empty()) {
+        return Err((
+            "a [[check]] needs answers for `alive` and for `dead`".into(),
+            "list the HTTP statuses",
+        ));
+    }
+    Ok(())
+}
+
+fn is_id(text: &str, joint: char) -> bool {
+    (2..=32).contains(&text.len())
+        && text.starts_with(|c: char| c.is_ascii_lowercase())
+        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == joint)
+}
+
+fn is_variable(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_uppercase())
+        && text.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
+        && !text.contains("__")
+}
+
+/// The largest file of our own has 8 KB; more is a mistake or an attempt to fill memory.
+const MAX_FILE_BYTES: usize = 256 * 1024;
+
+/// The largest provider of our own has 12.
+const MAX_KEYS: usize = 64;
+
+/// Longer patterns are word lists, which belong in `prefixes`.
+const MAX_PATTERN_CHARS: usize = 1_000;
+
+/// Compiled size: ten times what the largest pattern of our own needs. Matching is linear in any case.
+const MAX_REGEX_BYTES: usize = 512 * 1024;
+
+const PATTERN_HINT: &str =
+    "Rust regex syntax on bytes: no look-around, no back-references, no Unicode classes";

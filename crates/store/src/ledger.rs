@@ -1,0 +1,203 @@
+//! The signed log: numbers events, grows the RFC 6962 tree, keeps the digest over the live rows, signs checkpoints.
+//!
+//! It works inside the writer's transaction and never commits; the writer keeps a copy of the [`Head`] from before
+//! a batch and puts it back when the batch fails.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use keymoat_core::audit::{Event, Personal, RowChange};
+use keymoat_core::checkpoint::{Checkpoint, note_text};
+use keymoat_core::names::{ResourcePath, Scope};
+use keymoat_core::tree::{Frontier, Hash, leaf_hash};
+use keymoat_crypto::{AuditSigner, StateDigest, StateKey, bytes as random_bytes};
+use rusqlite::{Connection, params};
+
+use crate::tiles::{Tiles, TILE_WIDTH};
+
+/// The keys that the ledger works with, derived from the root key.
+pub struct LedgerKeys {
+    /// The name under which checkpoints are signed: `keymoat/<instance id>`.
+    pub origin: String,
+    /// Signs checkpoints.
+    pub signer: AuditSigner,
+    /// Keys the digest over the live rows.
+    pub state: StateKey,
+}
+
+/// An event on its way into the log: everything but its number, which the ledger gives.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    /// The event; its `seq`, `rows` and `personal` are filled in by the ledger and its `time` never runs backwards.
+    pub event: Event,
+    /// The erasable part.
+    pub personal: Option<Personal>,
+}
+
+/// The state of the log after the last committed batch.
+#[derive(Clone)]
+pub(crate) struct Head {
+    pub(crate) frontier: Frontier,
+    pub(crate) tiles: Tiles,
+    pub(crate) digest: StateDigest,
+    /// The number of the newest change of `state`.
+    pub(crate) change: u64,
+    /// The number of the newest change that decides who may do what.
+    pub(crate) epoch: u64,
+    /// Time of the newest event, in milliseconds since 1970: the clock's high-water mark.
+    pub(crate) time_ms: i64,
+}
+
+impl Head {
+    pub(crate) fn empty() -> Self {
+        Self {
+            frontier: Frontier::new(),
+            tiles: Tiles::default(),
+            digest: StateDigest::default(),
+            change: 0,
+            epoch: 0,
+            time_ms: 0,
+        }
+    }
+
+    pub(crate) fn size(&self) -> u64 {
+        self.frontier.size()
+    }
+}
+
+/// Appends one event and returns its number.
+pub(crate) fn append(
+    connection: &Connection,
+    head: &mut Head,
+    draft: &mut Draft,
+    rows: Vec<RowChange>,
+) -> rusqlite::Result<u64> {
+    let seq = head.size();
+    let event = &mut draft.event;
+    event.seq = seq;
+    event.rows = rows;
+    // A log whose times run backwards cannot be searched by time and hides what was done meanwhile.
+    let time_ms = event.time.as_millisecond().max(head.time_ms);
+    event.time = jiff::Timestamp::from_millisecond(time_ms).unwrap_or(event.time);
+    let personal = draft.personal.as_ref().map(|personal| {
+        let salt: [u8; 32] = random_bytes();
+        event.personal = Some(personal.commit(&salt));
+        stored_personal(&salt, personal)
+    });
+    let record = event.canonical();
+    connection
+        .prepare_cached(
+            "INSERT INTO events (seq, time, actor, environment, path, record, personal) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?
+        .execute(params![
+            seq,
+            time_ms,
+            event.actor.to_string(),
+            event.scope.as_ref().map(Scope::as_str),
+            event.path.as_ref().map(ResourcePath::as_str),
+            record,
+            personal
+        ])?;
+    let leaf = leaf_hash(&record);
+    head.frontier.append(leaf).expect("a log never reaches 2^63 events");
+    head.time_ms = time_ms;
+    for tile in head.tiles.push(leaf) {
+        connection
+            .prepare_cached("INSERT OR REPLACE INTO tiles (level, number, hashes) VALUES (?1, ?2, ?3)")?
+            .execute(params![tile.level, tile.number, tile.hashes])?;
+    }
+    Ok(seq)
+}
+
+/// Signs the head and writes it beside the events that it covers; returns the note.
+pub(crate) fn write_checkpoint(
+    connection: &Connection,
+    keys: &LedgerKeys,
+    head: &Head,
+) -> rusqlite::Result<String> {
+    let note = sign(keys, head);
+    connection
+        .prepare_cached(
+            "INSERT INTO checkpoint (id, note, frontier, change) VALUES (1, ?1, ?2, ?3)
+             ON CONFLICT (id) DO UPDATE SET note = excluded.note, frontier = excluded.frontier, change = excluded.change",
+        )?
+        .execute(params![note, head.frontier.to_bytes(), head.change])?;
+    Ok(note)
+}
+
+/// The C2SP checkpoint of a head, with the digest over the live rows and the newest event's time as extension lines.
+pub(crate) fn sign(keys: &LedgerKeys, head: &Head) -> String {
+    let time = jiff::Timestamp::from_millisecond(head.time_ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    let extensions = vec![
+        format!("{STATE_EXTENSION}{}", BASE64.encode(keys.state.commit(&head.digest))),
+        format!("{TIME_EXTENSION}{time}"),
+    ];
+    let checkpoint = Checkpoint::new(&keys.origin, head.size(), head.frontier.root(), extensions)
+        .expect("the origin is a short name, the size a tree's and the lines are printable");
+    let body = checkpoint.body();
+    let signature = keys.signer.sign(body.as_bytes());
+    let key_id = keys.signer.verifying_key().key_id(&keys.origin);
+    note_text(&body, &keys.origin, key_id, &signature).expect("the origin is a key name and the body a checkpoint")
+}
+
+/// A checkpoint whose signature is this vault's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedHead {
+    /// Events under it.
+    pub size: u64,
+    /// Root of the tree.
+    pub root: Hash,
+    /// Keyed commitment to the live rows.
+    pub state: [u8; 32],
+    /// Time of the newest event under it, RFC 3339.
+    pub time: String,
+    /// The signed note itself.
+    pub note: String,
+}
+
+/// Reads a note and checks that this vault signed it; `None` when it did not or the text is torn.
+pub(crate) fn verify_note(keys: &LedgerKeys, note: &str) -> Option<SignedHead> {
+    let (checkpoint, signatures) = Checkpoint::parse(note).ok()?;
+    if checkpoint.origin() != keys.origin {
+        return None;
+    }
+    let verifier = keys.signer.verifying_key();
+    let key_id = verifier.key_id(&keys.origin);
+    let body = checkpoint.body();
+    let ours = signatures.iter().any(|signature| {
+        signature.name == keys.origin
+            && signature.key_id == key_id
+            && <&[u8; 64]>::try_from(signature.signature.as_slice())
+                .is_ok_and(|signature| verifier.verify(body.as_bytes(), signature))
+    });
+    if !ours {
+        return None;
+    }
+    let extension = |prefix: &str| checkpoint.extensions().iter().find_map(|line| line.strip_prefix(prefix));
+    let state = BASE64.decode(extension(STATE_EXTENSION)?).ok()?.try_into().ok()?;
+    Some(SignedHead {
+        size: checkpoint.size(),
+        root: *checkpoint.root(),
+        state,
+        time: extension(TIME_EXTENSION)?.to_owned(),
+        note: note.to_owned(),
+    })
+}
+
+/// How the erasable part is stored beside its event: the salt, then the JSON that was committed to.
+fn stored_personal(salt: &[u8; 32], personal: &Personal) -> Vec<u8> {
+    let mut bytes = salt.to_vec();
+    bytes.extend_from_slice(&personal.canonical());
+    bytes
+}
+
+/// Reads back what [`stored_personal`] wrote.
+pub(crate) fn parse_personal(bytes: &[u8]) -> Option<([u8; 32], Personal)> {
+    let (salt, json) = bytes.split_first_chunk::<32>()?;
+    Some((*salt, serde_json::from_slice(json).ok()?))
+}
+
+const STATE_EXTENSION: &str = "state ";
+const TIME_EXTENSION: &str = "time ";
+
+// Tiles are written as they fill, so a tile's width is part of the stored format.
+const _: () = assert!(TILE_WIDTH == 256);

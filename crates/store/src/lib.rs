@@ -1,0 +1,31 @@
+//! Keymoat's own tables: what is (`state`), what happened (`events`, `tiles`, `checkpoint`).
+//!
+//! One writer commits groups of transactions; a change and its audit record are one transaction, and the store
+//! refuses a change without a record. It knows nothing of policies, and of a secret's value only the ciphertext.
+
+mod accept;
+mod data_dir;
+mod error;
+mod ledger;
+mod migrations;
+mod outside;
+mod reader;
+mod row;
+mod schema;
+mod sealed;
+mod store;
+mod tiles;
+mod tx;
+mod verify;
+mod writer;
+
+pub use data_dir::{DataDir, database_in, socket_in};
+pub use error::{OpenError, StoreError, Untrusted};
+pub use ledger::{Draft, LedgerKeys, SignedHead};
+pub use reader::{Change, EventRange, Reader, StoredEvent};
+pub use row::{Effect, Kind, Observer, Row};
+pub use sealed::{Durability, SealedStore, Trust};
+pub use store::Store;
+pub use tx::Tx;
+pub use verify::Report;
+pub use writer::Committed;

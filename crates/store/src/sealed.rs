@@ -1,0 +1,419 @@
+//! The database while its keys are not at hand: it can be opened and looked at, but not used.
+
+use std::path::{Path, PathBuf};
+
+use keymoat_core::tree::{Frontier, Hash};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
+
+use crate::data_dir::DataDir;
+use crate::ledger::{Head, LedgerKeys, SignedHead, sign, verify_note};
+use crate::outside::{OutsideFile, read_slots};
+use crate::reader::{events_len, for_each_raw_row, stored_leaf, subtree, tile};
+use crate::row::{blob_of, text_of};
+use crate::tiles::Tiles;
+use crate::tx::rows_with_prefix;
+use crate::{accept, migrations, schema, verify};
+use crate::{Effect, Kind, Observer, OpenError, Row, Store, StoreError, Untrusted};
+
+/// A data directory with its lock held and its database open, keys not yet at hand.
+pub struct SealedStore {
+    dir: DataDir,
+    connection: Connection,
+    durability: Durability,
+}
+
+/// Whether to trust what is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// Refuse what does not fit the signed checkpoints.
+    Checked,
+    /// Take the present state as it is and sign it anew; the caller records why in its first event.
+    Accept,
+}
+
+/// How hard an acknowledged write is to lose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// Synced to the disk before the answer.
+    #[default]
+    Disk,
+    /// Handed to the operating system before the answer: survives a kill, not a power cut.
+    Os,
+}
+
+impl SealedStore {
+    /// Makes or opens the database of a locked data directory and brings its schema up to date.
+    ///
+    /// # Errors
+    /// When the file is foreign, newer than this program, or cannot be used.
+    pub fn open(dir: DataDir, durability: Durability) -> Result<Self, OpenError> {
+        let path = dir.database();
+        let mut connection = open_database(&path)?;
+        recognise(&connection, &path)?;
+        prepare(&connection, durability).map_err(|e| OpenError::Store(StoreError::from_sqlite(e, &path)))?;
+        migrate(&mut connection, &path)?;
+        Ok(Self { dir, connection, durability })
+    }
+
+    /// Whether nothing was ever written.
+    pub fn is_empty(&self) -> Result<bool, OpenError> {
+        self.connection
+            .query_row(
+                "SELECT NOT (EXISTS (SELECT 1 FROM state) OR EXISTS (SELECT 1 FROM events)
+                     OR EXISTS (SELECT 1 FROM tiles) OR EXISTS (SELECT 1 FROM checkpoint))",
+                [],
+                |row| row.get(0),
+            )
+            .map_err(|e| self.fault(e).into())
+    }
+
+    /// The rows of a kind that is readable without keys: the instance and its slots.
+    pub fn rows(&self, kind: Kind) -> Result<Vec<Row>, OpenError> {
+        rows_with_prefix(&self.connection, kind, "", usize::MAX).map_err(|e| self.fault(e).into())
+    }
+
+    /// The data directory.
+    pub fn data_dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Checks the database against its own checkpoint and the one outside, and starts the store.
+    ///
+    /// Hands every live row to `observer`, and later every change. What the observer was told before an error must be
+    /// forgotten. A state that was accepted is signed with the first event; until then it counts as refused.
+    ///
+    /// # Errors
+    /// [`OpenError::Untrusted`] when the database was put back or edited and `trust` does not accept it.
+    pub fn unseal(
+        self,
+        keys: LedgerKeys,
+        outside: &Path,
+        trust: Trust,
+        mut observer: Observer,
+    ) -> Result<Store, OpenError> {
+        let empty = self.is_empty()?;
+        let slots = self.outside_slots(&keys, outside)?;
+        let mut found = match trust {
+            Trust::Accept => self.accepted_head()?,
+            Trust::Checked if empty => Found { head: Head::empty(), signed: None },
+            Trust::Checked => self.signed_head(&keys)?,
+        };
+        if trust == Trust::Checked {
+            self.check_outside(&found, outside, &slots, empty)?;
+        }
+        self.load(&keys, &mut found.head, &mut observer)?;
+        let state = keys.state.commit(&found.head.digest);
+        if found.signed.as_ref().is_some_and(|signed| signed.state != state) {
+            let wrong = verify::first_wrong_row(&self.connection, &keys).map_err(|e| self.fault(e))?;
+            return Err(Untrusted::State(wrong).into());
+        }
+        let file = outside_file(outside, trust, &slots, &found, &keys).map_err(|e| io(outside, &e))?;
+        Store::start(self.dir, self.connection, keys, found.head, observer, file, self.durability)
+    }
+
+    /// Checks everything there is and says what does not fit.
+    ///
+    /// # Errors
+    /// When the database cannot be read at all.
+    pub fn verify(
+        &self,
+        keys: &LedgerKeys,
+        outside: &Path,
+        progress: impl FnMut(u64),
+    ) -> Result<verify::Report, OpenError> {
+        let slots = self.outside_slots(keys, outside)?;
+        let outside = verify::Outside { path: outside, exists: slots.exists, heads: slots.heads() };
+        verify::verify(&self.connection, keys, Some(&outside), progress).map_err(|e| self.fault(e).into())
+    }
+
+    /// The head that the database's own checkpoint signs, checked against the newest events.
+    fn signed_head(&self, keys: &LedgerKeys) -> Result<Found, OpenError> {
+        let fault = |e| OpenError::from(self.fault(e));
+        if let Some(problem) = schema::problems(&self.connection).map_err(fault)?.into_iter().next() {
+            return Err(Untrusted::State(problem).into());
+        }
+        let stored = self
+            .connection
+            .query_row("SELECT note, frontier FROM checkpoint WHERE id = 1", [], |row| {
+                let note = text_of(row.get_ref(0)?, &mut false).unwrap_or_default();
+                Ok((note, blob_of(row.get_ref(1)?, &mut false).unwrap_or_default()))
+            })
+            .optional()
+            .map_err(fault)?;
+        let (note, frontier) = stored.ok_or(Untrusted::Checkpoint("missing"))?;
+        let signed = verify_note(keys, &note).ok_or(Untrusted::Checkpoint("not signed by this vault"))?;
+        let frontier =
+            verify::signed_frontier(&frontier, &signed).ok_or(Untrusted::Checkpoint("damaged"))?;
+        let events = events_len(&self.connection).map_err(fault)?;
+        if events != signed.size {
+            let why = format!("the log ends at event {events}, its checkpoint covers {}", signed.size);
+            return Err(Untrusted::Event { seq: events.min(signed.size), why }.into());
+        }
+        if self.root_at(events, signed.size) != Some(signed.root) {
+            return Err(self.first_problem(keys)?.into());
+        }
+        if let Some(problem) = verify::check_tail(&self.connection, signed.size).map_err(fault)? {
+            return Err(problem.into());
+        }
+        let tiles = self.tiles(signed.size)?;
+        let time: jiff::Timestamp = signed.time.parse().map_err(|_| Untrusted::Checkpoint("damaged"))?;
+        let head = Head { frontier, tiles, time_ms: time.as_millisecond(), ..Head::empty() };
+        Ok(Found { head, signed: Some(signed) })
+    }
+
+    /// What a full verification names first.
+    fn first_problem(&self, keys: &LedgerKeys) -> Result<Untrusted, OpenError> {
+        let report = verify::verify(&self.connection, keys, None, |_| {}).map_err(|e| self.fault(e))?;
+        Ok(report.problems.into_iter().next().unwrap_or(Untrusted::Checkpoint("damaged")))
+    }
+
+    /// The root that the stored tiles and the newest events give for the first `size` of `events` events.
+    fn root_at(&self, events: u64, size: u64) -> Option<Hash> {
+        let lookup = |level, index| subtree(&self.connection, events, level, index).ok();
+        Frontier::from_subtrees(size, lookup).ok().map(|frontier| frontier.root())
+    }
+
+    /// The head made anew from every event, whatever the checkpoints say.
+    fn accepted_head(&self) -> Result<Found, OpenError> {
+        let rebuild = || {
+            self.connection.execute_batch("BEGIN IMMEDIATE")?;
+            let head = accept::rebuild(&self.connection)?;
+            self.connection.execute_batch("COMMIT")?;
+            Ok((head, schema::problems(&self.connection)?))
+        };
+        let (head, problems) = rebuild().map_err(|e: rusqlite::Error| self.fault(e))?;
+        // A table of another shape cannot be served, whoever accepts it.
+        match problems.into_iter().next() {
+            Some(problem) => Err(Untrusted::State(problem).into()),
+            None => Ok(Found { head, signed: None }),
+        }
+    }
+
+    fn tiles(&self, size: u64) -> Result<Tiles, OpenError> {
+        Tiles::restore(
+            size,
+            |seq| stored_leaf(&self.connection, seq),
+            |level, number| {
+                tile(&self.connection, level, number)?.ok_or(rusqlite::Error::QueryReturnedNoRows)
+            },
+        )
+        .map_err(|error| match error {
+            rusqlite::Error::QueryReturnedNoRows => {
+                let why = "events or tiles of the tree are missing".to_owned();
+                Untrusted::Event { seq: size.saturating_sub(1), why }.into()
+            }
+            error => self.fault(error).into(),
+        })
+    }
+
+    fn check_outside(
+        &self,
+        found: &Found,
+        path: &Path,
+        slots: &OutsideSlots,
+        empty: bool,
+    ) -> Result<(), OpenError> {
+        let Some((_, signed)) = slots.newest() else {
+            return match (slots.exists, empty) {
+                (_, true) => Ok(()),
+                (false, false) => Err(Untrusted::OutsideMissing(path.to_owned()).into()),
+                (true, false) => Err(Untrusted::OutsideForeign(path.to_owned()).into()),
+            };
+        };
+        let size = found.head.size();
+        if signed.size > size {
+            let behind = Untrusted::Behind { found: size, signed: signed.size, time: signed.time.clone() };
+            return Err(behind.into());
+        }
+        let root = match signed.size == size {
+            true => Some(found.head.frontier.root()),
+            false => self.root_at(size, signed.size),
+        };
+        // Of one size there is one state: the digest over the rows is part of what was signed.
+        let other_state = found.signed.as_ref().is_some_and(|inside| {
+            inside.size == signed.size && inside.state != signed.state
+        });
+        if root != Some(signed.root) || other_state {
+            return Err(Untrusted::Rewritten { signed: signed.size, time: signed.time.clone() }.into());
+        }
+        Ok(())
+    }
+
+    fn outside_slots(&self, keys: &LedgerKeys, path: &Path) -> Result<OutsideSlots, OpenError> {
+        let texts = read_slots(path).map_err(|e| io(path, &e))?;
+        let exists = texts.is_some();
+        let slots = texts.unwrap_or_default().map(|text| verify_note(keys, &text));
+        Ok(OutsideSlots { exists, slots })
+    }
+
+    /// Reads every row, adding up their digest, and hands over the live ones.
+    fn load(&self, keys: &LedgerKeys, head: &mut Head, observer: &mut Observer) -> Result<(), OpenError> {
+        let mut unknown = None;
+        let mut chunk = Vec::new();
+        for_each_raw_row(&self.connection, |row| {
+            head.digest.add(row.mac(&keys.state));
+            head.change = head.change.max(u64::try_from(row.seq).unwrap_or(0));
+            if row.body.is_none() {
+                return;
+            }
+            let name = format!("{} `{}`", row.kind, row.key);
+            let Some(row) = row.into_live() else {
+                unknown.get_or_insert(name);
+                return;
+            };
+            if row.kind.decides_access() {
+                head.epoch = head.epoch.max(row.seq);
+            }
+            chunk.push(Effect::Written(row));
+            if chunk.len() == LOAD_CHUNK {
+                observer(std::mem::take(&mut chunk));
+            }
+        })
+        .map_err(|e| self.fault(e))?;
+        observer(chunk);
+        match unknown {
+            None => Ok(()),
+            Some(name) => {
+                let why = format!("the {name} has a kind or a form that this program does not know");
+                Err(Untrusted::State(why).into())
+            }
+        }
+    }
+
+    fn fault(&self, error: rusqlite::Error) -> StoreError {
+        StoreError::from_sqlite(error, &self.dir.database())
+    }
+}
+
+#[cfg(test)]
+impl SealedStore {
+    /// Lets the database grow to so many pages and no further.
+    pub(crate) fn limit_pages(&self, pages: u32) {
+        self.connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(())).expect("it is a number");
+    }
+
+    /// Starts a new store with this file outside.
+    pub(crate) fn start_with(self, keys: LedgerKeys, outside: OutsideFile) -> Store {
+        let observer: Observer = Box::new(|_| {});
+        Store::start(self.dir, self.connection, keys, Head::empty(), observer, outside, self.durability)
+            .expect("threads can be started")
+    }
+}
+
+struct Found {
+    head: Head,
+    /// What was signed of it; nothing when the store is new or its state is accepted as it is.
+    signed: Option<SignedHead>,
+}
+
+struct OutsideSlots {
+    exists: bool,
+    slots: [Option<SignedHead>; 2],
+}
+
+impl OutsideSlots {
+    fn newest(&self) -> Option<(usize, &SignedHead)> {
+        self.slots
+            .iter()
+            .enumerate()
+            .filter_map(|(n, slot)| Some((n, slot.as_ref()?)))
+            .max_by_key(|(_, signed)| signed.size)
+    }
+
+    fn heads(&self) -> Vec<SignedHead> {
+        self.slots.iter().flatten().cloned().collect()
+    }
+}
+
+/// Opens the file outside and brings it up to the database, so that nothing committed can be put back unnoticed from
+/// here on.
+fn outside_file(
+    path: &Path,
+    trust: Trust,
+    slots: &OutsideSlots,
+    found: &Found,
+    keys: &LedgerKeys,
+) -> std::io::Result<OutsideFile> {
+    let mut file = OutsideFile::open(path)?;
+    match (trust, slots.newest()) {
+        // What the slots hold may be of a log that is given up; it goes with the first event of the new one.
+        (Trust::Accept, _) => file.renew(),
+        (Trust::Checked, Some((newest, signed))) => {
+            file.spare(newest);
+            if let Some(inside) = found.signed.as_ref().filter(|inside| inside.size > signed.size) {
+                file.write(&inside.note)?;
+            }
+        }
+        // A new store: its first commit may be the last before a crash, and must not look like a foreign one.
+        (Trust::Checked, None) => {
+            file.renew();
+            file.write(&sign(keys, &found.head))?;
+        }
+    }
+    Ok(file)
+}
+
+fn open_database(path: &Path) -> Result<Connection, OpenError> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    // Made by ourselves so that it is private from its first byte.
+    std::fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|e| io(path, &e))?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Connection::open_with_flags(path, flags).map_err(|e| OpenError::Store(StoreError::from_sqlite(e, path)))
+}
+
+fn prepare(connection: &Connection, durability: Durability) -> rusqlite::Result<()> {
+    connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0))?;
+    let synchronous = match durability {
+        Durability::Disk => "FULL",
+        Durability::Os => "NORMAL",
+    };
+    connection.pragma_update(None, "synchronous", synchronous)?;
+    connection.pragma_update(None, "secure_delete", true)?;
+    schema::distrust(connection)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(())
+}
+
+/// Looks whether the file is Keymoat's, or new, before anything in it is changed.
+fn recognise(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    let look = || -> rusqlite::Result<(i32, u32, u32)> {
+        let number = |sql: &str| connection.query_row(sql, [], |row| row.get(0));
+        let application = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+        Ok((application, number("SELECT COUNT(*) FROM sqlite_schema")?, number("PRAGMA user_version")?))
+    };
+    let (application, objects, found) = look().map_err(|error| match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::NotADatabase) => OpenError::Foreign(path.to_owned()),
+        _ => OpenError::Store(StoreError::from_sqlite(error, path)),
+    })?;
+    if application != APPLICATION_ID && (application != 0 || objects > 0) {
+        return Err(OpenError::Foreign(path.to_owned()));
+    }
+    let known = migrations::newest();
+    if found > known {
+        return Err(OpenError::Newer { path: path.to_owned(), found, known });
+    }
+    Ok(())
+}
+
+fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
+    let fault = |e| OpenError::Store(StoreError::from_sqlite(e, path));
+    connection.pragma_update(None, "application_id", APPLICATION_ID).map_err(fault)?;
+    migrations::run(connection).map_err(|e| OpenError::Io { path: path.to_owned(), why: e.to_string() })?;
+    connection.pragma_update(None, "user_version", migrations::newest()).map_err(fault)
+}
+
+fn io(path: &Path, error: &std::io::Error) -> OpenError {
+    OpenError::Io { path: PathBuf::from(path), why: error.to_string() }
+}
+
+/// Rows handed over at once while loading.
+const LOAD_CHUNK: usize = 1024;
+/// `KMoa`: tells a Keymoat database from any other SQLite file.
+const APPLICATION_ID: i32 = 0x4b4d_6f61;

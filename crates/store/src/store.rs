@@ -1,0 +1,276 @@
+//! The open store: transactions in, reads beside them.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::data_dir::DataDir;
+use crate::ledger::{Draft, Head, LedgerKeys};
+use crate::outside::OutsideFile;
+use crate::reader::Reader;
+use crate::tx::Tx;
+use crate::writer::{Committed, Job, Member, Stopped, Writer, run_outside};
+use crate::{Durability, Observer, OpenError, StoreError, schema};
+
+/// Keymoat's own tables, open for use. Cheap to clone; the last clone's end folds the log in.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    jobs: mpsc::Sender<Job>,
+    path: PathBuf,
+    readers: Mutex<Vec<Connection>>,
+    /// A place for each read that may run at once.
+    reading: Arc<Semaphore>,
+    stopped: Stopped,
+    /// Held for its lock; the directory is free again when the store is gone.
+    dir: DataDir,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Store {
+    pub(crate) fn start(
+        dir: DataDir,
+        connection: Connection,
+        keys: LedgerKeys,
+        head: Head,
+        observer: Observer,
+        outside: OutsideFile,
+        durability: Durability,
+    ) -> Result<Self, OpenError> {
+        let path = dir.database();
+        let stopped: Stopped = Arc::new(OnceLock::new());
+        let (jobs, queue) = mpsc::channel(QUEUE_MAX);
+        let (to_outside, notes) = std::sync::mpsc::channel();
+        let writer = Writer {
+            connection,
+            path: path.clone(),
+            keys,
+            head,
+            observer,
+            outside: to_outside,
+            stopped: Arc::clone(&stopped),
+        };
+        let outside_stopped = Arc::clone(&stopped);
+        let unsynced = (durability == Durability::Os).then(|| wal_of(&path));
+        let threads = vec![
+            spawn("store-writer", &path, move || writer.run(queue))?,
+            spawn("store-outside", &path, move || run_outside(outside, notes, unsynced.as_deref(), outside_stopped))?,
+        ];
+        let inner = Inner {
+            jobs,
+            path,
+            readers: Mutex::new(Vec::new()),
+            reading: Arc::new(Semaphore::new(READS_MAX)),
+            stopped,
+            dir,
+            threads: Mutex::new(threads),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Appends a record and returns when it is durable.
+    ///
+    /// With `decided_at`, fails with [`StoreError::Stale`] when the access rules are no longer those of that epoch.
+    ///
+    /// # Errors
+    /// When the record is not on the disk: whoever asked must not get an answer.
+    pub async fn append(&self, draft: Draft, decided_at: Option<u64>) -> Result<Committed, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.enqueue(Job::Append { draft: Box::new(draft), epoch: decided_at, reply }).await?;
+        answer.await.map_err(|_| self.gone())?
+    }
+
+    /// Runs `work` in a transaction together with whatever else is queued. `work` may run more than once, so it must
+    /// not keep effects of its own.
+    ///
+    /// # Errors
+    /// The closure's own error, with nothing written; or the store's, see [`StoreError`].
+    pub async fn run_tx<R, E>(
+        &self,
+        name: &'static str,
+        work: impl FnMut(&mut Tx<'_>) -> Result<R, E> + Send + 'static,
+    ) -> Result<(R, Committed), E>
+    where
+        R: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let member = TxMember { work, result: None, reply };
+        self.enqueue(Job::Tx(Box::new(member))).await?;
+        let outcome = answer.await.map_err(|_| E::from(self.gone()))?;
+        tracing::trace!(transaction = name, ok = outcome.is_ok(), "transaction");
+        outcome
+    }
+
+    /// Runs `work` on a connection that only reads and sees one consistent state.
+    ///
+    /// # Errors
+    /// The closure's own error or the store's.
+    pub async fn read<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Reader<'_>) -> Result<R, StoreError> + Send + 'static,
+    ) -> Result<R, StoreError> {
+        let inner = Arc::clone(&self.inner);
+        let permit = Arc::clone(&inner.reading).acquire_owned().await;
+        tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            inner.with_reader(work)
+        })
+        .await
+        .map_err(|error| StoreError::Database(format!("a read stopped short: {error}")))?
+    }
+
+    /// Empties the write-ahead log, so that nothing destroyed stays in it.
+    ///
+    /// # Errors
+    /// [`StoreError::Overloaded`] while a long read holds the log.
+    pub async fn scrub(&self) -> Result<(), StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.enqueue(Job::Scrub(reply)).await?;
+        answer.await.map_err(|_| self.gone())?
+    }
+
+    /// Why the store stopped itself; `None` while it works.
+    pub fn stopped(&self) -> Option<&str> {
+        self.inner.stopped.get().map(String::as_str)
+    }
+
+    /// The data directory.
+    pub fn data_dir(&self) -> &Path {
+        self.inner.dir.path()
+    }
+
+    /// Waits until everything queued is on the disk and the files are closed; other clones must be gone.
+    pub async fn close(self) {
+        let Ok(inner) = Arc::try_unwrap(self.inner).map_err(|_| ()) else {
+            tracing::warn!("the store is closed while still in use; it ends with its last user");
+            return;
+        };
+        // Joining blocks, so it has a thread of its own.
+        let closed = tokio::task::spawn_blocking(move || drop(inner)).await;
+        if let Err(error) = closed {
+            tracing::warn!(%error, "the store did not end cleanly");
+        }
+    }
+
+    async fn enqueue(&self, job: Job) -> Result<(), StoreError> {
+        if let Some(why) = self.stopped() {
+            return Err(StoreError::Stopped(why.to_owned()));
+        }
+        self.inner.jobs.send(job).await.map_err(|_| self.gone())
+    }
+
+    fn gone(&self) -> StoreError {
+        StoreError::Stopped(self.stopped().unwrap_or("its writer has ended").to_owned())
+    }
+}
+
+impl Inner {
+    fn with_reader<R>(
+        &self,
+        work: impl FnOnce(&Reader<'_>) -> Result<R, StoreError>,
+    ) -> Result<R, StoreError> {
+        let idle = self.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let connection = match idle {
+            Some(connection) => connection,
+            None => open_reader(&self.path).map_err(|e| StoreError::from_sqlite(e, &self.path))?,
+        };
+        let result = Reader::begin(&connection, &self.path).and_then(|reader| work(&reader));
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        // One whose transaction could not be ended would fail its next user.
+        if connection.is_autocommit() && readers.len() < READERS_MAX {
+            readers.push(connection);
+        }
+        result
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Closing the queue ends the writer, whose end closes the way to the outside file and ends that thread.
+        let (closed, _) = mpsc::channel(1);
+        drop(std::mem::replace(&mut self.jobs, closed));
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        for thread in self.threads.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            // The last user may be a transaction's closure, on the writer's thread, which cannot wait for itself.
+            if thread.thread().id() == std::thread::current().id() {
+                continue;
+            }
+            if thread.join().is_err() {
+                tracing::error!("a thread of the store panicked");
+            }
+        }
+    }
+}
+
+struct TxMember<W, R, E> {
+    work: W,
+    result: Option<Result<R, E>>,
+    reply: oneshot::Sender<Result<(R, Committed), E>>,
+}
+
+impl<W, R, E> Member for TxMember<W, R, E>
+where
+    W: FnMut(&mut Tx<'_>) -> Result<R, E> + Send,
+    R: Send,
+    E: From<StoreError> + Send,
+{
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), ()> {
+        let result = (self.work)(tx);
+        let outcome = if result.is_ok() { Ok(()) } else { Err(()) };
+        self.result = Some(result);
+        outcome
+    }
+
+    fn finish(self: Box<Self>, outcome: Result<Committed, StoreError>) {
+        let answer = match (self.result, outcome) {
+            (Some(Err(own)), _) => Err(own),
+            (Some(Ok(result)), Ok(committed)) => Ok((result, committed)),
+            (_, Err(error)) => Err(E::from(error)),
+            (None, Ok(_)) => Err(E::from(StoreError::Refused("the transaction never ran"))),
+        };
+        // A caller that has gone away needs no answer.
+        drop(self.reply.send(answer));
+    }
+}
+
+fn spawn(
+    name: &str,
+    path: &Path,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, OpenError> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .map_err(|e| OpenError::Io { path: path.to_owned(), why: e.to_string() })
+}
+
+fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
+    let connection =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.pragma_update(None, "query_only", true)?;
+    schema::distrust(&connection)?;
+    connection.busy_timeout(READ_BUSY)?;
+    Ok(connection)
+}
+
+fn wal_of(database: &Path) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push("-wal");
+    name.into()
+}
+
+/// Callers waiting for the disk at once; beyond it they wait for a place in the queue.
+const QUEUE_MAX: usize = 4096;
+/// Idle read connections kept open.
+const READERS_MAX: usize = 8;
+/// Reads at once; each has a connection with a cache of about 2 MB, and more than this wait for the processor anyway.
+const READS_MAX: usize = 64;
+/// How long a read waits for SQLite's own short locks.
+const READ_BUSY: std::time::Duration = std::time::Duration::from_secs(5);

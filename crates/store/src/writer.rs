@@ -1,0 +1,551 @@
+//! The one thread that writes: group commit without a timer.
+//!
+//! Whatever queued while the last commit was on its way to the disk goes into the next one. Each member that changes
+//! rows has its own savepoint, so that one failing does not take the others with it. A member is told of its success
+//! only after the commit, and, when it changed rows, only after the checkpoint outside of the data directory is
+//! durable too: no acknowledged change can be put back unnoticed. For bare records (reads) the outside checkpoint
+//! follows within [`OUTSIDE_LAG`].
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc as std_mpsc;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::ledger::{self, Draft, Head, LedgerKeys};
+use crate::outside::OutsideFile;
+use crate::tx::Tx;
+use crate::{Effect, Observer, StoreError};
+
+/// What a committed member is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Committed {
+    /// Number of the member's first event; of the next event in the log when it has appended none.
+    pub event: u64,
+    /// Number of the newest change of rows, the member's own included.
+    pub change: u64,
+    /// Number of the newest change that decides who may do what.
+    pub epoch: u64,
+}
+
+/// Work for the writer.
+pub(crate) enum Job {
+    /// A record alone.
+    Append { draft: Box<Draft>, epoch: Option<u64>, reply: oneshot::Sender<Result<Committed, StoreError>> },
+    /// Changes with their record.
+    Tx(Box<dyn Member>),
+    /// Empties the write-ahead log, so that nothing destroyed stays in it.
+    Scrub(oneshot::Sender<Result<(), StoreError>>),
+}
+
+/// A transaction of unknown result type.
+pub(crate) trait Member: Send {
+    /// Runs the closure; an error means that the savepoint is rolled back and the caller has been prepared to be told.
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), ()>;
+    /// Tells the caller.
+    fn finish(self: Box<Self>, outcome: Result<Committed, StoreError>);
+}
+
+/// Why the store stopped itself, once it has.
+pub(crate) type Stopped = Arc<OnceLock<String>>;
+
+pub(crate) struct Writer {
+    pub(crate) connection: Connection,
+    pub(crate) path: PathBuf,
+    pub(crate) keys: LedgerKeys,
+    pub(crate) head: Head,
+    pub(crate) observer: Observer,
+    pub(crate) outside: std_mpsc::Sender<ToOutside>,
+    pub(crate) stopped: Stopped,
+}
+
+impl Writer {
+    /// Works until every sender of jobs is gone.
+    pub(crate) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        let _guard = StopOnPanic { stopped: Arc::clone(&self.stopped), who: "writer" };
+        let mut batch = Vec::new();
+        while jobs.blocking_recv_many(&mut batch, BATCH_MAX) > 0 {
+            self.commit_batch(std::mem::take(&mut batch));
+        }
+        // A clean end leaves one file: the log is folded into the database.
+        if let Err(error) = self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
+            tracing::debug!(%error, "the write-ahead log could not be folded in at the end");
+        }
+    }
+
+    fn commit_batch(&mut self, batch: Vec<Job>) {
+        if let Some(why) = self.stopped.get() {
+            let why = why.clone();
+            batch.into_iter().for_each(|job| job.fail(StoreError::Stopped(why.clone())));
+            return;
+        }
+        let (scrubs, batch): (Vec<_>, Vec<_>) = batch.into_iter().partition(|job| matches!(job, Job::Scrub(_)));
+        if !batch.is_empty() {
+            self.commit_members(batch);
+        }
+        for job in scrubs {
+            if let Job::Scrub(reply) = job {
+                // The caller may have gone; the log is emptied all the same.
+                let _ = reply.send(self.scrub());
+            }
+        }
+    }
+
+    fn commit_members(&mut self, mut batch: Vec<Job>) {
+        let mut head = self.head.clone();
+        match self.write_batch(&mut batch, &mut head) {
+            Ok(Written { outcomes, effects, note }) => {
+                self.head = head;
+                if !effects.is_empty() {
+                    (self.observer)(effects);
+                }
+                self.acknowledge(batch, outcomes, note);
+            }
+            Err(error) => {
+                // SQLite has already rolled back by itself after some faults, such as a full disk.
+                if !self.connection.is_autocommit()
+                    && let Err(error) = self.connection.execute_batch("ROLLBACK")
+                {
+                    self.stop(format!("a failed transaction could not be rolled back: {error}"));
+                }
+                let fault = self.classify(error);
+                batch.into_iter().for_each(|job| job.fail(fault()));
+            }
+        }
+    }
+
+    /// Runs every member and commits. The outcomes are in the order of the batch.
+    fn write_batch(&self, batch: &mut [Job], head: &mut Head) -> rusqlite::Result<Written> {
+        self.connection.execute_batch("BEGIN IMMEDIATE")?;
+        let size_before = head.size();
+        let mut outcomes = Vec::with_capacity(batch.len());
+        let mut effects = Vec::new();
+        for job in batch.iter_mut() {
+            outcomes.push(match job {
+                Job::Append { draft, epoch, .. } => self.write_record(draft, *epoch, head)?,
+                Job::Tx(member) => self.write_member(member.as_mut(), head, &mut effects)?,
+                Job::Scrub(_) => Outcome::Failed,
+            });
+        }
+        let note = match head.size() == size_before {
+            true => None,
+            false => Some(ledger::write_checkpoint(&self.connection, &self.keys, head)?),
+        };
+        self.connection.execute_batch("COMMIT")?;
+        Ok(Written { outcomes, effects, note })
+    }
+
+    fn write_record(
+        &self,
+        draft: &mut Draft,
+        decided_at: Option<u64>,
+        head: &mut Head,
+    ) -> rusqlite::Result<Outcome> {
+        if decided_at.is_some_and(|epoch| epoch != head.epoch) {
+            return Ok(Outcome::Error(StoreError::Stale));
+        }
+        let event = ledger::append(&self.connection, head, draft, Vec::new())?;
+        Ok(Outcome::Done { committed: head.committed(event), changed: false })
+    }
+
+    fn write_member(
+        &self,
+        member: &mut dyn Member,
+        head: &mut Head,
+        effects: &mut Vec<Effect>,
+    ) -> rusqlite::Result<Outcome> {
+        self.connection.execute_batch("SAVEPOINT member")?;
+        let mut tx = Tx::new(&self.connection, &self.keys.state, &self.path, head.clone());
+        let ran = run_guarded(member, &mut tx);
+        let Tx { head: mut changed_head, mut drafts, rows, effects: member_effects, fault, .. } = tx;
+        // A fault may have ended the whole transaction, whatever the closure made of it: then nobody's part stands.
+        if let Some(fault) = fault.into_inner()
+            && (self.connection.is_autocommit() || ends_the_batch(&fault))
+        {
+            return Err(fault);
+        }
+        // INVARIANT: no change without a record of it, in the same transaction.
+        let unrecorded = ran.is_ok() && !rows.is_empty() && drafts.is_empty();
+        if ran.is_err() || unrecorded {
+            self.connection.execute_batch("ROLLBACK TO member; RELEASE member")?;
+            return Ok(match unrecorded {
+                true => Outcome::Error(StoreError::Refused("a change of rows needs an audit event")),
+                false => Outcome::Failed,
+            });
+        }
+        let changed = !rows.is_empty();
+        let first = changed_head.size();
+        let mut rows = Some(rows);
+        for draft in &mut drafts {
+            ledger::append(&self.connection, &mut changed_head, draft, rows.take().unwrap_or_default())?;
+        }
+        self.connection.execute_batch("RELEASE member")?;
+        *head = changed_head;
+        effects.extend(member_effects);
+        Ok(Outcome::Done { committed: head.committed(first), changed })
+    }
+
+    fn acknowledge(&mut self, batch: Vec<Job>, outcomes: Vec<Outcome>, note: Option<String>) {
+        let mut after_outside = Vec::new();
+        for (job, outcome) in batch.into_iter().zip(outcomes) {
+            match (job, outcome) {
+                (Job::Append { reply, .. }, Outcome::Done { committed, .. }) => {
+                    // A caller that has gone away needs no answer; its record stands.
+                    let _ = reply.send(Ok(committed));
+                }
+                (Job::Tx(member), Outcome::Done { committed, changed: true }) => {
+                    after_outside.push((member, committed));
+                }
+                (Job::Tx(member), Outcome::Done { committed, changed: false }) => {
+                    member.finish(Ok(committed));
+                }
+                (Job::Tx(member), Outcome::Failed) => {
+                    member.finish(Err(StoreError::Refused("the transaction's closure failed")));
+                }
+                (job, Outcome::Error(error)) => job.fail(error),
+                (job, Outcome::Failed) => job.fail(StoreError::Refused("not a member of a transaction")),
+                (Job::Scrub(_), Outcome::Done { .. }) => {}
+            }
+        }
+        if let Some(note) = note {
+            let sent = self.outside.send(ToOutside { note, waiting: after_outside });
+            if let Err(std_mpsc::SendError(unsent)) = sent {
+                self.stop("the checkpoint file can no longer be written".to_owned());
+                unsent.fail("the checkpoint file can no longer be written");
+            }
+        }
+    }
+
+    fn scrub(&self) -> Result<(), StoreError> {
+        let fault = |e| StoreError::from_sqlite(e, &self.path);
+        // Nobody can write meanwhile, so a long read is not waited for as long as usual.
+        self.connection.busy_timeout(SCRUB_BUSY).map_err(fault)?;
+        let busy = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+        self.connection.busy_timeout(WRITE_BUSY).map_err(fault)?;
+        if busy.map_err(fault)? == 0 { Ok(()) } else { Err(StoreError::Overloaded) }
+    }
+
+    /// Decides what a failed batch means, and stops the store when the disk's state is in doubt.
+    fn classify(&self, error: rusqlite::Error) -> impl Fn() -> StoreError + use<> {
+        let first = StoreError::from_sqlite(error, &self.path);
+        let path = self.path.clone();
+        let text = first.to_string();
+        let kind = match &first {
+            StoreError::Full(_) => Fault::Full,
+            StoreError::ReadOnly { why, .. } => Fault::ReadOnly(why.clone()),
+            StoreError::Overloaded => Fault::Overloaded,
+            // After a failed write or sync the operating system may have dropped the data and say "fine" next time.
+            _ => {
+                self.stop(text.clone());
+                Fault::Stopped
+            }
+        };
+        move || match &kind {
+            Fault::Full => StoreError::Full(path.clone()),
+            Fault::ReadOnly(why) => StoreError::ReadOnly { path: path.clone(), why: why.clone() },
+            Fault::Overloaded => StoreError::Overloaded,
+            Fault::Stopped => StoreError::Stopped(text.clone()),
+        }
+    }
+
+    fn stop(&self, why: String) {
+        tracing::error!(%why, "the store stops itself");
+        // Only the first reason counts.
+        let _ = self.stopped.set(why);
+    }
+}
+
+impl Head {
+    fn committed(&self, event: u64) -> Committed {
+        Committed { event, change: self.change, epoch: self.epoch }
+    }
+}
+
+impl Job {
+    fn fail(self, error: StoreError) {
+        match self {
+            // In each arm the caller may have gone away, which changes nothing.
+            Job::Append { reply, .. } => drop(reply.send(Err(error))),
+            Job::Tx(member) => member.finish(Err(error)),
+            Job::Scrub(reply) => drop(reply.send(Err(error))),
+        }
+    }
+}
+
+struct Written {
+    outcomes: Vec<Outcome>,
+    effects: Vec<Effect>,
+    note: Option<String>,
+}
+
+enum Outcome {
+    Done { committed: Committed, changed: bool },
+    /// The member's own closure failed and has kept its error.
+    Failed,
+    Error(StoreError),
+}
+
+enum Fault {
+    Full,
+    ReadOnly(String),
+    Overloaded,
+    Stopped,
+}
+
+/// Runs a member's closure; a panic in it counts as its failure and leaves the writer alive.
+fn run_guarded(member: &mut dyn Member, tx: &mut Tx<'_>) -> Result<(), ()> {
+    // The transaction's view is thrown away after a panic, so nothing half-changed is seen again.
+    let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| member.run(tx)));
+    ran.unwrap_or_else(|_| {
+        tracing::error!("a transaction's closure panicked");
+        Err(())
+    })
+}
+
+/// Whether a fault inside a member is the disk's or the file's and not the member's own.
+fn ends_the_batch(fault: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode;
+    matches!(
+        fault.sqlite_error_code(),
+        Some(
+            ErrorCode::DiskFull
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::OutOfMemory
+                | ErrorCode::ReadOnly
+                | ErrorCode::PermissionDenied
+        )
+    )
+}
+
+/// Tells why nothing works any more when a thread of the store dies.
+struct StopOnPanic {
+    stopped: Stopped,
+    who: &'static str,
+}
+
+impl Drop for StopOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // Only the first reason counts.
+            let _ = self.stopped.set(format!("its {} failed unexpectedly", self.who));
+        }
+    }
+}
+
+/// A signed note on its way to the file outside of the data directory, with those who wait for it.
+pub(crate) struct ToOutside {
+    note: String,
+    waiting: Vec<(Box<dyn Member>, Committed)>,
+}
+
+impl ToOutside {
+    fn fail(self, why: &str) {
+        for (member, _) in self.waiting {
+            member.finish(Err(StoreError::Stopped(why.to_owned())));
+        }
+    }
+}
+
+/// Keeps the outside checkpoint behind the database, never ahead of it, until the writer is gone.
+///
+/// `unsynced` is a log that commits do not sync: it is synced first, so that a power cut cannot leave the database
+/// behind what was signed.
+pub(crate) fn run_outside(
+    mut file: OutsideFile,
+    notes: std_mpsc::Receiver<ToOutside>,
+    unsynced: Option<&Path>,
+    stopped: Stopped,
+) {
+    let _guard = StopOnPanic { stopped: Arc::clone(&stopped), who: "checkpoint file's thread" };
+    let mut last_write = Instant::now();
+    while let Ok(mut newest) = notes.recv() {
+        let due = last_write + OUTSIDE_LAG;
+        loop {
+            // Gather what is already there; when nobody waits, also what comes until the lag is over.
+            let next = match newest.waiting.is_empty() {
+                false => notes.try_recv().ok(),
+                true => notes.recv_timeout(due.saturating_duration_since(Instant::now())).ok(),
+            };
+            let Some(mut next) = next else { break };
+            next.waiting.splice(0..0, newest.waiting);
+            newest = next;
+        }
+        // After a failed write or sync a later success means nothing.
+        if let Some(why) = stopped.get() {
+            newest.fail(why);
+            continue;
+        }
+        match unsynced.map_or(Ok(()), sync).and_then(|()| file.write(&newest.note)) {
+            Ok(()) => newest.waiting.into_iter().for_each(|(member, committed)| member.finish(Ok(committed))),
+            Err(error) => {
+                let why = format!("the checkpoint file `{}` cannot be written: {error}", file.path().display());
+                tracing::error!(%why, "the store stops itself");
+                // Only the first reason counts.
+                let _ = stopped.set(why.clone());
+                newest.fail(&why);
+            }
+        }
+        last_write = Instant::now();
+    }
+}
+
+fn sync(path: &Path) -> std::io::Result<()> {
+    match std::fs::File::open(path) {
+        Ok(file) => file.sync_data(),
+        // It was folded into the database, which SQLite syncs by itself.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Bounds the memory and the time of one commit; more than this many callers simply take two.
+const BATCH_MAX: usize = 1024;
+/// How long a bare record may stand before the outside checkpoint covers it.
+const OUTSIDE_LAG: Duration = Duration::from_millis(100);
+/// How long the writer waits for another program that holds the database's own lock.
+const WRITE_BUSY: Duration = Duration::from_secs(5);
+/// How long it waits for readers to leave the log.
+const SCRUB_BUSY: Duration = Duration::from_millis(200);
+
+#[cfg(test)]
+mod tests {
+    use keymoat_core::audit::{Action, Actor, Details, Event, Outcome as EventOutcome};
+    use keymoat_core::id::RequestId;
+    use keymoat_crypto::RootKey;
+
+    use super::*;
+    use crate::{DataDir, Durability, Kind, SealedStore, Store, Trust};
+
+    /// A store whose database has at most so many pages, or whose file outside cannot be written.
+    fn open(dir: &Path, keys: LedgerKeys, pages: Option<u32>, outside_fails: bool) -> Store {
+        let sealed = SealedStore::open(DataDir::lock(dir).unwrap(), Durability::Disk).unwrap();
+        if let Some(pages) = pages {
+            sealed.limit_pages(pages);
+        }
+        if outside_fails {
+            return sealed.start_with(keys, OutsideFile::failing());
+        }
+        sealed.unseal(keys, &dir.join("outside"), Trust::Checked, Box::new(|_| {})).unwrap()
+    }
+
+    fn keys(root: &RootKey) -> LedgerKeys {
+        LedgerKeys { origin: "keymoat/test".to_owned(), signer: root.audit_signer(1), state: root.state_key() }
+    }
+
+    fn draft() -> Draft {
+        let event = Event {
+            seq: 0,
+            time: jiff::Timestamp::UNIX_EPOCH,
+            request: RequestId::from_parts(1, &[1; 10]),
+            actor: Actor::Anonymous,
+            on_behalf_of: None,
+            module: None,
+            action: Action::Write,
+            scope: None,
+            company: None,
+            path: None,
+            field: None,
+            version: None,
+            result: EventOutcome::Allowed,
+            reason: None,
+            decided_by: None,
+            personal: None,
+            details: Details::new(),
+            rows: Vec::new(),
+        };
+        Draft { event, personal: None }
+    }
+
+    async fn put(store: &Store, key: String, bytes: usize, swallow: bool) -> Result<(), StoreError> {
+        let work = move |tx: &mut Tx<'_>| {
+            tx.append(draft());
+            match tx.put(Kind::Version, &key, "{}", Some(&vec![7; bytes])) {
+                Err(_) if swallow => Ok(()),
+                other => other,
+            }
+        };
+        store.run_tx("put", work).await.map(|_| ())
+    }
+
+    #[tokio::test]
+    async fn a_full_database_refuses_and_recovers() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = RootKey::generate();
+        let path = dir.path().join("keymoat.db");
+        let store = open(dir.path(), keys(&root), Some(60), false);
+        // Something to make room with, from outside, that no check looks at while the store runs.
+        let other = Connection::open(&path).unwrap();
+        other.execute_batch("CREATE TABLE ballast (x); INSERT INTO ballast VALUES (zeroblob(80000))").unwrap();
+        let mut written = 0;
+        // A closure that swallows the fault does not make a half-written batch stand either.
+        let full = loop {
+            match put(&store, format!("k{written}"), 5000, written % 2 == 0).await {
+                Ok(()) => written += 1,
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(full, StoreError::Full(_)), "{full:?}");
+        assert!(written > 3);
+        for swallow in [false, true] {
+            let again = put(&store, "again".to_owned(), 50_000, swallow).await;
+            assert!(matches!(again, Err(StoreError::Full(_))), "{again:?}");
+        }
+        assert_eq!(store.stopped(), None);
+        let count = |store: &Store| {
+            let store = store.clone();
+            async move { store.read(|r| Ok((r.events_len()?, r.changes(0, 999)?.len() as u64))).await.unwrap() }
+        };
+        assert_eq!(count(&store).await, (written, written));
+        // Room again: it works again, without a restart.
+        other.execute_batch("DROP TABLE ballast").unwrap();
+        put(&store, "after".to_owned(), 5000, false).await.unwrap();
+        assert_eq!(count(&store).await, (written + 1, written + 1));
+        drop(other);
+        store.close().await;
+        let store = open(dir.path(), keys(&root), None, false);
+        assert_eq!(count(&store).await, (written + 1, written + 1));
+        store.close().await;
+        let sealed = SealedStore::open(DataDir::lock(dir.path()).unwrap(), Durability::Disk).unwrap();
+        assert_eq!(sealed.verify(&keys(&root), &dir.path().join("outside"), |_| {}).unwrap().problems, vec![]);
+    }
+
+    #[tokio::test]
+    async fn a_failing_file_outside_stops_the_store() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = RootKey::generate();
+        let store = open(dir.path(), keys(&root), None, true);
+        let failed = put(&store, "a".to_owned(), 1, false).await.unwrap_err();
+        let StoreError::Stopped(why) = &failed else { panic!("{failed:?}") };
+        assert!(why.contains("/dev/full") && why.contains("No space left"), "{why}");
+        assert_eq!(store.stopped(), Some(why.as_str()));
+        assert!(matches!(store.append(draft(), None).await, Err(StoreError::Stopped(_))));
+        assert!(matches!(put(&store, "b".to_owned(), 1, false).await, Err(StoreError::Stopped(_))));
+        // Reading is still possible; what failed may be there, which is what an error means.
+        assert_eq!(store.read(|r| r.events_len()).await.unwrap(), 1);
+        store.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_foreign_lock_is_waited_for_and_stops_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = RootKey::generate();
+        let store = open(dir.path(), keys(&root), None, false);
+        let other = Connection::open(dir.path().join("keymoat.db")).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let locked = store.append(draft(), None).await;
+        assert!(matches!(locked, Err(StoreError::Overloaded)), "{locked:?}");
+        assert_eq!(store.stopped(), None);
+        other.execute_batch("ROLLBACK").unwrap();
+        store.append(draft(), None).await.unwrap();
+        // A long read keeps the log from being emptied, for a moment and not for long.
+        other.execute_batch("BEGIN; SELECT COUNT(*) FROM events").unwrap();
+        store.append(draft(), None).await.unwrap();
+        assert!(matches!(store.scrub().await, Err(StoreError::Overloaded)));
+        other.execute_batch("ROLLBACK").unwrap();
+        store.scrub().await.unwrap();
+        assert_eq!(std::fs::metadata(dir.path().join("keymoat.db-wal")).unwrap().len(), 0);
+        store.close().await;
+    }
+}

@@ -1,0 +1,229 @@
+//! A vault's store in a directory of its own, for the tests: makes it, copies it, opens it, and edits it from outside.
+
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use jiff::Timestamp;
+use keymoat_core::audit::{Action, Actor, AuditText, Details, Event, Outcome, Personal, PrincipalKind};
+use keymoat_core::id::{PrincipalId, RequestId};
+use keymoat_crypto::{MasterKey, RootKey, SecretBytes, SlotContext};
+use keymoat_store::{
+    Committed, DataDir, Draft, Durability, Effect, Kind, LedgerKeys, Observer, OpenError, Report, SealedStore, Store,
+    StoreError, Trust, Tx,
+};
+use tempfile::TempDir;
+
+pub struct Vault {
+    tmp: TempDir,
+    root: Arc<RootKey>,
+}
+
+impl Vault {
+    pub fn new() -> Self {
+        Self::in_directory(tempdir())
+    }
+
+    /// A vault on a disk, where a kill can tear files.
+    pub fn on_disk() -> Self {
+        Self::in_directory(tempfile::tempdir().unwrap())
+    }
+
+    pub fn in_directory(tmp: TempDir) -> Self {
+        std::fs::create_dir(tmp.path().join("outside")).unwrap();
+        Self { tmp, root: Arc::new(RootKey::generate()) }
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.tmp.path().join("data")
+    }
+
+    pub fn database(&self) -> PathBuf {
+        keymoat_store::database_in(&self.data())
+    }
+
+    pub fn outside(&self) -> PathBuf {
+        self.tmp.path().join("outside/checkpoint")
+    }
+
+    pub fn keys(&self) -> LedgerKeys {
+        keys_of(&self.root)
+    }
+
+    /// The same vault with its files copied to another place.
+    pub fn copy(&self) -> Self {
+        let copy = Self { tmp: tempdir(), root: Arc::clone(&self.root) };
+        for part in ["data", "outside"] {
+            copy_dir(&self.tmp.path().join(part), &copy.tmp.path().join(part));
+        }
+        copy
+    }
+
+    /// Puts the database (not the file outside) of another copy here.
+    pub fn put_back_database_of(&self, other: &Vault) {
+        std::fs::remove_dir_all(self.data()).unwrap();
+        copy_dir(&other.data(), &self.data());
+    }
+
+    pub fn sealed(&self) -> Result<SealedStore, OpenError> {
+        SealedStore::open(DataDir::lock(&self.data())?, Durability::Disk)
+    }
+
+    pub fn unseal(&self, trust: Trust, observer: Observer) -> Result<Store, OpenError> {
+        self.sealed()?.unseal(self.keys(), &self.outside(), trust, observer)
+    }
+
+    pub fn open(&self) -> Result<Store, OpenError> {
+        self.unseal(Trust::Checked, Box::new(|_| {}))
+    }
+
+    pub fn verify(&self) -> Result<Report, OpenError> {
+        self.sealed()?.verify(&self.keys(), &self.outside(), |_| {})
+    }
+
+    /// A connection that goes round the store.
+    pub fn edit(&self, sql: &str) {
+        let connection = rusqlite::Connection::open(self.database()).unwrap();
+        connection.execute_batch(sql).unwrap();
+    }
+
+    /// Leaves the keys in a file, for another process of the test.
+    pub fn leave_keys(&self) {
+        let master = MasterKey::generate();
+        let wrapped = master.wrap_root(&self.root, SLOT);
+        std::fs::write(self.tmp.path().join("wrapped"), wrapped).unwrap();
+        // EXPOSE: a made-up key of a test crosses to its own child.
+        master.to_text().expose(|text| std::fs::write(self.tmp.path().join("master"), text)).unwrap();
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.tmp.path()
+    }
+}
+
+/// In memory where there is such a place: most tests sync a great deal and ask nothing of the disk.
+fn tempdir() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+/// What [`Vault::leave_keys`] left in this directory.
+pub fn keys_left_in(dir: &Path) -> LedgerKeys {
+    let master = SecretBytes::new(std::fs::read(dir.join("master")).unwrap());
+    let wrapped = std::fs::read(dir.join("wrapped")).unwrap();
+    keys_of(&MasterKey::parse(&master).unwrap().unwrap_root(&wrapped, SLOT).unwrap())
+}
+
+const SLOT: SlotContext<'static> = SlotContext { instance: uuid::Uuid::nil(), slot: 1, kind: "file" };
+
+fn keys_of(root: &RootKey) -> LedgerKeys {
+    LedgerKeys {
+        origin: "keymoat/test".to_owned(),
+        signer: root.audit_signer(1),
+        state: root.state_key(),
+    }
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+/// An event that stands for nothing in particular, at second `n`.
+pub fn draft(n: u64) -> Draft {
+    let mut random = [7; 10];
+    random[..8].copy_from_slice(&n.to_be_bytes());
+    let event = Event {
+        seq: 0,
+        time: Timestamp::from_second(1_800_000_000 + i64::try_from(n).unwrap()).unwrap(),
+        request: RequestId::from_parts(n, &random),
+        actor: Actor::Principal { id: PrincipalId::from_parts(n % 3, &[1; 10]), kind: PrincipalKind::User },
+        on_behalf_of: None,
+        module: None,
+        action: Action::Inspect,
+        scope: Some("prod".parse::<keymoat_core::names::Environment>().unwrap().into()),
+        company: None,
+        path: Some(["stripe", "stripe/live", "stripelike", "other"][(n % 4) as usize].parse().unwrap()),
+        field: None,
+        version: None,
+        result: Outcome::Allowed,
+        reason: None,
+        decided_by: None,
+        personal: None,
+        details: Details::new(),
+        rows: Vec::new(),
+    };
+    Draft { event, personal: None }
+}
+
+/// The same with a name beside it.
+pub fn personal_draft(n: u64) -> Draft {
+    let personal = Personal { actor_name: Some(AuditText::new("ana")), ..Personal::default() };
+    Draft { personal: Some(personal), ..draft(n) }
+}
+
+/// Writes one row with its event.
+pub async fn put(store: &Store, n: u64, kind: Kind, key: &str, body: &str) -> Result<Committed, StoreError> {
+    let (key, body) = (key.to_owned(), body.to_owned());
+    change(store, n, move |tx| tx.put(kind, &key, &body, Some(b"ciphertext"))).await
+}
+
+/// Removes one row with its event.
+pub async fn remove(store: &Store, n: u64, kind: Kind, key: &str) -> Result<Committed, StoreError> {
+    let key = key.to_owned();
+    change(store, n, move |tx| tx.remove(kind, &key).map(|_| ())).await
+}
+
+pub async fn change(
+    store: &Store,
+    n: u64,
+    mut work: impl FnMut(&mut Tx<'_>) -> Result<(), StoreError> + Send + 'static,
+) -> Result<Committed, StoreError> {
+    let work = move |tx: &mut Tx<'_>| {
+        tx.append(draft(n));
+        work(tx)
+    };
+    store.run_tx("test", work).await.map(|((), committed)| committed)
+}
+
+/// Appends events `from..to`, many at once.
+pub async fn append_many(store: &Store, from: u64, to: u64) -> Vec<u64> {
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in from..to {
+        let store = store.clone();
+        tasks.spawn(async move { store.append(draft(n), None).await.unwrap().event });
+    }
+    tasks.join_all().await
+}
+
+/// What an observer has been told, as the rows that it takes to be live.
+#[derive(Clone, Default)]
+pub struct Told(Arc<Mutex<BTreeMap<(Kind, String), (u64, String)>>>);
+
+impl Told {
+    pub fn observer(&self) -> Observer {
+        let told = self.clone();
+        Box::new(move |effects| {
+            let mut rows = told.0.lock().unwrap();
+            for effect in effects {
+                match effect {
+                    Effect::Written(row) => drop(rows.insert((row.kind, row.key), (row.seq, row.body))),
+                    Effect::Removed { kind, key, .. } => drop(rows.remove(&(kind, key))),
+                }
+            }
+        })
+    }
+
+    pub fn rows(&self) -> BTreeMap<(Kind, String), (u64, String)> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+#[allow(clippy::print_stderr, reason = "a test that was left out must be seen")]
+pub fn skip(test: &str, reason: &str) {
+    eprintln!("SKIP {test}: {reason}");
+}

@@ -1,0 +1,251 @@
+//! Reading the audit log, proving single records, and taking in a host's own sensitive actions.
+
+use keymoat_core::audit::{Action, AuditText, Details, Event, EventFilter, Outcome, Personal};
+use keymoat_core::id::PrincipalId;
+use keymoat_core::names::AccountName;
+use keymoat_core::policy::Capability;
+use keymoat_core::tree::Hash;
+use keymoat_store::{EventRange, StoredEvent};
+
+use crate::desk::{About, Deed, system_resource};
+use crate::entity::SecretName;
+use crate::{Caller, Code, Vault, VaultError};
+
+/// Which records are wanted.
+#[derive(Debug, Clone, Default)]
+pub struct AuditQuery {
+    /// What must hold of a record.
+    pub filter: EventFilter,
+    /// By an account of this name; it is looked up.
+    pub account: Option<AccountName>,
+    /// Only records with a lower number: where the last page ended.
+    pub before: Option<u64>,
+    /// Only records with a number of at least this.
+    pub from: u64,
+    /// Oldest first instead of newest first.
+    pub oldest_first: bool,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// A record as people read it.
+#[derive(Debug, Clone)]
+pub struct AuditRecord {
+    /// The record.
+    pub event: Event,
+    /// Its canonical text, which the tree commits to.
+    pub record: Vec<u8>,
+    /// Name and address, unless they were erased.
+    pub personal: Option<Personal>,
+}
+
+/// The proof that one record is in the signed log; it can be checked without this vault.
+#[derive(Debug, Clone)]
+pub struct Inclusion {
+    /// The record.
+    pub record: AuditRecord,
+    /// The signed checkpoint.
+    pub checkpoint: String,
+    /// Records under the checkpoint.
+    pub size: u64,
+    /// The RFC 6962 audit path.
+    pub proof: Vec<Hash>,
+}
+
+/// A sensitive action of the host program, such as a payment.
+#[derive(Debug, Clone)]
+pub struct HostEvent {
+    /// What was done, in the host's words.
+    pub action: AuditText,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Bounded facts; one that looks like a key is refused.
+    pub details: Details,
+}
+
+impl Vault {
+    /// The records that fit, newest first unless asked otherwise. Reading the log is on record too.
+    ///
+    /// # Errors
+    /// [`Code::Refused`]; [`Code::NotFound`] for an unknown account.
+    pub async fn query_audit(&self, caller: &Caller, query: AuditQuery) -> Result<Vec<AuditRecord>, VaultError> {
+        self.retry_stale(async || {
+            let resource = system_resource("audit")?;
+            let permit = self.authorize(caller, Capability::Inspect, Action::AuditRead, resource.clone()).await?;
+            self.record(&permit, Deed::done(Action::AuditRead, &resource)).await
+        })
+        .await?;
+        let mut filter = query.filter;
+        if let Some(name) = &query.account {
+            let account = self.account_named(name)?;
+            let kind = account.kind.principal_kind().ok_or_else(|| VaultError::invalid(format!("`{name}` is a group, and a group never acts")))?;
+            filter.actor = Some(keymoat_core::audit::Actor::Principal { id: account.id, kind });
+        }
+        let range = EventRange {
+            actor: filter.actor.as_ref().map(ToString::to_string),
+            environment: filter.scope.as_ref().map(|scope| scope.as_str().to_owned()),
+            path: filter.path_prefix.as_ref().map(|path| path.as_str().to_owned()),
+            from: query.from,
+            before: query.before,
+            newest_first: !query.oldest_first,
+        };
+        let limit = query.limit.min(RECORDS_MAX);
+        let records = self
+            .store()
+            .read(move |reader| {
+                let mut records = Vec::new();
+                reader.events(&range, |stored| {
+                    if filter.matches(&stored.event) {
+                        records.push(AuditRecord::from(stored));
+                    }
+                    records.len() < limit
+                })?;
+                Ok(records)
+            })
+            .await?;
+        Ok(records)
+    }
+
+    /// Proves that a record is in the signed log.
+    ///
+    /// # Errors
+    /// [`Code::Refused`]; [`Code::NotFound`].
+    pub async fn prove(&self, caller: &Caller, seq: u64) -> Result<Inclusion, VaultError> {
+        self.retry_stale(async || {
+            let resource = system_resource("audit")?;
+            let permit = self.authorize(caller, Capability::Inspect, Action::AuditRead, resource.clone()).await?;
+            self.record(&permit, Deed::done(Action::AuditRead, &resource)).await
+        })
+        .await?;
+        let proof = self
+            .store()
+            .read(move |reader| {
+                let Some(stored) = reader.event(seq)? else { return Ok(None) };
+                let Some(checkpoint) = reader.checkpoint()? else { return Ok(None) };
+                let size = reader.events_len()?;
+                let proof = reader.inclusion_proof(seq, size)?;
+                Ok(Some(Inclusion { record: stored.into(), checkpoint, size, proof }))
+            })
+            .await?;
+        proof.ok_or_else(|| VaultError::not_found(format!("there is no record {seq}")))
+    }
+
+    /// The signed checkpoint and the public key that signs it, for whoever keeps an eye on the log from outside.
+    ///
+    /// # Errors
+    /// [`Code::Refused`].
+    pub async fn checkpoint(&self, caller: &Caller) -> Result<(String, String), VaultError> {
+        let resource = system_resource("audit")?;
+        self.authorize(caller, Capability::Inspect, Action::AuditRead, resource).await?;
+        let note = self.store().read(|reader| reader.checkpoint()).await?;
+        let note = note.ok_or_else(|| VaultError::damaged("there is no checkpoint"))?;
+        Ok((note, self.audit_key()))
+    }
+
+    /// The public key of the audit log as C2SP signed notes name it.
+    pub fn audit_key(&self) -> String {
+        let keys = self.keyring().ledger();
+        keys.signer.verifying_key().to_verifier(&keys.origin)
+    }
+
+    /// Writes down a sensitive action of the host program, and returns its number.
+    ///
+    /// # Errors
+    /// [`Code::Refused`]; [`Code::Invalid`] when a fact looks like a key.
+    pub async fn record_host_event(&self, caller: &Caller, host: HostEvent) -> Result<u64, VaultError> {
+        self.check_no_keys(&host)?;
+        self.retry_stale(async || {
+            let resource = system_resource("audit/events")?;
+            let permit = self.authorize(caller, Capability::Write, Action::Host, resource).await?;
+            let mut deed = Deed::done(Action::Host, About::default());
+            deed.outcome = host.outcome;
+            deed.details = host.details.clone();
+            let deed = deed.detail("host_action", host.action.clone());
+            Ok(self.record(&permit, deed).await?.event)
+        })
+        .await
+    }
+
+    /// Writes down that a part of the program itself did something that belongs into the log, such as starting.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn record_system(&self, part: &str, action: Action) -> Result<u64, VaultError> {
+        let deed = Deed::done(action, &system_resource("server")?);
+        let draft = self.system_draft(&part.parse()?, deed);
+        Ok(self.store().append(draft, None).await?.event)
+    }
+
+    fn check_no_keys(&self, host: &HostEvent) -> Result<(), VaultError> {
+        let catalogue = self.catalogue();
+        let looks_like_a_key = |text: &str| {
+            let words = text.split(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',' | ';' | '=' | '(' | ')'));
+            let mut words = words.filter(|word| !word.is_empty());
+            words.any(|word| match catalogue.identify(word.as_bytes()) {
+                keymoat_detect::Identification::Known(known) => known.key.sensitive,
+                keymoat_detect::Identification::Unknown => false,
+            })
+        };
+        for (name, value) in host.details.iter() {
+            if let keymoat_core::audit::DetailValue::Text(text) = value
+                && looks_like_a_key(text.as_str())
+            {
+                return Err(VaultError::new(Code::Invalid, format!("the detail `{name}` holds what looks like a key"))
+                    .hint("leave keys out of what is written down; the last four characters are enough to tell which"));
+            }
+        }
+        if looks_like_a_key(host.action.as_str()) {
+            return Err(VaultError::new(Code::Invalid, "the action's name holds what looks like a key"));
+        }
+        Ok(())
+    }
+}
+
+impl Vault {
+    /// The secrets whose values an account was given since they were last written.
+    pub(crate) async fn seen_by(&self, principal: PrincipalId) -> Result<Vec<SecretName>, VaultError> {
+        let range = EventRange { actor: Some(principal.to_string()), ..EventRange::default() };
+        let mut seen = std::collections::BTreeMap::new();
+        let reads: Vec<(SecretName, u32)> = self
+            .store()
+            .read(move |reader| {
+                let mut reads = Vec::new();
+                reader.events(&range, |stored| {
+                    reads.extend(read_of(&stored.event));
+                    true
+                })?;
+                Ok(reads)
+            })
+            .await?;
+        for (name, version) in reads {
+            let highest = seen.entry(name).or_insert(version);
+            *highest = version.max(*highest);
+        }
+        let is_still_used = |name: &SecretName, version: u32| {
+            self.find(name).is_ok_and(|secret| secret.versions.current().is_some_and(|current| current <= version))
+        };
+        Ok(seen.into_iter().filter(|(name, version)| is_still_used(name, *version)).map(|(name, _)| name).collect())
+    }
+}
+
+/// The secret and version that a record says were given out.
+fn read_of(event: &Event) -> Option<(SecretName, u32)> {
+    if event.action != Action::Reveal || event.result != Outcome::Allowed {
+        return None;
+    }
+    let name = SecretName {
+        environment: event.scope.as_ref()?.environment()?.clone(),
+        company: event.company.clone(),
+        path: event.path.as_ref()?.as_str().parse().ok()?,
+    };
+    Some((name, event.version?))
+}
+
+impl From<StoredEvent> for AuditRecord {
+    fn from(stored: StoredEvent) -> Self {
+        Self { event: stored.event, record: stored.record, personal: stored.personal }
+    }
+}
+
+/// Records in one answer.
+const RECORDS_MAX: usize = 10_000;

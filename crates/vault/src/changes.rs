@@ -1,0 +1,71 @@
+//! The feed of what changed, without values, so that programs follow it instead of asking again and again.
+
+use keymoat_core::policy::Capability;
+use keymoat_store::Kind;
+
+use crate::desk::secret_resource;
+use crate::entity::SecretName;
+use crate::{Caller, Vault, VaultError};
+
+/// A page of changes.
+#[derive(Debug, Clone)]
+pub struct ChangePage {
+    /// What changed, oldest first, as far as the caller may list it.
+    pub changes: Vec<ChangeEvent>,
+    /// The number to go on after.
+    pub next: u64,
+}
+
+/// A secret that changed.
+#[derive(Debug, Clone)]
+pub struct ChangeEvent {
+    /// The change's number.
+    pub seq: u64,
+    /// Which secret.
+    pub name: SecretName,
+    /// Its current version; none when it has none or is gone.
+    pub version: Option<u32>,
+}
+
+impl Vault {
+    /// The changes after number `after`, at once.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn changes(&self, caller: &Caller, after: u64, limit: usize) -> Result<ChangePage, VaultError> {
+        let limit = limit.clamp(1, CHANGES_MAX);
+        let rows = self.store().read(move |reader| reader.changes(after, limit)).await?;
+        let next = rows.last().map_or(after, |row| row.seq);
+        let secrets = rows.into_iter().filter(|row| row.kind == Some(Kind::Secret));
+        let events = secrets.filter_map(|row| {
+            let name = name_of(&row.key)?;
+            let version = self.find(&name).ok().and_then(|secret| secret.versions.current());
+            Some(ChangeEvent { seq: row.seq, name, version })
+        });
+        let changes = events.filter(|event| self.may(caller, Capability::List, &secret_resource(&event.name, None)));
+        Ok(ChangePage { changes: changes.collect(), next })
+    }
+
+    /// Returns when there is a change after number `after`, or never.
+    pub async fn wait_for_change(&self, after: u64) {
+        let mut changes = self.inner.changes.clone();
+        // The sender lives as long as the store, so an error means that the vault is closing.
+        if changes.wait_for(|change| *change > after).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Reads the key of a secret's row.
+fn name_of(key: &str) -> Option<SecretName> {
+    let (environment, rest) = key.split_once('/')?;
+    let (company, path) = rest.split_once('/')?;
+    let company = match company {
+        "-" => None,
+        name => Some(name.parse().ok()?),
+    };
+    Some(SecretName { environment: environment.parse().ok()?, company, path: path.parse().ok()? })
+}
+
+/// Changes in one page.
+const CHANGES_MAX: usize = 1000;

@@ -1,0 +1,195 @@
+//! The front desk of Keymoat: every use-case, whatever door it came through.
+//!
+//! A use-case decides (`Permit`), writes down (`Receipt`) and only then opens a value. Reads are served from memory;
+//! only the record waits for the disk. This crate speaks neither HTTP nor a command line, and reads neither files nor
+//! environment variables besides the store's own.
+
+mod accounts;
+mod audit;
+mod caller;
+mod changes;
+mod clock;
+mod desk;
+pub mod entity;
+mod error;
+mod grants;
+mod keyring;
+mod open;
+mod places;
+mod policies;
+mod receipt;
+mod refusals;
+mod resolve;
+mod secrets;
+mod state;
+mod tokens;
+mod value;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use jiff::Timestamp;
+use keymoat_core::id::{GrantId, PrincipalId, RequestId, SecretId, TokenId};
+use keymoat_detect::Catalogue;
+use keymoat_store::Store;
+use tokio::sync::watch;
+
+use crate::clock::HighWater;
+use crate::keyring::Keyring;
+use crate::refusals::Refusals;
+use crate::state::State;
+
+pub use accounts::{AccountChange, LeaverReport, NewAccount};
+pub use audit::{AuditQuery, AuditRecord, HostEvent, Inclusion};
+pub use caller::{Caller, Origin};
+pub use changes::{ChangeEvent, ChangePage};
+pub use clock::Clock;
+pub use error::{Code, VaultError};
+pub use grants::NewGrant;
+pub use open::{MasterKeyOffer, NewSlot, NewVault, SealedVault, Surroundings, VerifyReport};
+pub use policies::Explanation;
+pub use resolve::{Answer, Asked, Layer, LookedAt, StepOutcome, Target};
+pub use secrets::{Annotation, Put, Revealed, SecretPage, Written};
+pub use state::Wanted;
+pub use tokens::{IssuedToken, NewToken};
+pub use value::NewValue;
+
+/// An unsealed vault. Cheap to clone.
+#[derive(Clone)]
+pub struct Vault {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    state: Arc<RwLock<State>>,
+    keyring: Arc<Keyring>,
+    catalogue: Arc<Catalogue>,
+    clock: HighWater,
+    outside: PathBuf,
+    refusals: Refusals,
+    /// The number of the newest change, for those who wait for the next one.
+    changes: watch::Receiver<u64>,
+}
+
+impl Vault {
+    /// The instance's id.
+    pub fn instance(&self) -> uuid::Uuid {
+        self.inner.keyring.instance()
+    }
+
+    /// The data directory.
+    pub fn data_dir(&self) -> &Path {
+        self.inner.store.data_dir()
+    }
+
+    /// The checkpoint file outside of the data directory.
+    pub fn outside_file(&self) -> &Path {
+        &self.inner.outside
+    }
+
+    /// The provider catalogue.
+    pub fn catalogue(&self) -> Arc<Catalogue> {
+        Arc::clone(&self.inner.catalogue)
+    }
+
+    /// A number for a request that came without one.
+    pub fn new_request_id(&self) -> RequestId {
+        RequestId::from_parts(self.now_ms(), &keymoat_crypto::bytes())
+    }
+
+    /// Why the store has stopped itself; `None` while it works.
+    pub fn stopped(&self) -> Option<&str> {
+        self.inner.store.stopped()
+    }
+
+    /// The time as the vault sees it; it never runs backwards.
+    pub fn now(&self) -> Timestamp {
+        self.inner.clock.now()
+    }
+
+    /// By how many seconds the system's clock is behind what the vault has already seen; 0 when it is not.
+    pub fn clock_behind_secs(&self) -> i64 {
+        (self.inner.clock.now().as_second() - self.inner.clock.unchecked_now().as_second()).max(0)
+    }
+
+    /// How much there is, for health and metrics; no names.
+    pub fn counts(&self) -> Counts {
+        self.state(|state| Counts {
+            environments: state.environments.len(),
+            companies: state.companies.len(),
+            secrets: state.secrets.len(),
+            accounts: state.accounts.len(),
+            tokens: state.tokens.len(),
+            grants: state.grants.len(),
+            change: state.change,
+        })
+    }
+
+    /// Waits until everything is on the disk and lets go of the data directory.
+    pub async fn close(self) {
+        match Arc::try_unwrap(self.inner) {
+            Ok(inner) => inner.store.close().await,
+            Err(_) => tracing::warn!("the vault is closed while still in use; it ends with its last user"),
+        }
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    pub(crate) fn keyring(&self) -> &Keyring {
+        &self.inner.keyring
+    }
+
+    pub(crate) fn keyring_arc(&self) -> Arc<Keyring> {
+        Arc::clone(&self.inner.keyring)
+    }
+
+    pub(crate) fn refusals(&self) -> &Refusals {
+        &self.inner.refusals
+    }
+
+    pub(crate) fn state<R>(&self, f: impl FnOnce(&State) -> R) -> R {
+        f(&self.inner.state.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn new_secret_id(&self) -> SecretId {
+        SecretId::from_parts(self.now_ms(), &keymoat_crypto::bytes())
+    }
+
+    pub(crate) fn new_principal_id(&self) -> PrincipalId {
+        PrincipalId::from_parts(self.now_ms(), &keymoat_crypto::bytes())
+    }
+
+    pub(crate) fn new_token_id(&self) -> TokenId {
+        TokenId::from_parts(self.now_ms(), &keymoat_crypto::bytes())
+    }
+
+    pub(crate) fn new_grant_id(&self) -> GrantId {
+        GrantId::from_parts(self.now_ms(), &keymoat_crypto::bytes())
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.now().as_millisecond()).unwrap_or_default()
+    }
+}
+
+/// How much there is in a vault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Environments.
+    pub environments: usize,
+    /// Companies.
+    pub companies: usize,
+    /// Secrets.
+    pub secrets: usize,
+    /// Users, service accounts and groups.
+    pub accounts: usize,
+    /// Tokens.
+    pub tokens: usize,
+    /// Grants, ended ones included.
+    pub grants: usize,
+    /// Number of the newest change.
+    pub change: u64,
+}

@@ -1,0 +1,351 @@
+//! Making a vault, and opening one that is there.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use keymoat_core::audit::{Action, AuditText};
+use keymoat_core::id::PrincipalId;
+use keymoat_core::names::{AccountName, Environment, SystemPart};
+use keymoat_crypto::{MasterKey, Pepper, RootKey, SecretBytes, Share, SignInCode, SlotContext};
+use keymoat_detect::Catalogue;
+use keymoat_store::{DataDir, Durability, Effect, Kind, Observer, SealedStore, Trust, Tx};
+use tokio::sync::watch;
+
+use crate::clock::{Clock, HighWater};
+use crate::desk::{Deed, system_resource};
+use crate::entity::{
+    Account, AccountKind, Entity as _, EnvironmentEntity, Instance, PepperEntity, SignInCodeEntity, Slot, SlotSource,
+};
+use crate::keyring::Keyring;
+use crate::refusals::Refusals;
+use crate::secrets::put_data_key;
+use crate::state::State;
+use crate::{Code, Inner, Vault, VaultError};
+
+/// What a vault takes from its surroundings.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// Where the time comes from.
+    pub clock: Arc<dyn Clock>,
+    /// What is known of providers.
+    pub catalogue: Arc<Catalogue>,
+    /// The directory of the checkpoint file, beside the master key and never in the data directory.
+    pub outside_dir: PathBuf,
+    /// How hard an acknowledged write is to lose.
+    pub durability: Durability,
+}
+
+/// A vault to be made.
+pub struct NewVault {
+    /// Its id; the master key's file is named after it.
+    pub instance: uuid::Uuid,
+    /// How its root key is wrapped.
+    pub slot: NewSlot,
+    /// The user of the operating system whose data directory it is, its first account.
+    pub os_user: String,
+    /// Its environments.
+    pub environments: Vec<Environment>,
+}
+
+/// A way to unwrap the root key, to be made.
+pub struct NewSlot {
+    /// Where its master key comes from.
+    pub source: SlotSource,
+    /// The master key.
+    pub master: MasterKey,
+}
+
+/// What an operator offers to unwrap the root key.
+pub enum MasterKeyOffer {
+    /// A key text from a file, the environment, a command or a systemd credential.
+    Key(SecretBytes),
+    /// A passphrase.
+    Passphrase(SecretBytes),
+    /// Shares of a key.
+    Shares(Vec<Share>),
+}
+
+/// What a verification of everything found; empty problems mean that nothing was touched.
+pub type VerifyReport = keymoat_store::Report;
+
+/// A vault whose root key is not at hand.
+pub struct SealedVault {
+    store: SealedStore,
+    instance: Instance,
+    slots: Vec<(Slot, Vec<u8>)>,
+}
+
+impl SealedVault {
+    /// Opens the data directory; `None` when there is no vault in it yet.
+    ///
+    /// # Errors
+    /// When the directory is in use, somebody else's, or not a vault's.
+    pub fn open(data_dir: &Path, durability: Durability) -> Result<Result<Self, EmptyDir>, VaultError> {
+        let store = SealedStore::open(DataDir::lock(data_dir)?, durability)?;
+        if store.is_empty()? {
+            return Ok(Err(EmptyDir { store }));
+        }
+        let instance = store.rows(Kind::Instance)?;
+        let instance = instance.first().ok_or_else(|| VaultError::damaged("the vault does not know its own id"))?;
+        let instance = Instance::parse(instance)?;
+        let slots = store
+            .rows(Kind::Slot)?
+            .into_iter()
+            .map(|row| Ok((Slot::parse(&row)?, row.blob.unwrap_or_default())))
+            .collect::<Result<_, VaultError>>()?;
+        Ok(Ok(Self { store, instance, slots }))
+    }
+
+    /// The vault's id.
+    pub fn instance(&self) -> uuid::Uuid {
+        self.instance.id
+    }
+
+    /// The ways to unwrap the root key.
+    pub fn slots(&self) -> impl Iterator<Item = &Slot> {
+        self.slots.iter().map(|(slot, _)| slot)
+    }
+
+    /// Unwraps the root key and opens the vault, having checked it against its checkpoints.
+    ///
+    /// # Errors
+    /// [`Code::Sealed`] when the master key does not fit; [`Code::Damaged`] when the vault was put back or edited.
+    pub fn unseal(self, offer: &MasterKeyOffer, surroundings: Surroundings) -> Result<Vault, VaultError> {
+        let root = self.unwrap(offer)?;
+        self.start(root, surroundings, Trust::Checked)
+    }
+
+    /// Opens the vault as it is, and writes down why it was accepted.
+    ///
+    /// # Errors
+    /// As [`SealedVault::unseal`].
+    pub async fn accept_restore(
+        self,
+        offer: &MasterKeyOffer,
+        surroundings: Surroundings,
+        why: &AuditText,
+        found: &str,
+    ) -> Result<Vault, VaultError> {
+        let root = self.unwrap(offer)?;
+        let vault = self.start(root, surroundings, Trust::Accept)?;
+        let deed = Deed::done(Action::AuditAcceptRestore, &system_resource("audit")?)
+            .detail("why", why.clone())
+            .detail("found", AuditText::new(found));
+        let draft = vault.system_draft(&operator()?, deed);
+        vault.store().append(draft, None).await?;
+        Ok(vault)
+    }
+
+    /// Checks everything there is, without serving.
+    ///
+    /// # Errors
+    /// [`Code::Sealed`] when the master key does not fit; those of the store.
+    pub fn verify(
+        &self,
+        offer: &MasterKeyOffer,
+        outside_dir: &Path,
+        progress: impl FnMut(u64),
+    ) -> Result<VerifyReport, VaultError> {
+        let keyring = Keyring::new(&self.instance, self.unwrap(offer)?);
+        Ok(self.store.verify(&keyring.ledger(), &outside_file(outside_dir, self.instance.id), progress)?)
+    }
+
+    fn unwrap(&self, offer: &MasterKeyOffer) -> Result<RootKey, VaultError> {
+        for (slot, wrapped) in &self.slots {
+            let Some(master) = master_for(offer, &slot.source)? else { continue };
+            let context = SlotContext { instance: self.instance.id, slot: slot.id, kind: slot.source.name() };
+            if let Ok(root) = master.unwrap_root(wrapped, context) {
+                return Ok(root);
+            }
+        }
+        let kinds: BTreeSet<&str> = self.slots().map(|slot| slot.source.name()).collect();
+        Err(VaultError::new(Code::Sealed, "the master key does not fit this vault").hint(format!(
+            "it is the vault {}; it opens with: {}",
+            self.instance.id,
+            kinds.into_iter().collect::<Vec<_>>().join(", ")
+        )))
+    }
+
+    fn start(self, root: RootKey, surroundings: Surroundings, trust: Trust) -> Result<Vault, VaultError> {
+        start(self.store, &self.instance, root, surroundings, trust)
+    }
+}
+
+/// A locked data directory without a vault in it.
+pub struct EmptyDir {
+    store: SealedStore,
+}
+
+impl EmptyDir {
+    /// Makes a vault. The code signs in its first administrator, once.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn create(self, new: NewVault, surroundings: Surroundings) -> Result<(Vault, SignInCode), VaultError> {
+        let now = surroundings.clock.now();
+        let instance = Instance { id: new.instance, created_at: now, audit_generation: 0 };
+        let root = RootKey::generate();
+        let slot = Slot { id: FIRST_SLOT, source: new.slot.source, created_at: now };
+        let context = SlotContext { instance: instance.id, slot: slot.id, kind: slot.source.name() };
+        let wrapped = new.slot.master.wrap_root(&root, context);
+        let vault = start(self.store, &instance, root, surroundings, Trust::Checked)?;
+        let genesis = Genesis {
+            instance,
+            slot,
+            wrapped,
+            os_user: vault.first_account(AccountName::for_os_user(&new.os_user)?, AccountKind::OsUser, "owner")?,
+            administrator: vault.first_account(ADMINISTRATOR.parse()?, AccountKind::User, "administrator")?,
+            environments: new.environments,
+        };
+        let code = vault.genesis(genesis).await?;
+        Ok((vault, code))
+    }
+}
+
+impl Vault {
+    fn first_account(&self, name: AccountName, kind: AccountKind, policy: &str) -> Result<Account, VaultError> {
+        Ok(Account {
+            id: PrincipalId::from_parts(0, &keymoat_crypto::bytes()),
+            name,
+            kind,
+            description: match kind {
+                AccountKind::OsUser => "the owner of the data directory".to_owned(),
+                _ => "made with the vault".to_owned(),
+            },
+            policies: BTreeSet::from([policy.parse()?]),
+            groups: BTreeSet::new(),
+            active: true,
+            created_at: self.now(),
+            created_by: "keymoat".to_owned(),
+        })
+    }
+
+    async fn genesis(&self, genesis: Genesis) -> Result<SignInCode, VaultError> {
+        let now = self.now();
+        let pepper = Pepper::generate(1);
+        let wrapped_pepper = self.keyring().wrap_pepper(&pepper);
+        let code = SignInCode::generate();
+        let code_entity = SignInCodeEntity::of(&code, &pepper, genesis.administrator.id, now);
+        let draft = self.system_draft(&operator()?, Deed::done(Action::Init, &system_resource("vault")?));
+        let keyring = self.keyring_arc();
+        self.store()
+            .run_tx("genesis", move |tx| {
+                genesis.write(tx, &keyring, now)?;
+                let entity = PepperEntity { id: pepper.id(), created_at: now };
+                tx.put(Kind::Pepper, &entity.key(), &entity.body(), Some(&wrapped_pepper))?;
+                tx.put(Kind::SignInCode, &code_entity.key(), &code_entity.body(), None)?;
+                tx.append(draft.clone());
+                Ok::<_, VaultError>(())
+            })
+            .await?;
+        Ok(code)
+    }
+}
+
+/// The rows that a vault begins with.
+struct Genesis {
+    instance: Instance,
+    slot: Slot,
+    wrapped: Vec<u8>,
+    os_user: Account,
+    administrator: Account,
+    environments: Vec<Environment>,
+}
+
+impl Genesis {
+    fn write(&self, tx: &mut Tx<'_>, keyring: &Keyring, now: jiff::Timestamp) -> Result<(), VaultError> {
+        tx.put(Kind::Instance, &self.instance.key(), &self.instance.body(), None)?;
+        tx.put(Kind::Slot, &self.slot.key(), &self.slot.body(), Some(&self.wrapped))?;
+        for account in [&self.os_user, &self.administrator] {
+            tx.put(Kind::Account, &account.key(), &account.body(), None)?;
+        }
+        for (number, name) in (1u32..).zip(&self.environments) {
+            let entity =
+                EnvironmentEntity { name: name.clone(), description: String::new(), created_at: now };
+            tx.put(Kind::Environment, &entity.key(), &entity.body(), None)?;
+            put_data_key(tx, keyring, number, name.clone(), None, now)?;
+        }
+        Ok(())
+    }
+}
+
+fn start(
+    store: SealedStore,
+    instance: &Instance,
+    root: RootKey,
+    surroundings: Surroundings,
+    trust: Trust,
+) -> Result<Vault, VaultError> {
+    let outside = outside_file(&surroundings.outside_dir, instance.id);
+    let keyring = Arc::new(Keyring::new(instance, root));
+    let state = Arc::new(RwLock::new(State::new()));
+    let (announce, changes) = watch::channel(0);
+    let observer = observe(Arc::clone(&state), Arc::clone(&keyring), announce);
+    let store = store.unseal(keyring.ledger(), &outside, trust, observer)?;
+    {
+        let mut state = state.write().unwrap_or_else(PoisonError::into_inner);
+        state.trim();
+        if let Some(first) = state.damaged.first() {
+            return Err(VaultError::damaged(first.clone()));
+        }
+    }
+    let clock = HighWater::new(surroundings.clock);
+    let vault = Vault {
+        inner: Arc::new(Inner {
+            store,
+            state,
+            keyring,
+            catalogue: surroundings.catalogue,
+            clock,
+            outside,
+            refusals: Refusals::default(),
+            changes,
+        }),
+    };
+    Ok(vault)
+}
+
+/// Feeds the state in memory from the store.
+fn observe(state: Arc<RwLock<State>>, keyring: Arc<Keyring>, announce: watch::Sender<u64>) -> Observer {
+    Box::new(move |effects: Vec<Effect>| {
+        let mut state = state.write().unwrap_or_else(PoisonError::into_inner);
+        for effect in effects {
+            state.absorb(effect, &keyring);
+        }
+        let change = state.change;
+        drop(state);
+        // Nobody may be waiting.
+        announce.send_replace(change);
+    })
+}
+
+/// The master key that an offer gives for a slot; `None` when the offer is of another kind.
+fn master_for(offer: &MasterKeyOffer, source: &SlotSource) -> Result<Option<MasterKey>, VaultError> {
+    let unusable = |why: String| VaultError::new(Code::Sealed, why);
+    match (offer, source) {
+        (MasterKeyOffer::Key(text), SlotSource::Key) => {
+            MasterKey::parse(text).map(Some).map_err(|e| unusable(e.to_string()))
+        }
+        (MasterKeyOffer::Passphrase(passphrase), SlotSource::Passphrase { argon2 }) => {
+            MasterKey::from_passphrase(passphrase, argon2).map(Some).map_err(|e| unusable(e.to_string()))
+        }
+        (MasterKeyOffer::Shares(shares), SlotSource::Shamir { .. }) => {
+            MasterKey::combine(shares).map(Some).map_err(|e| unusable(e.to_string()))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The checkpoint file of an instance.
+pub(crate) fn outside_file(dir: &Path, instance: uuid::Uuid) -> PathBuf {
+    dir.join(format!("{instance}.checkpoint"))
+}
+
+pub(crate) fn operator() -> Result<SystemPart, VaultError> {
+    Ok("operator".parse()?)
+}
+
+/// The name of the first administrator.
+const ADMINISTRATOR: &str = "admin";
+const FIRST_SLOT: u32 = 1;

@@ -1,0 +1,202 @@
+//! Policies: write, read, remove, explain.
+
+use std::sync::Arc;
+
+use keymoat_core::audit::Action;
+use keymoat_core::names::{AccountName, PolicyName};
+use keymoat_core::policy::{BUILT_IN, Capability, CompiledPolicy, CompiledRule, Decision, Explained, Policy, Resource};
+use keymoat_store::Kind;
+
+use crate::desk::{Deed, Rights, resource_text, system_resource};
+use crate::entity::{Entity as _, PolicyEntity};
+use crate::{Caller, Code, Vault, VaultError};
+
+/// A decision with every rule that was looked at.
+#[derive(Debug, Clone)]
+pub struct Explanation {
+    /// Whom it is about.
+    pub account: AccountName,
+    /// What would be decided now.
+    pub decision: Decision,
+    /// Every rule.
+    pub rules: Vec<Explained>,
+}
+
+impl Vault {
+    /// Writes a policy. Whoever holds it must not get more than the caller may do himself.
+    ///
+    /// # Errors
+    /// [`Code::Refused`]; [`Code::Invalid`].
+    pub async fn put_policy(&self, caller: &Caller, policy: Policy) -> Result<PolicyEntity, VaultError> {
+        let name = policy.name.clone();
+        check_not_built_in(&name)?;
+        let compiled = CompiledPolicy::new(policy.clone()).map_err(|e| VaultError::invalid(e.to_string()))?;
+        self.retry_stale(async || {
+            let resource = system_resource(&format!("policies/{name}"))?;
+            let permit = self.authorize(caller, Capability::Write, Action::PolicyWrite, resource.clone()).await?;
+            if !self.may_write(caller, &name, compiled.rules()) {
+                return Err(self.beyond_policy(caller, Action::PolicyWrite, &resource, &name).await);
+            }
+            let entity = PolicyEntity {
+                policy: policy.clone(),
+                updated_at: self.now(),
+                updated_by: caller.name.to_string(),
+            };
+            let draft = self.draft(caller, Deed::done(Action::PolicyWrite, &resource), Some(permit.decided_by.clone()));
+            let (epoch, stored) = (permit.epoch, entity.clone());
+            self.store()
+                .run_tx("put_policy", move |tx| {
+                    tx.check_epoch(epoch)?;
+                    tx.put(Kind::Policy, &stored.key(), &stored.body(), None)?;
+                    tx.append(draft.clone());
+                    Ok::<_, VaultError>(())
+                })
+                .await?;
+            Ok(entity)
+        })
+        .await
+    }
+
+    /// Removes a policy that nobody holds.
+    ///
+    /// # Errors
+    /// [`Code::Refused`]; [`Code::NotFound`]; [`Code::Conflict`] while somebody holds it.
+    pub async fn delete_policy(&self, caller: &Caller, name: &PolicyName) -> Result<(), VaultError> {
+        check_not_built_in(name)?;
+        self.retry_stale(async || {
+            let resource = system_resource(&format!("policies/{name}"))?;
+            let permit = self.authorize(caller, Capability::Delete, Action::PolicyDelete, resource.clone()).await?;
+            let holders = self.state(|state| {
+                state.policy_named(name)?;
+                let holders = state.accounts.values().filter(|account| account.policies.contains(name));
+                Ok::<_, VaultError>(holders.map(|account| account.name.to_string()).collect::<Vec<_>>())
+            })?;
+            if !holders.is_empty() {
+                return Err(VaultError::conflict(format!("policy `{name}` is held by {}", holders.join(", ")))
+                    .hint("take it from them first"));
+            }
+            let draft = self.draft(caller, Deed::done(Action::PolicyDelete, &resource), Some(permit.decided_by.clone()));
+            let (epoch, key) = (permit.epoch, name.to_string());
+            self.store()
+                .run_tx("delete_policy", move |tx| {
+                    tx.check_epoch(epoch)?;
+                    tx.remove(Kind::Policy, &key)?;
+                    tx.append(draft.clone());
+                    Ok::<_, VaultError>(())
+                })
+                .await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// The policies, by name, built-in ones included.
+    ///
+    /// # Errors
+    /// [`Code::Refused`].
+    pub async fn list_policies(&self, caller: &Caller) -> Result<Vec<PolicyEntity>, VaultError> {
+        self.retry_stale(async || {
+            let resource = system_resource("policies")?;
+            let permit = self.authorize(caller, Capability::List, Action::List, resource.clone()).await?;
+            self.record(&permit, Deed::done(Action::List, &resource)).await
+        })
+        .await?;
+        Ok(self.state(|state| state.policies.values().map(|stored| stored.entity.clone()).collect()))
+    }
+
+    /// One policy.
+    ///
+    /// # Errors
+    /// [`Code::Refused`]; [`Code::NotFound`].
+    pub async fn show_policy(&self, caller: &Caller, name: &PolicyName) -> Result<PolicyEntity, VaultError> {
+        self.retry_stale(async || {
+            let resource = system_resource(&format!("policies/{name}"))?;
+            let permit = self.authorize(caller, Capability::Inspect, Action::Inspect, resource.clone()).await?;
+            self.record(&permit, Deed::done(Action::Inspect, &resource)).await
+        })
+        .await?;
+        self.state(|state| Ok(state.policy_named(name)?.entity.clone()))
+    }
+
+    /// What would be decided for an account, and why; everybody may ask about himself.
+    ///
+    /// # Errors
+    /// [`Code::Refused`]; [`Code::NotFound`].
+    pub async fn explain(
+        &self,
+        caller: &Caller,
+        account: &AccountName,
+        capability: Capability,
+        wanted: &Resource,
+    ) -> Result<Explanation, VaultError> {
+        if *account != caller.name {
+            self.retry_stale(async || {
+                let resource = system_resource("policies")?;
+                let permit = self.authorize(caller, Capability::Inspect, Action::Inspect, resource.clone()).await?;
+                self.record(&permit, Deed::done(Action::Inspect, &resource)).await
+            })
+            .await?;
+        }
+        let request = self.request(caller, capability, wanted);
+        self.state(|state| {
+            let account = state.account_named(account)?;
+            let rights = Rights::of(state, account.id);
+            Ok(Explanation {
+                account: account.name.clone(),
+                decision: rights.decide(&request),
+                rules: rights.explain(&request),
+            })
+        })
+    }
+
+    /// Whether everybody who holds the policy would have no more than before, or no more than the caller.
+    fn may_write(&self, caller: &Caller, name: &PolicyName, rules: &[CompiledRule]) -> bool {
+        let now = self.now();
+        self.state(|state| {
+            let own = Rights::of(state, caller.principal);
+            let new: Vec<&CompiledRule> = rules.iter().collect();
+            if !own.cover(&new, now) {
+                return false;
+            }
+            let holds = |account: &&Arc<crate::entity::Account>| {
+                account.policies.contains(name)
+                    || account.groups.iter().any(|group| {
+                        state.accounts.get(group).is_some_and(|group| group.policies.contains(name))
+                    })
+            };
+            state.accounts.values().filter(holds).all(|account| {
+                let before = Rights::of_account(state, account);
+                let others = before.without_policy(name);
+                let after: Vec<&CompiledRule> = others.all_rules(now).chain(rules).collect();
+                before.cover(&after, now) || own.cover(&after, now)
+            })
+        })
+    }
+
+    async fn beyond_policy(
+        &self,
+        caller: &Caller,
+        action: Action,
+        resource: &Resource,
+        name: &PolicyName,
+    ) -> VaultError {
+        let reason = keymoat_core::audit::ReasonCode::BeyondOwnRights;
+        let draft = self.draft(caller, Deed::refused(action, resource, reason), None);
+        if let Err(error) = self.store().append(draft, None).await {
+            return error.into();
+        }
+        VaultError::new(
+            Code::Refused,
+            format!("policy `{name}` would allow more than `{}` may do, and nobody gives what he does not have", caller.name),
+        )
+        .hint(format!("ask an owner; this is about `{}`", resource_text(resource)))
+    }
+}
+
+fn check_not_built_in(name: &PolicyName) -> Result<(), VaultError> {
+    if BUILT_IN.iter().any(|(built_in, _)| name.as_str() == *built_in) {
+        return Err(VaultError::conflict(format!("policy `{name}` is built in and cannot be changed"))
+            .hint("write one of another name"));
+    }
+    Ok(())
+}

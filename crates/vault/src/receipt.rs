@@ -1,0 +1,60 @@
+//! The order that everything rests on: permit → receipt → plaintext.
+//!
+//! A [`Permit`] says that the rules allow it. A [`Receipt`] says that this is written down durably. Only a receipt
+//! opens a value, only the version that it was made for, and only once. Both are made in the few places that
+//! `cargo xtask tidy` lists.
+
+use keymoat_core::audit::DecidedBy;
+use keymoat_core::id::{PrincipalId, SecretId};
+use keymoat_core::names::SystemPart;
+use keymoat_core::policy::{Capability, Resource};
+
+use crate::Caller;
+
+/// The rules allowed this caller this capability on this resource, when they were those of `epoch`.
+#[derive(Debug)]
+pub struct Permit {
+    pub(crate) caller: Caller,
+    pub(crate) capability: Capability,
+    pub(crate) resource: Resource,
+    pub(crate) decided_by: DecidedBy,
+    pub(crate) epoch: u64,
+}
+
+/// The record of a read is on the disk. Neither `Clone` nor `Copy`: it is spent by opening the value.
+#[derive(Debug)]
+#[must_use = "a receipt that opens nothing is a record of something that did not happen"]
+pub struct Receipt {
+    secret: SecretId,
+    version: u32,
+    reader: Reader,
+    event: Option<u64>,
+}
+
+/// For whom a value is opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Reader {
+    Principal(PrincipalId),
+    /// Keymoat itself, for its own work, by the named part.
+    System(SystemPart),
+}
+
+impl Receipt {
+    /// The record of this permit's use is event `event`.
+    pub(crate) fn for_permit(permit: &Permit, secret: SecretId, version: u32, event: u64) -> Self {
+        Self { secret, version, reader: Reader::Principal(permit.caller.principal), event: Some(event) }
+    }
+
+    /// Keymoat's own work opens the value in the transaction that records that work, so that neither stands alone;
+    /// the record has its number only afterwards.
+    pub(crate) fn for_system(part: SystemPart, secret: SecretId, version: u32) -> Self {
+        Self { secret, version, reader: Reader::System(part), event: None }
+    }
+
+    /// Spends the receipt; `false` when it was made for something else.
+    #[must_use]
+    pub(crate) fn spend(self, secret: SecretId, version: u32, reader: &Reader) -> bool {
+        let recorded = self.event.is_some() || matches!(self.reader, Reader::System(_));
+        recorded && self.secret == secret && self.version == version && self.reader == *reader
+    }
+}

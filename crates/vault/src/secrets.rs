@@ -1,0 +1,885 @@
+//! Use-cases on secrets: write, look at, reveal, move between versions, remove.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use keymoat_core::audit::{Action, AuditText, ReasonCode};
+use keymoat_core::id::SecretId;
+use keymoat_core::names::{Company, Environment, Field, Label, ResourcePath, SecretPath, SystemPart};
+use keymoat_core::policy::Capability;
+use keymoat_core::resolve::EnvOverride;
+use keymoat_core::secret::{ValueKind, check_description, check_tags, check_versions_kept};
+use keymoat_core::versions::{Effect, VersionError, VersionSet};
+use keymoat_crypto::{DataKey, SecretBytes};
+use keymoat_detect::{Catalogue, Identification};
+use keymoat_store::{Kind, Tx};
+
+use crate::desk::{About, Deed, Rights, open_with, secret_resource};
+use crate::entity::{
+    DataKeyEntity, Entity as _, FieldFacts, FingerprintEntity, Secret, SecretName, VersionEntity,
+    VersionFacts, fingerprint_key, version_key,
+};
+use crate::keyring::Keyring;
+use crate::receipt::{Permit, Reader};
+use crate::state::Wanted;
+use crate::value::{NewValue, WholeValue};
+use crate::{Caller, Code, Vault, VaultError};
+
+/// A write of a secret's value.
+pub struct Put {
+    /// Where.
+    pub name: SecretName,
+    /// What.
+    pub value: NewValue,
+    /// Whether fields replace the whole stored value instead of going over it.
+    pub replace: bool,
+    /// The version that the writer believes to be current; 0 for "there is none yet".
+    pub expected: Option<u32>,
+    /// Whether the version is only made `pending`, so that readers do not see it yet.
+    pub pending: bool,
+    /// Whether a value that stands in another environment too is taken all the same, and why.
+    pub duplicate_because: Option<AuditText>,
+    /// What is said about the secret.
+    pub annotation: Annotation,
+    /// The action that the record names: a write, or an import.
+    pub action: Action,
+}
+
+/// What is said about a secret; what is `None` stays as it is.
+#[derive(Debug, Clone, Default)]
+pub struct Annotation {
+    /// What it is for.
+    pub description: Option<String>,
+    /// Who answers for it.
+    pub owner: Option<String>,
+    /// All of its tags.
+    pub tags: Option<std::collections::BTreeMap<String, String>>,
+    /// When it stops being valid; `Some(None)` takes the date away.
+    pub expires_at: Option<Option<Timestamp>>,
+    /// What a variable may do.
+    pub env_override: Option<EnvOverride>,
+    /// Whether every write must say which version it follows.
+    pub cas_required: Option<bool>,
+    /// Versions kept.
+    pub max_versions: Option<u32>,
+}
+
+/// What a write did.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// The secret as it is now.
+    pub secret: Arc<Secret>,
+    /// The version that was made.
+    pub version: u32,
+    /// Whether the secret is new.
+    pub is_new: bool,
+    /// Where else in the same environment the same value stands, as far as the caller may know.
+    pub also_at: Vec<SecretName>,
+    /// The number of the record.
+    pub event: u64,
+}
+
+/// A value that was given out.
+#[derive(Debug)]
+pub struct Revealed {
+    /// The value, of the whole or of the field.
+    pub value: SecretBytes,
+    /// What the value is.
+    pub kind: ValueKind,
+    /// The version.
+    pub version: u32,
+    /// The number of the record.
+    pub event: u64,
+}
+
+/// A page of secrets.
+#[derive(Debug, Clone)]
+pub struct SecretPage {
+    /// The secrets that the caller may list, in the order of their names.
+    pub secrets: Vec<Arc<Secret>>,
+    /// The name to go on after; none when this is the last page.
+    pub next: Option<SecretName>,
+}
+
+impl Vault {
+    /// Writes a value.
+    ///
+    /// # Errors
+    /// [`Code::Refused`], [`Code::Conflict`] when another version is current, [`Code::Duplicate`] when the value
+    /// stands in another environment, and those of the store.
+    pub async fn put(&self, caller: &Caller, put: Put) -> Result<Written, VaultError> {
+        self.check_place(&put.name)?;
+        put.annotation.check()?;
+        let put = Arc::new(put);
+        self.retry_stale(async || {
+            let resource = secret_resource(&put.name, None);
+            let permit = self.authorize(caller, Capability::Write, put.action, resource).await?;
+            self.put_permitted(&permit, Arc::clone(&put)).await
+        })
+        .await
+    }
+
+    async fn put_permitted(&self, permit: &Permit, put: Arc<Put>) -> Result<Written, VaultError> {
+        let writer = Writer {
+            keyring: self.keyring_arc(),
+            catalogue: self.catalogue(),
+            now: self.now(),
+            by: permit.caller.name.to_string(),
+        };
+        let deed = Deed::done(put.action, &permit.resource);
+        let deed = deed.because(put.duplicate_because.as_ref());
+        let done = self.draft(&permit.caller, deed, Some(permit.decided_by.clone()));
+        let (epoch, shared) = (permit.epoch, Arc::clone(&put));
+        let new_id = self.new_secret_id();
+        let outcome = self
+            .store()
+            .run_tx("put", move |tx| {
+                tx.check_epoch(epoch)?;
+                let stored = writer.put(tx, &shared, new_id)?;
+                let mut draft = done.clone();
+                draft.event.version = Some(stored.version);
+                tx.append(draft);
+                Ok::<_, VaultError>(stored)
+            })
+            .await;
+        match outcome {
+            Ok((stored, committed)) => {
+                let also_at = self.visible(&permit.caller, stored.also_at);
+                Ok(Written {
+                    secret: Arc::new(stored.secret),
+                    version: stored.version,
+                    is_new: stored.is_new,
+                    also_at,
+                    event: committed.event,
+                })
+            }
+            Err(error) => Err(self.put_failed(permit, &put, error).await),
+        }
+    }
+
+    /// A write that was allowed and could not be done is on record too.
+    async fn put_failed(&self, permit: &Permit, put: &Put, error: VaultError) -> VaultError {
+        let reason = match error.code {
+            Code::Duplicate => ReasonCode::Duplicate,
+            Code::Conflict if !error.is_stale() => ReasonCode::Conflict,
+            Code::Invalid => ReasonCode::Invalid,
+            _ => return error,
+        };
+        let deed = Deed::failed(put.action, &permit.resource, reason);
+        match self.record(permit, deed).await {
+            Ok(_) if reason == ReasonCode::Duplicate => self.name_duplicates(&permit.caller, error),
+            Ok(_) => error,
+            Err(error) => error,
+        }
+    }
+
+    /// Names the other places of a value only to those who may know of them.
+    fn name_duplicates(&self, caller: &Caller, error: VaultError) -> VaultError {
+        let places: Vec<SecretName> =
+            error.message.split('\n').skip(1).filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let visible = self.visible(caller, places);
+        let message = match visible.as_slice() {
+            [] => "the same key is already stored in another environment".to_owned(),
+            some => format!(
+                "the same key is already stored as {}",
+                some.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+            ),
+        };
+        VaultError::new(Code::Duplicate, message)
+            .hint("make a key of its own for each environment, or say why with --allow-duplicate REASON")
+    }
+
+    /// Gives a value out. The record is on the disk before the value is decrypted.
+    ///
+    /// # Errors
+    /// [`Code::Refused`]; [`Code::NotFound`] when there is no such secret, version or field.
+    pub async fn reveal(
+        &self,
+        caller: &Caller,
+        name: &SecretName,
+        field: Option<&Field>,
+        wanted: &Wanted,
+        why: Option<&AuditText>,
+    ) -> Result<Revealed, VaultError> {
+        self.check_place(name)?;
+        self.retry_stale(async || {
+            let resource = secret_resource(name, field);
+            let permit = self.authorize(caller, Capability::Reveal, Action::Reveal, resource.clone()).await?;
+            let found = match self.ciphertext(name, field, wanted).await {
+                Ok(found) => found,
+                Err(error) => {
+                    let reason = if error.code == Code::NotFound { ReasonCode::NotFound } else { ReasonCode::Internal };
+                    self.record(&permit, Deed::failed(Action::Reveal, &resource, reason)).await?;
+                    return Err(error);
+                }
+            };
+            let deed = Deed::done(Action::Reveal, &resource).because(why);
+            let (receipt, event) = self.receive(&permit, deed, &found.secret, found.version).await?;
+            let value = self.open_value(receipt, caller, &found.secret, found.version, &found.bytes)?;
+            found.give(value, field, event)
+        })
+        .await
+    }
+
+    /// What may be shown of a secret.
+    ///
+    /// # Errors
+    /// [`Code::Refused`]; [`Code::NotFound`].
+    pub async fn inspect(&self, caller: &Caller, name: &SecretName) -> Result<Arc<Secret>, VaultError> {
+        self.check_place(name)?;
+        self.retry_stale(async || {
+            let resource = secret_resource(name, None);
+            let permit = self.authorize(caller, Capability::Inspect, Action::Inspect, resource.clone()).await?;
+            let secret = self.find(name);
+            let deed = match secret.is_ok() {
+                true => Deed::done(Action::Inspect, &resource),
+                false => Deed::failed(Action::Inspect, &resource, ReasonCode::NotFound),
+            };
+            self.record(&permit, deed).await?;
+            secret
+        })
+        .await
+    }
+
+    /// The secrets of an environment that the caller may list, a page at a time.
+    ///
+    /// # Errors
+    /// [`Code::Refused`] when he may list nothing there at all.
+    pub async fn list(
+        &self,
+        caller: &Caller,
+        environment: &Environment,
+        company: Option<&Company>,
+        prefix: Option<&SecretPath>,
+        after: Option<&SecretName>,
+        limit: usize,
+    ) -> Result<SecretPage, VaultError> {
+        self.check_environment(environment)?;
+        let all: Vec<Arc<Secret>> = self.state(|state| {
+            state
+                .secrets
+                .values()
+                .filter(|secret| secret.name.environment == *environment)
+                .filter(|secret| company.is_none_or(|company| secret.name.company.as_ref() == Some(company)))
+                .filter(|secret| prefix.is_none_or(|prefix| secret.name.path.is_within(prefix)))
+                .filter(|secret| after.is_none_or(|after| secret.name > *after))
+                .map(Arc::clone)
+                .collect()
+        });
+        let mut secrets: Vec<Arc<Secret>> = all
+            .into_iter()
+            .filter(|secret| self.may(caller, Capability::List, &secret_resource(&secret.name, None)))
+            .take(limit.saturating_add(1))
+            .collect();
+        let more = secrets.len() > limit;
+        secrets.truncate(limit);
+        let about = About {
+            scope: Some(environment.clone().into()),
+            company: company.cloned(),
+            path: prefix.map(|prefix| ResourcePath::from(prefix.clone())),
+            field: None,
+        };
+        self.record_list(caller, environment, about).await?;
+        let next = if more { secrets.last().map(|secret| secret.name.clone()) } else { None };
+        Ok(SecretPage { secrets, next })
+    }
+
+    /// A list is on record; one of somebody who may list nothing there is a refusal.
+    async fn record_list(
+        &self,
+        caller: &Caller,
+        environment: &Environment,
+        about: About,
+    ) -> Result<(), VaultError> {
+        let now = self.now();
+        let scope = environment.clone().into();
+        let may_list_something = self.state(|state| {
+            Rights::of(state, caller.principal).allowing_rules(now).any(|rule| {
+                let rule = rule.as_written();
+                rule.capabilities.contains(&Capability::List)
+                    && rule.environments.iter().any(|pattern| pattern.matches(&scope))
+            })
+        });
+        let deed = match may_list_something {
+            true => Deed::done(Action::List, about),
+            false => Deed::refused(Action::List, about, ReasonCode::NoRule),
+        };
+        self.store().append(self.draft(caller, deed, None), None).await?;
+        if may_list_something {
+            return Ok(());
+        }
+        Err(VaultError::new(Code::Refused, format!("`{}` may not list anything in `{environment}`", caller.name))
+            .hint("ask an administrator for a policy or a grant"))
+    }
+
+    /// Changes what is said about a secret.
+    ///
+    /// # Errors
+    /// [`Code::Refused`]; [`Code::NotFound`]; [`Code::Invalid`].
+    pub async fn annotate(
+        &self,
+        caller: &Caller,
+        name: &SecretName,
+        annotation: Annotation,
+    ) -> Result<Arc<Secret>, VaultError> {
+        annotation.check()?;
+        self.change(caller, name, Capability::Write, Action::Annotate, None, move |change| {
+            annotation.apply(change.secret);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Makes an older version current again.
+    ///
+    /// # Errors
+    /// [`Code::Refused`]; [`Code::NotFound`]; [`Code::Conflict`] when the version cannot be current.
+    pub async fn rollback(
+        &self,
+        caller: &Caller,
+        name: &SecretName,
+        version: u32,
+    ) -> Result<Arc<Secret>, VaultError> {
+        self.change(caller, name, Capability::Write, Action::Rollback, Some(version), move |change| {
+            change.versions(|versions| versions.rollback_to(version))
+        })
+        .await
+    }
+
+    /// Makes the pending version current.
+    ///
+    /// # Errors
+    /// [`Code::Refused`]; [`Code::NotFound`]; [`Code::Conflict`] when nothing is pending.
+    pub async fn promote(&self, caller: &Caller, name: &SecretName) -> Result<Arc<Secret>, VaultError> {
+        self.change(caller, name, Capability::Rotate, Action::Promote, None, |change| {
+            change.versions(VersionSet::promote)
+        })
+        .await
+    }
+
+    /// Points a label at a version, or takes it away for `None`.
+    ///
+    /// # Errors
+    /// [`Code::Refused`]; [`Code::NotFound`]; [`Code::Conflict`] when the label cannot be there.
+    pub async fn label(
+        &self,
+        caller: &Caller,
+        name: &SecretName,
+        label: Label,
+        version: Option<u32>,
+    ) -> Result<Arc<Secret>, VaultError> {
+        self.change(caller, name, Capability::Write, Action::Label, version, move |change| {
+            change.versions(|versions| match version {
+                Some(number) => versions.set_label(label.clone(), number),
+                None => versions.remove_label(&label),
+            })
+        })
+        .await
+    }
+
+    /// Deletes versions, so that they can still come back; all live ones for an empty list.
+    ///
+    /// # Errors
+    /// [`Code::Refused`]; [`Code::NotFound`].
+    pub async fn delete(
+        &self,
+        caller: &Caller,
+        name: &SecretName,
+        versions: Vec<u32>,
+    ) -> Result<Arc<Secret>, VaultError> {
+        let now = self.now();
+        self.change(caller, name, Capability::Delete, Action::Delete, only(&versions), move |change| {
+            let numbers = change.numbers(&versions);
+            change.versions(|set| set.delete(&numbers, now))
+        })
+        .await
+    }
+
+    /// Brings deleted versions back; all deleted ones for an empty list.
+    ///
+    /// # Errors
+    /// [`Code::Refused`]; [`Code::NotFound`]; [`Code::Conflict`] when one is destroyed.
+    pub async fn undelete(
+        &self,
+        caller: &Caller,
+        name: &SecretName,
+        versions: Vec<u32>,
+    ) -> Result<Arc<Secret>, VaultError> {
+        self.change(caller, name, Capability::Delete, Action::Undelete, only(&versions), move |change| {
+            let numbers = change.numbers(&versions);
+            change.versions(|set| set.undelete(&numbers))
+        })
+        .await
+    }
+
+    /// Destroys versions for good, all of them for an empty list, and leaves no ciphertext of them in the files.
+    ///
+    /// # Errors
+    /// [`Code::Refused`]; [`Code::NotFound`].
+    pub async fn destroy(
+        &self,
+        caller: &Caller,
+        name: &SecretName,
+        versions: Vec<u32>,
+    ) -> Result<Arc<Secret>, VaultError> {
+        let now = self.now();
+        let secret = self
+            .change(caller, name, Capability::Delete, Action::Destroy, only(&versions), move |change| {
+                let numbers = match versions.is_empty() {
+                    true => change.secret.versions.versions().keys().copied().collect(),
+                    false => versions.clone(),
+                };
+                change.versions(|set| set.destroy(&numbers, now))?;
+                change.drop_values(&numbers)
+            })
+            .await?;
+        // The write-ahead log still holds the old pages; a long read may be in the way for a moment.
+        if let Err(error) = self.store().scrub().await {
+            tracing::warn!(%error, "the write-ahead log could not be emptied after a destroy; the next one will");
+        }
+        Ok(secret)
+    }
+
+    async fn change(
+        &self,
+        caller: &Caller,
+        name: &SecretName,
+        capability: Capability,
+        action: Action,
+        version: Option<u32>,
+        work: impl Fn(&mut Change<'_, '_>) -> Result<(), VaultError> + Send + Sync + 'static,
+    ) -> Result<Arc<Secret>, VaultError> {
+        self.check_place(name)?;
+        let work = Arc::new(work);
+        self.retry_stale(async || {
+            let resource = secret_resource(name, None);
+            let permit = self.authorize(caller, capability, action, resource.clone()).await?;
+            let mut deed = Deed::done(action, &resource);
+            deed.version = version;
+            let draft = self.draft(caller, deed, Some(permit.decided_by.clone()));
+            let (epoch, key, work) = (permit.epoch, name.clone(), Arc::clone(&work));
+            let changed = self
+                .store()
+                .run_tx("change", move |tx| {
+                    tx.check_epoch(epoch)?;
+                    let mut secret = stored_secret(tx, &key)?.ok_or_else(|| no_secret(&key))?;
+                    work(&mut Change { tx, secret: &mut secret })?;
+                    tx.put(Kind::Secret, &secret.key(), &secret.body(), None)?;
+                    tx.append(draft.clone());
+                    Ok::<_, VaultError>(secret)
+                })
+                .await;
+            match changed {
+                Ok((secret, _)) => Ok(Arc::new(secret)),
+                Err(error) if matches!(error.code, Code::NotFound) || (error.code == Code::Conflict && !error.is_stale()) => {
+                    let reason = if error.code == Code::NotFound { ReasonCode::NotFound } else { ReasonCode::Conflict };
+                    self.record(&permit, Deed::failed(action, &resource, reason)).await?;
+                    Err(error)
+                }
+                Err(error) => Err(error),
+            }
+        })
+        .await
+    }
+
+    /// A stored secret, by name; nobody is asked whether he may.
+    pub(crate) fn find(&self, name: &SecretName) -> Result<Arc<Secret>, VaultError> {
+        self.state(|state| state.secrets.get(name).map(Arc::clone)).ok_or_else(|| no_secret(name))
+    }
+
+    /// The ciphertext of the wanted version, having checked that the field is there.
+    pub(crate) async fn ciphertext(
+        &self,
+        name: &SecretName,
+        field: Option<&Field>,
+        wanted: &Wanted,
+    ) -> Result<Found, VaultError> {
+        let secret = self.find(name)?;
+        let version = wanted_version(&secret, wanted)?;
+        let facts = secret.facts.get(&version);
+        if let (Some(field), Some(facts)) = (field, facts)
+            && !facts.fields.iter().any(|known| known.field.as_ref() == Some(field))
+        {
+            return Err(no_field(name, field, facts));
+        }
+        let kind = facts.map_or(ValueKind::Bytes, |facts| facts.kind);
+        let id = secret.id;
+        let bytes = match self.state(|state| state.ciphertext(id, version)) {
+            Some(bytes) => bytes,
+            None => {
+                let row = self.store().read(move |reader| reader.row(Kind::Version, &version_key(id, version))).await?;
+                let blob = row.and_then(|row| row.blob);
+                blob.ok_or_else(|| VaultError::damaged(format!("version {version} of `{name}` is gone")))?.into()
+            }
+        };
+        Ok(Found { secret, version, kind, bytes })
+    }
+
+    /// Those of the places that the caller may inspect.
+    fn visible(&self, caller: &Caller, places: Vec<SecretName>) -> Vec<SecretName> {
+        let may = |name: &SecretName| self.may(caller, Capability::Inspect, &secret_resource(name, None));
+        places.into_iter().filter(may).collect()
+    }
+}
+
+/// A version's ciphertext with what is known of it.
+pub(crate) struct Found {
+    pub(crate) secret: Arc<Secret>,
+    pub(crate) version: u32,
+    pub(crate) kind: ValueKind,
+    pub(crate) bytes: Arc<[u8]>,
+}
+
+impl Found {
+    pub(crate) fn give(&self, value: SecretBytes, field: Option<&Field>, event: u64) -> Result<Revealed, VaultError> {
+        let whole = WholeValue { kind: self.kind, value };
+        let value = whole.field(field)?.ok_or_else(|| {
+            VaultError::not_found(format!("`{}` has no field `{}`", self.secret.name, field.map_or("", Field::as_str)))
+        })?;
+        let kind = if field.is_some() { ValueKind::Text } else { self.kind };
+        Ok(Revealed { value, kind, version: self.version, event })
+    }
+}
+
+impl Annotation {
+    fn check(&self) -> Result<(), VaultError> {
+        let too_large = |error: keymoat_core::secret::LimitError| VaultError::invalid(error.to_string());
+        for text in [&self.description, &self.owner].into_iter().flatten() {
+            check_description(text).map_err(too_large)?;
+        }
+        if let Some(tags) = &self.tags {
+            check_tags(tags.iter().map(|(name, value)| (name.as_str(), value.as_str()))).map_err(too_large)?;
+        }
+        match self.max_versions {
+            Some(count) => check_versions_kept(count as usize).map_err(too_large),
+            None => Ok(()),
+        }
+    }
+
+    fn apply(&self, secret: &mut Secret) {
+        let set = |target: &mut String, value: &Option<String>| {
+            if let Some(value) = value {
+                target.clone_from(value);
+            }
+        };
+        set(&mut secret.description, &self.description);
+        set(&mut secret.owner, &self.owner);
+        if let Some(tags) = &self.tags {
+            secret.tags.clone_from(tags);
+        }
+        secret.expires_at = self.expires_at.unwrap_or(secret.expires_at);
+        secret.env_override = self.env_override.unwrap_or(secret.env_override);
+        secret.cas_required = self.cas_required.unwrap_or(secret.cas_required);
+        secret.max_versions = self.max_versions.unwrap_or(secret.max_versions);
+    }
+}
+
+/// What a write needs inside of its transaction.
+struct Writer {
+    keyring: Arc<Keyring>,
+    catalogue: Arc<Catalogue>,
+    now: Timestamp,
+    by: String,
+}
+
+struct Stored {
+    secret: Secret,
+    version: u32,
+    is_new: bool,
+    also_at: Vec<SecretName>,
+}
+
+impl Writer {
+    fn put(&self, tx: &mut Tx<'_>, put: &Put, new_id: SecretId) -> Result<Stored, VaultError> {
+        let existing = stored_secret(tx, &put.name)?;
+        let is_new = existing.is_none();
+        let mut secret = existing.unwrap_or_else(|| new_secret(put.name.clone(), new_id, self.now));
+        check_expected(&secret, put)?;
+        let whole = put.value.over(self.old_value(tx, &secret, put)?.as_ref())?;
+        let fields = whole.fields()?;
+        put.annotation.apply(&mut secret);
+
+        let effect = match put.pending {
+            true => secret.versions.put_pending(self.now),
+            false => secret.versions.put(self.now),
+        };
+        let version = effect.map_err(version_error)?.created.expect("a put makes a version");
+        let facts = self.all_facts(&fields);
+        let also_at = self.fingerprint(tx, put, &secret, version, &facts)?;
+        let facts = VersionFacts { created_by: self.by.clone(), kind: whole.kind, fields: facts };
+        secret.facts.insert(version, facts);
+        let kept = secret.max_versions as usize;
+        let pruned = secret.versions.prune(kept).removed;
+        let mut change = Change { tx, secret: &mut secret };
+        change.drop_values(&pruned)?;
+        pruned.iter().for_each(|number| drop(change.secret.facts.remove(number)));
+
+        let key = self.data_key(tx, &put.name)?;
+        let ciphertext = self.keyring.seal(&key, &secret.name, *secret.id.as_uuid(), version, &whole.value);
+        tx.put(Kind::Secret, &secret.key(), &secret.body(), None)?;
+        let entity = VersionEntity { secret: secret.id, version, data_key: key.id() };
+        tx.put(Kind::Version, &entity.key(), &entity.body(), Some(&ciphertext))?;
+        Ok(Stored { secret, version, is_new, also_at })
+    }
+
+    /// The current value that fields go over; opened for that alone, in the transaction that records the write.
+    fn old_value(&self, tx: &Tx<'_>, secret: &Secret, put: &Put) -> Result<Option<WholeValue>, VaultError> {
+        let merges = matches!(put.value, NewValue::Fields(_)) && !put.replace;
+        let Some(version) = secret.versions.current().filter(|_| merges) else { return Ok(None) };
+        let part: SystemPart = "merge".parse()?;
+        let receipt = Vault::system_receipt(part.clone(), secret, version);
+        let row = tx.row(Kind::Version, &version_key(secret.id, version))?;
+        let ciphertext = row
+            .and_then(|row| row.blob)
+            .ok_or_else(|| VaultError::damaged(format!("version {version} of `{}` is gone", secret.name)))?;
+        let value = open_with(&self.keyring, receipt, &Reader::System(part), secret, version, &ciphertext)?;
+        let kind = secret.facts.get(&version).map_or(ValueKind::Bytes, |facts| facts.kind);
+        Ok(Some(WholeValue { kind, value }))
+    }
+
+    /// What may be shown of each field, with the fingerprint of those that have one.
+    fn all_facts(&self, fields: &[(Option<Field>, SecretBytes)]) -> Vec<FieldFacts> {
+        fields.iter().map(|(field, value)| self.facts(field.as_ref(), value)).collect()
+    }
+
+    /// Looks for the same values elsewhere and writes where these stand now; returns the other places in the same
+    /// environment.
+    fn fingerprint(
+        &self,
+        tx: &mut Tx<'_>,
+        put: &Put,
+        secret: &Secret,
+        version: u32,
+        facts: &[FieldFacts],
+    ) -> Result<Vec<SecretName>, VaultError> {
+        let mut also_at = Vec::new();
+        let mut elsewhere = Vec::new();
+        for FieldFacts { field, fingerprint, .. } in facts {
+            let Some(fingerprint) = fingerprint else { continue };
+            for row in tx.rows_with_prefix(Kind::Fingerprint, &format!("{fingerprint}/"), SAME_VALUE_MAX)? {
+                let other = FingerprintEntity::parse(&row)?;
+                if other.name.environment != put.name.environment {
+                    elsewhere.push(other.name);
+                } else if other.secret != secret.id {
+                    also_at.push(other.name);
+                }
+            }
+            let entity = FingerprintEntity {
+                fingerprint: fingerprint.clone(),
+                secret: secret.id,
+                version,
+                field: field.clone(),
+                name: put.name.clone(),
+            };
+            tx.put(Kind::Fingerprint, &entity.key(), &entity.body(), None)?;
+        }
+        also_at.sort();
+        also_at.dedup();
+        elsewhere.sort();
+        elsewhere.dedup();
+        if elsewhere.is_empty() || put.duplicate_because.is_some() {
+            return Ok(also_at);
+        }
+        Err(duplicate(elsewhere))
+    }
+
+    fn facts(&self, field: Option<&Field>, value: &SecretBytes) -> FieldFacts {
+        // EXPOSE: what leaves is the mask and the catalogue's names.
+        value.expose(|bytes| {
+            let mut facts = FieldFacts {
+                field: field.cloned(),
+                masked: self.catalogue.mask(bytes),
+                provider: None,
+                key_kind: None,
+                mode: None,
+                fingerprint: None,
+            };
+            if self.catalogue.is_fingerprintable(bytes) {
+                facts.fingerprint = Some(self.keyring.fingerprint(value).to_string());
+            }
+            if let Identification::Known(known) = self.catalogue.identify(bytes) {
+                facts.provider = Some(known.provider.id.clone());
+                facts.key_kind = Some(known.key.kind.as_str().to_owned());
+                facts.mode = Some(known.key.mode.as_str().to_owned());
+            }
+            facts
+        })
+    }
+
+    /// The data key of the place, made on its first use.
+    fn data_key(&self, tx: &mut Tx<'_>, name: &SecretName) -> Result<Arc<DataKey>, VaultError> {
+        if let Some(key) = self.keyring.active_data_key(&name.environment, name.company.as_ref()) {
+            return Ok(key);
+        }
+        let rows = tx.rows_with_prefix(Kind::DataKey, "", usize::MAX)?;
+        for row in &rows {
+            let entity = DataKeyEntity::parse(row)?;
+            if entity.active && entity.environment == name.environment && entity.company == name.company {
+                return Ok(Arc::new(self.keyring.unwrap_data_key(row, &entity)?));
+            }
+        }
+        let id = rows.iter().filter_map(|row| row.key.parse::<u32>().ok()).max().unwrap_or(0) + 1;
+        Ok(Arc::new(put_data_key(tx, &self.keyring, id, name.environment.clone(), name.company.clone(), self.now)?))
+    }
+}
+
+/// Makes a data key and writes its row.
+pub(crate) fn put_data_key(
+    tx: &mut Tx<'_>,
+    keyring: &Keyring,
+    id: u32,
+    environment: Environment,
+    company: Option<Company>,
+    now: Timestamp,
+) -> Result<DataKey, VaultError> {
+    let key = DataKey::generate(id);
+    let entity = DataKeyEntity { id, environment, company, created_at: now, active: true };
+    let wrapped = keyring.wrap_data_key(&key, &entity);
+    tx.put(Kind::DataKey, &entity.key(), &entity.body(), Some(&wrapped))?;
+    Ok(key)
+}
+
+/// A secret being changed inside of a transaction.
+struct Change<'t, 'c> {
+    tx: &'t mut Tx<'c>,
+    secret: &'t mut Secret,
+}
+
+impl Change<'_, '_> {
+    fn versions(
+        &mut self,
+        work: impl FnOnce(&mut VersionSet) -> Result<Effect, VersionError>,
+    ) -> Result<(), VaultError> {
+        work(&mut self.secret.versions).map(|_| ()).map_err(version_error)
+    }
+
+    /// The numbers asked for; every version that is not destroyed for none.
+    fn numbers(&self, asked: &[u32]) -> Vec<u32> {
+        if !asked.is_empty() {
+            return asked.to_vec();
+        }
+        let versions = self.secret.versions.versions().iter();
+        versions.filter(|(_, state)| state.destroyed_at.is_none()).map(|(number, _)| *number).collect()
+    }
+
+    /// Removes the ciphertexts and fingerprints of versions.
+    fn drop_values(&mut self, versions: &[u32]) -> Result<(), VaultError> {
+        for version in versions {
+            self.tx.remove(Kind::Version, &version_key(self.secret.id, *version))?;
+            let fields = self.secret.facts.get(version).map(|facts| facts.fields.as_slice()).unwrap_or_default();
+            for FieldFacts { field, fingerprint, .. } in fields {
+                if let Some(fingerprint) = fingerprint {
+                    let key = fingerprint_key(fingerprint, self.secret.id, *version, field.as_ref());
+                    self.tx.remove(Kind::Fingerprint, &key)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn stored_secret(tx: &Tx<'_>, name: &SecretName) -> Result<Option<Secret>, VaultError> {
+    tx.row(Kind::Secret, &name.row_key())?.map(|row| Secret::parse(&row)).transpose()
+}
+
+fn new_secret(name: SecretName, id: SecretId, now: Timestamp) -> Secret {
+    Secret {
+        id,
+        name,
+        description: String::new(),
+        owner: String::new(),
+        tags: Default::default(),
+        expires_at: None,
+        env_override: EnvOverride::Warn,
+        cas_required: false,
+        max_versions: DEFAULT_VERSIONS_KEPT,
+        created_at: now,
+        versions: VersionSet::new(),
+        facts: Default::default(),
+    }
+}
+
+fn check_expected(secret: &Secret, put: &Put) -> Result<(), VaultError> {
+    match put.expected {
+        Some(expected) => {
+            let expected = (expected > 0).then_some(expected);
+            secret.versions.check_and_set(expected).map_err(version_error)
+        }
+        None if secret.cas_required => Err(VaultError::invalid(format!(
+            "`{}` wants every write to say which version it follows",
+            secret.name
+        ))
+        .hint(format!("its current version is {}; pass it with --cas", secret.versions.head()))),
+        None => Ok(()),
+    }
+}
+
+/// The number of the wanted version, if it can be read.
+pub(crate) fn wanted_version(secret: &Secret, wanted: &Wanted) -> Result<u32, VaultError> {
+    let name = &secret.name;
+    let number = match wanted {
+        Wanted::Label(label) => match secret.versions.labels().get(label) {
+            Some(number) => *number,
+            None => return Err(VaultError::not_found(format!("`{name}` has no version labelled `{label}`"))),
+        },
+        Wanted::Number(number) => *number,
+    };
+    let state = secret
+        .versions
+        .get(number)
+        .ok_or_else(|| VaultError::not_found(format!("`{name}` has no version {number}")).hint(format!("`keymoat history {}` lists them", name.path)))?;
+    if state.destroyed_at.is_some() {
+        return Err(VaultError::not_found(format!("version {number} of `{name}` was destroyed")));
+    }
+    if state.deleted_at.is_some() {
+        return Err(VaultError::not_found(format!("version {number} of `{name}` was deleted"))
+            .hint(format!("`keymoat undelete {}` brings it back", name.path)));
+    }
+    Ok(number)
+}
+
+fn no_secret(name: &SecretName) -> VaultError {
+    VaultError::not_found(format!("no secret `{name}`"))
+        .hint(format!("`keymoat list --env {}` shows what is there", name.environment))
+}
+
+fn no_field(name: &SecretName, field: &Field, facts: &VersionFacts) -> VaultError {
+    let known: Vec<String> =
+        facts.fields.iter().filter_map(|known| known.field.as_ref()).map(|known| format!("`{known}`")).collect();
+    let hint = match known.as_slice() {
+        [] => "its value has no fields; leave the field out".to_owned(),
+        some => format!("it has {}", some.join(", ")),
+    };
+    VaultError::not_found(format!("`{name}` has no field `{field}`")).hint(hint)
+}
+
+/// The places are in the message, a JSON line each, until it is known who may see them.
+fn duplicate(places: Vec<SecretName>) -> VaultError {
+    let mut message = "the same key is stored in another environment".to_owned();
+    for place in places {
+        message.push('\n');
+        message.push_str(&serde_json::to_string(&place).unwrap_or_default());
+    }
+    VaultError::new(Code::Duplicate, message)
+}
+
+fn version_error(error: VersionError) -> VaultError {
+    let code = match error {
+        VersionError::NoSuchVersion { .. } | VersionError::NoSuchLabel { .. } => Code::NotFound,
+        VersionError::Damaged => Code::Damaged,
+        _ => Code::Conflict,
+    };
+    VaultError::new(code, error.to_string())
+}
+
+fn only(versions: &[u32]) -> Option<u32> {
+    match versions {
+        [one] => Some(*one),
+        _ => None,
+    }
+}
+
+/// More places than this of one value are not told apart.
+const SAME_VALUE_MAX: usize = 64;
+/// Versions kept of a secret that says nothing else.
+const DEFAULT_VERSIONS_KEPT: u32 = 20;

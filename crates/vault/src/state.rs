@@ -1,0 +1,295 @@
+//! What is, in memory: everything that a read needs, so that only its record waits for the disk.
+//!
+//! It is fed by the store alone: every row when the vault opens, every effect as soon as it is durable. Nobody else
+//! changes it. It holds ciphertext, never a value.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use keymoat_core::id::{GrantId, PrincipalId, SecretId, TokenId};
+use keymoat_core::names::{AccountName, Company, Environment, Label, PolicyName};
+use keymoat_core::grant::Grant;
+use keymoat_core::policy::{BUILT_IN, CompiledPolicy, Policy};
+use jiff::Timestamp;
+use keymoat_crypto::TokenDigest;
+use keymoat_store::{Effect, Kind, Row};
+
+use crate::VaultError;
+use crate::entity::{
+    Account, CompanyEntity, Entity, EnvironmentEntity, GrantEntity, PolicyEntity, Secret, SecretName, SignInCodeEntity,
+    Slot, TokenEntity, VersionEntity,
+};
+use crate::keyring::Keyring;
+use crate::tokens::digest_of;
+
+/// The state as of one change.
+pub(crate) struct State {
+    /// Number of the newest change.
+    pub(crate) change: u64,
+    /// Number of the newest change that decides who may do what.
+    pub(crate) epoch: u64,
+    pub(crate) slots: BTreeMap<u32, Slot>,
+    pub(crate) environments: BTreeMap<Environment, EnvironmentEntity>,
+    pub(crate) companies: BTreeMap<Company, CompanyEntity>,
+    pub(crate) secrets: BTreeMap<SecretName, Arc<Secret>>,
+    names: HashMap<SecretId, SecretName>,
+    /// Ciphertexts of versions that a label names; older ones are read from the store.
+    ciphertexts: HashMap<(SecretId, u32), Arc<[u8]>>,
+    pub(crate) accounts: BTreeMap<AccountName, Arc<Account>>,
+    account_names: HashMap<PrincipalId, AccountName>,
+    pub(crate) tokens: BTreeMap<TokenId, Arc<TokenEntity>>,
+    tokens_by_digest: HashMap<TokenDigest, TokenId>,
+    pub(crate) policies: BTreeMap<PolicyName, Arc<StoredPolicy>>,
+    pub(crate) grants: BTreeMap<GrantId, Arc<StoredGrant>>,
+    pub(crate) sign_in_codes: HashMap<TokenDigest, SignInCodeEntity>,
+    /// Rows that could not be taken in, in words; the vault does not open with any.
+    pub(crate) damaged: Vec<String>,
+}
+
+/// A grant ready for deciding.
+pub(crate) struct StoredGrant {
+    pub(crate) entity: GrantEntity,
+    pub(crate) grant: Grant,
+}
+
+/// A policy ready for deciding.
+pub(crate) struct StoredPolicy {
+    pub(crate) entity: PolicyEntity,
+    pub(crate) compiled: CompiledPolicy,
+}
+
+impl State {
+    pub(crate) fn new() -> Self {
+        Self {
+            change: 0,
+            epoch: 0,
+            slots: BTreeMap::new(),
+            environments: BTreeMap::new(),
+            companies: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            names: HashMap::new(),
+            ciphertexts: HashMap::new(),
+            accounts: BTreeMap::new(),
+            account_names: HashMap::new(),
+            tokens: BTreeMap::new(),
+            tokens_by_digest: HashMap::new(),
+            policies: built_in_policies(),
+            grants: BTreeMap::new(),
+            sign_in_codes: HashMap::new(),
+            damaged: Vec::new(),
+        }
+    }
+
+    /// Takes in what a committed transaction did, or a row at the start.
+    pub(crate) fn absorb(&mut self, effect: Effect, keyring: &Keyring) {
+        self.change = self.change.max(effect.seq());
+        if effect.kind().decides_access() {
+            self.epoch = self.epoch.max(effect.seq());
+        }
+        let taken = match effect {
+            Effect::Written(row) => self.written(row, keyring),
+            Effect::Removed { kind, key, .. } => {
+                self.removed(kind, &key, keyring);
+                Ok(())
+            }
+        };
+        if let Err(error) = taken {
+            tracing::error!(%error, "a row could not be taken in");
+            self.damaged.push(error.message);
+        }
+    }
+
+    pub(crate) fn secret_by_id(&self, id: SecretId) -> Option<&Arc<Secret>> {
+        self.secrets.get(self.names.get(&id)?)
+    }
+
+    pub(crate) fn ciphertext(&self, secret: SecretId, version: u32) -> Option<Arc<[u8]>> {
+        self.ciphertexts.get(&(secret, version)).cloned()
+    }
+
+    pub(crate) fn account(&self, id: PrincipalId) -> Option<&Arc<Account>> {
+        self.accounts.get(self.account_names.get(&id)?)
+    }
+
+    pub(crate) fn token_by_digest(&self, digest: &TokenDigest) -> Option<&Arc<TokenEntity>> {
+        self.tokens.get(self.tokens_by_digest.get(digest)?)
+    }
+
+    fn written(&mut self, row: Row, keyring: &Keyring) -> Result<(), VaultError> {
+        match row.kind {
+            Kind::DataKey => keyring.absorb_data_key(&row)?,
+            Kind::Pepper => keyring.absorb_pepper(&row)?,
+            Kind::Slot => {
+                let slot = Slot::parse(&row)?;
+                self.slots.insert(slot.id, slot);
+            }
+            Kind::Environment => {
+                let environment = EnvironmentEntity::parse(&row)?;
+                self.environments.insert(environment.name.clone(), environment);
+            }
+            Kind::Company => {
+                let company = CompanyEntity::parse(&row)?;
+                self.companies.insert(company.name.clone(), company);
+            }
+            Kind::Secret => self.secret_written(Secret::parse(&row)?),
+            Kind::Version => self.version_written(&row)?,
+            Kind::Account => {
+                let account = Account::parse(&row)?;
+                self.account_names.insert(account.id, account.name.clone());
+                self.accounts.insert(account.name.clone(), Arc::new(account));
+            }
+            Kind::Token => {
+                let token = TokenEntity::parse(&row)?;
+                self.tokens_by_digest.insert(digest_of(&token.digest)?, token.id);
+                self.tokens.insert(token.id, Arc::new(token));
+            }
+            Kind::Policy => {
+                let stored = StoredPolicy::compile(PolicyEntity::parse(&row)?)?;
+                self.policies.insert(stored.entity.policy.name.clone(), Arc::new(stored));
+            }
+            Kind::Grant => {
+                let entity = GrantEntity::parse(&row)?;
+                let grant = entity.to_grant()?;
+                self.grants.insert(entity.id, Arc::new(StoredGrant { entity, grant }));
+            }
+            Kind::SignInCode => {
+                let code = SignInCodeEntity::parse(&row)?;
+                self.sign_in_codes.insert(digest_of(&code.digest)?, code);
+            }
+            // Looked up in the store when needed.
+            Kind::Instance | Kind::Fingerprint | Kind::Idempotency | Kind::Setting => {}
+        }
+        Ok(())
+    }
+
+    fn removed(&mut self, kind: Kind, key: &str, keyring: &Keyring) {
+        match kind {
+            Kind::DataKey => key.parse().into_iter().for_each(|id| keyring.forget_data_key(id)),
+            Kind::Pepper => key.parse().into_iter().for_each(|id| keyring.forget_pepper(id)),
+            Kind::Slot => drop(key.parse().ok().and_then(|id: u32| self.slots.remove(&id))),
+            Kind::Environment => self.environments.retain(|name, _| name.as_str() != key),
+            Kind::Company => self.companies.retain(|name, _| name.as_str() != key),
+            Kind::Secret => self.secret_removed(key),
+            Kind::Version => self.version_removed(key),
+            Kind::Account => {
+                if let Some(account) = key.parse().ok().and_then(|name: AccountName| self.accounts.remove(&name)) {
+                    self.account_names.remove(&account.id);
+                }
+            }
+            Kind::Token => {
+                if let Some(token) = key.parse().ok().and_then(|id: TokenId| self.tokens.remove(&id)) {
+                    self.tokens_by_digest.retain(|_, id| *id != token.id);
+                }
+            }
+            Kind::Policy => drop(key.parse().ok().and_then(|name: PolicyName| self.policies.remove(&name))),
+            Kind::Grant => drop(key.parse().ok().and_then(|id: GrantId| self.grants.remove(&id))),
+            Kind::SignInCode => {
+                if let Ok(digest) = digest_of(key) {
+                    self.sign_in_codes.remove(&digest);
+                }
+            }
+            Kind::Instance | Kind::Fingerprint | Kind::Idempotency | Kind::Setting => {}
+        }
+    }
+
+    fn secret_written(&mut self, secret: Secret) {
+        let id = secret.id;
+        if let Some(old) = self.names.insert(id, secret.name.clone())
+            && old != secret.name
+        {
+            self.secrets.remove(&old);
+        }
+        // Versions that no label names any more are not kept in memory.
+        let labelled: Vec<u32> = secret.versions.labels().values().copied().collect();
+        if let Some(old) = self.secrets.get(&secret.name) {
+            for number in old.versions.versions().keys().filter(|number| !labelled.contains(number)) {
+                self.ciphertexts.remove(&(id, *number));
+            }
+        }
+        self.secrets.insert(secret.name.clone(), Arc::new(secret));
+    }
+
+    fn secret_removed(&mut self, key: &str) {
+        let Some(name) = self.secrets.keys().find(|name| name.row_key() == key).cloned() else { return };
+        if let Some(secret) = self.secrets.remove(&name) {
+            self.names.remove(&secret.id);
+            self.ciphertexts.retain(|(id, _), _| *id != secret.id);
+        }
+    }
+
+    fn version_written(&mut self, row: &Row) -> Result<(), VaultError> {
+        let version = VersionEntity::parse(row)?;
+        let at = (version.secret, version.version);
+        // A version that the secret's row does not know yet is about to be labelled, or its secret is still to be
+        // loaded.
+        let unlabelled = self.secret_by_id(version.secret).is_some_and(|secret| {
+            version.version < secret.versions.next_number()
+                && !secret.versions.labels().values().any(|number| *number == version.version)
+        });
+        match &row.blob {
+            Some(ciphertext) if !unlabelled => {
+                self.ciphertexts.insert(at, ciphertext.as_slice().into());
+            }
+            _ => {
+                self.ciphertexts.remove(&at);
+            }
+        }
+        Ok(())
+    }
+
+    fn version_removed(&mut self, key: &str) {
+        let Some((id, version)) = key.split_once('/') else { return };
+        if let (Ok(id), Ok(version)) = (id.parse(), version.parse()) {
+            self.ciphertexts.remove(&(id, version));
+        }
+    }
+
+    /// Drops the ciphertexts of versions that no label names, once everything is loaded.
+    pub(crate) fn trim(&mut self) {
+        let labelled = |id: &SecretId, version: &u32| {
+            self.names
+                .get(id)
+                .and_then(|name| self.secrets.get(name))
+                .is_some_and(|secret| secret.versions.labels().values().any(|number| number == version))
+        };
+        let mut ciphertexts = std::mem::take(&mut self.ciphertexts);
+        ciphertexts.retain(|(id, version), _| labelled(id, version));
+        self.ciphertexts = ciphertexts;
+    }
+}
+
+/// Which version is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// The one that a label names.
+    Label(Label),
+    /// The one of this number.
+    Number(u32),
+}
+
+impl Default for Wanted {
+    fn default() -> Self {
+        Wanted::Label(Label::CURRENT)
+    }
+}
+
+impl StoredPolicy {
+    fn compile(entity: PolicyEntity) -> Result<Self, VaultError> {
+        let compiled = CompiledPolicy::new(entity.policy.clone())
+            .map_err(|e| VaultError::invalid(format!("policy `{}`: {e}", entity.policy.name)))?;
+        Ok(Self { entity, compiled })
+    }
+}
+
+/// The policies that every vault has and nobody can change.
+fn built_in_policies() -> BTreeMap<PolicyName, Arc<StoredPolicy>> {
+    BUILT_IN
+        .iter()
+        .map(|(_, document)| {
+            let policy: Policy = serde_json::from_str(document).expect("built-in policies are tested");
+            let name = policy.name.clone();
+            let entity = PolicyEntity { policy, updated_at: Timestamp::UNIX_EPOCH, updated_by: "keymoat".to_owned() };
+            (name, Arc::new(StoredPolicy::compile(entity).expect("built-in policies are tested")))
+        })
+        .collect()
+}

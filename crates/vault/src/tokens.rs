@@ -1,0 +1,471 @@
+//! Signing in with what a client presents, and the tokens themselves.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use ipnet::IpNet;
+use jiff::{SignedDuration, Timestamp};
+use keymoat_core::audit::{Action, AuditText, ReasonCode};
+use keymoat_core::id::{PrincipalId, TokenId};
+use keymoat_core::names::AccountName;
+use keymoat_core::policy::{Capability, CompiledRule};
+use keymoat_crypto::{Pepper, SecretBytes, SignInCode, Token, TokenDigest, TokenKind};
+use keymoat_store::{Kind, Tx};
+use std::sync::Arc;
+
+use crate::desk::{About, Deed, Rights, system_resource};
+use crate::entity::{Account, AccountKind, Entity as _, SignInCodeEntity, TokenEntity};
+use crate::state::State;
+use crate::{Caller, Code, Origin, Vault, VaultError};
+
+/// A token to be made.
+#[derive(Debug, Clone)]
+pub struct NewToken {
+    /// For whom.
+    pub account: AccountName,
+    /// What it is for.
+    pub description: String,
+    /// How long it lasts.
+    pub ttl: SignedDuration,
+    /// How far it can be renewed, from now; none when it cannot.
+    pub renewable_for: Option<SignedDuration>,
+    /// How often it can be used; none for any number.
+    pub uses: Option<u32>,
+    /// Addresses that it is good from; empty for any.
+    pub networks: Vec<IpNet>,
+}
+
+/// A token that was just made: the only moment at which it can be seen.
+#[derive(Debug)]
+pub struct IssuedToken {
+    /// What is kept of it.
+    pub entity: Arc<TokenEntity>,
+    /// The token itself.
+    pub token: Token,
+}
+
+impl Vault {
+    /// Finds out whom a presented token belongs to, and counts its use.
+    ///
+    /// # Errors
+    /// [`Code::NotSignedIn`], always with the same words: who presents something wrong learns nothing from it.
+    pub async fn sign_in_with_token(&self, text: &SecretBytes, origin: Origin) -> Result<Caller, VaultError> {
+        match self.known_token(text, &origin) {
+            Ok((account, token)) => {
+                if token.uses_left.is_some() {
+                    self.count_use(&account, &token, &origin).await?;
+                }
+                caller_of(&account, Some(token.id), origin)
+            }
+            Err(reason) => {
+                self.refuse_sign_in(&origin, reason).await?;
+                Err(not_signed_in())
+            }
+        }
+    }
+
+    /// The account of a user of the operating system that Keymoat runs on. The system says who he is.
+    ///
+    /// # Errors
+    /// [`Code::NotSignedIn`] when he has no account here.
+    pub async fn sign_in_os_user(&self, user: &str, origin: Origin) -> Result<Caller, VaultError> {
+        let name = AccountName::for_os_user(user)?;
+        let account = self.state(|state| state.accounts.get(&name).map(Arc::clone));
+        match account.filter(|account| account.active && account.kind == AccountKind::OsUser) {
+            Some(account) => caller_of(&account, None, origin),
+            None => {
+                self.refuse_sign_in(&origin, ReasonCode::BadCredentials).await?;
+                Err(VaultError::new(Code::NotSignedIn, format!("the operating-system user `{user}` has no account in this vault"))
+                    .hint(format!("sign in with a token (KEYMOAT_TOKEN), or let an administrator run `keymoat account add {name} --kind os_user`")))
+            }
+        }
+    }
+
+    /// Exchanges a one-time code, printed when the vault was made, for a token of an administrator.
+    ///
+    /// # Errors
+    /// [`Code::NotSignedIn`] when the code is wrong, used or too old.
+    pub async fn sign_in_with_code(&self, text: &SecretBytes, origin: Origin) -> Result<IssuedToken, VaultError> {
+        let Some((account, code)) = self.known_code(text) else {
+            self.refuse_sign_in(&origin, ReasonCode::BadCredentials).await?;
+            return Err(VaultError::new(Code::NotSignedIn, "the sign-in code is wrong, used or too old")
+                .hint("`keymoat login --new-code`, run on the server by the user who started it, makes a new one"));
+        };
+        let caller = caller_of(&account, None, origin)?;
+        let new = NewToken {
+            account: account.name.clone(),
+            description: "signed in with a one-time code".to_owned(),
+            ttl: ADMINISTRATOR_TTL,
+            renewable_for: None,
+            uses: None,
+            networks: Vec::new(),
+        };
+        let (token, entity) = self.make_token(&caller, &account, &new)?;
+        let deed = Deed::done(Action::SignIn, &system_resource(&format!("accounts/{}", account_path(&account.name)))?);
+        let draft = self.draft(&caller, deed, None);
+        let stored = entity.clone();
+        self.store()
+            .run_tx("sign_in_code", move |tx| {
+                // Removing it is what makes it good for one use only, however many ask at once.
+                if !tx.remove(Kind::SignInCode, &code.digest)? {
+                    return Err(not_signed_in());
+                }
+                tx.put(Kind::Token, &stored.key(), &stored.body(), None)?;
+                tx.append(draft.clone());
+                Ok(())
+            })
+            .await?;
+        Ok(IssuedToken { entity: Arc::new(entity), token })
+    }
+
+    /// Makes a token for an account. Nobody makes one for an account that may do more than he may himself.
+    ///
+    /// # Errors
+    /// [`Code::Refused`]; [`Code::NotFound`]; [`Code::Invalid`].
+    pub async fn create_token(&self, caller: &Caller, new: NewToken) -> Result<IssuedToken, VaultError> {
+        check_new_token(&new)?;
+        self.retry_stale(async || {
+            let resource = system_resource(&format!("tokens/{}", account_path(&new.account)))?;
+            let permit = self.authorize(caller, Capability::Grant, Action::TokenCreate, resource.clone()).await?;
+            let account = self.account_named(&new.account)?;
+            if account.kind.principal_kind().is_none() {
+                return Err(VaultError::invalid(format!("`{}` is a group, and a group never acts itself", new.account)));
+            }
+            if account.id != caller.principal && !self.covers_account(caller, &account) {
+                return Err(self.beyond(&permit.caller, Action::TokenCreate, &resource, &account.name).await);
+            }
+            let (token, entity) = self.make_token(caller, &account, &new)?;
+            let draft = self.draft(caller, Deed::done(Action::TokenCreate, &resource), Some(permit.decided_by.clone()));
+            let (epoch, stored) = (permit.epoch, entity.clone());
+            self.store()
+                .run_tx("create_token", move |tx| {
+                    tx.check_epoch(epoch)?;
+                    tx.put(Kind::Token, &stored.key(), &stored.body(), None)?;
+                    tx.append(draft.clone());
+                    Ok::<_, VaultError>(())
+                })
+                .await?;
+            Ok(IssuedToken { entity: Arc::new(entity), token })
+        })
+        .await
+    }
+
+    /// The tokens of an account, or of all; never the tokens themselves.
+    ///
+    /// # Errors
+    /// [`Code::Refused`].
+    pub async fn list_tokens(
+        &self,
+        caller: &Caller,
+        account: Option<&AccountName>,
+    ) -> Result<Vec<Arc<TokenEntity>>, VaultError> {
+        let path = account.map_or_else(|| "tokens".to_owned(), |name| format!("tokens/{}", account_path(name)));
+        let resource = system_resource(&path)?;
+        let principal = account.map(|name| self.account_named(name).map(|account| account.id));
+        self.retry_stale(async || {
+            let permit = self.authorize(caller, Capability::List, Action::List, resource.clone()).await?;
+            self.record(&permit, Deed::done(Action::List, &resource)).await
+        })
+        .await?;
+        let principal = principal.transpose()?;
+        Ok(self.state(|state| {
+            let tokens = state.tokens.values();
+            tokens.filter(|token| principal.is_none_or(|id| token.principal == id)).map(Arc::clone).collect()
+        }))
+    }
+
+    /// Ends a token at once. Everybody may end his own.
+    ///
+    /// # Errors
+    /// [`Code::Refused`]; [`Code::NotFound`].
+    pub async fn revoke_token(&self, caller: &Caller, id: TokenId) -> Result<(), VaultError> {
+        self.retry_stale(async || {
+            let token = self.state(|state| state.tokens.get(&id).map(Arc::clone));
+            let resource = system_resource(&format!("tokens/{id}"))?;
+            let own = token.as_ref().is_some_and(|token| token.principal == caller.principal);
+            let decided = match own {
+                true => None,
+                false => {
+                    Some(self.authorize(caller, Capability::Grant, Action::TokenRevoke, resource.clone()).await?)
+                }
+            };
+            if token.is_none() {
+                return Err(VaultError::not_found(format!("no token `{id}`")).hint("`keymoat token list` shows them"));
+            }
+            let decided_by = decided.as_ref().map(|permit| permit.decided_by.clone());
+            let draft = self.draft(caller, Deed::done(Action::TokenRevoke, &resource), decided_by);
+            self.store()
+                .run_tx("revoke_token", move |tx| {
+                    tx.remove(Kind::Token, &id.to_string())?;
+                    tx.append(draft.clone());
+                    Ok::<_, VaultError>(())
+                })
+                .await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Prolongs the caller's own token by its time to live, as far as it may be.
+    ///
+    /// # Errors
+    /// [`Code::Invalid`] when the caller has no token or it cannot be renewed.
+    pub async fn renew_token(&self, caller: &Caller) -> Result<Arc<TokenEntity>, VaultError> {
+        let id = caller.token.ok_or_else(|| VaultError::invalid("there is no token to renew: the operating system signed you in"))?;
+        let now = self.now();
+        let resource = system_resource(&format!("tokens/{id}"))?;
+        let draft = self.draft(caller, Deed::done(Action::TokenRenew, &resource), None);
+        let (renewed, _) = self
+            .store()
+            .run_tx("renew_token", move |tx| {
+                let mut token = stored_token(tx, id)?;
+                let Some(until) = token.renewable_until else {
+                    return Err(VaultError::invalid("this token cannot be renewed").hint("ask for a new one"));
+                };
+                let wanted = later(now, SignedDuration::from_secs(i64::try_from(token.ttl_secs).unwrap_or(i64::MAX)));
+                token.expires_at = wanted.min(until);
+                tx.put(Kind::Token, &token.key(), &token.body(), None)?;
+                tx.append(draft.clone());
+                Ok(token)
+            })
+            .await?;
+        Ok(Arc::new(renewed))
+    }
+
+    /// Makes a one-time sign-in code for an account; only the user who owns the data directory may ask for one.
+    ///
+    /// # Errors
+    /// [`Code::Refused`]; those of the store.
+    pub async fn create_sign_in_code(&self, caller: &Caller, account: &AccountName) -> Result<SignInCode, VaultError> {
+        self.retry_stale(async || {
+            let resource = system_resource(&format!("tokens/{}", account_path(account)))?;
+            let permit = self.authorize(caller, Capability::Grant, Action::TokenCreate, resource.clone()).await?;
+            let account = self.account_named(account)?;
+            if !self.covers_account(caller, &account) {
+                return Err(self.beyond(caller, Action::TokenCreate, &resource, &account.name).await);
+            }
+            let (code, entity) = self.make_code(&account)?;
+            let draft = self.draft(caller, Deed::done(Action::TokenCreate, &resource), Some(permit.decided_by.clone()));
+            let epoch = permit.epoch;
+            self.store()
+                .run_tx("create_sign_in_code", move |tx| {
+                    tx.check_epoch(epoch)?;
+                    tx.put(Kind::SignInCode, &entity.key(), &entity.body(), None)?;
+                    tx.append(draft.clone());
+                    Ok::<_, VaultError>(())
+                })
+                .await?;
+            Ok(code)
+        })
+        .await
+    }
+
+    pub(crate) fn make_code(&self, account: &Account) -> Result<(SignInCode, SignInCodeEntity), VaultError> {
+        let pepper = self.keyring().newest_pepper().ok_or_else(|| VaultError::damaged("there is no pepper"))?;
+        let code = SignInCode::generate();
+        let entity = SignInCodeEntity::of(&code, &pepper, account.id, self.now());
+        Ok((code, entity))
+    }
+
+    /// Whether the caller may do all that the account may.
+    pub(crate) fn covers_account(&self, caller: &Caller, account: &Account) -> bool {
+        let now = self.now();
+        self.state(|state| {
+            let theirs = Rights::of(state, account.id);
+            let wanted: Vec<&CompiledRule> = theirs.all_rules(now).collect();
+            Rights::of(state, caller.principal).cover(&wanted, now)
+        })
+    }
+
+    /// Records that somebody wanted to give what he does not have, and says so.
+    pub(crate) async fn beyond(
+        &self,
+        caller: &Caller,
+        action: Action,
+        resource: &keymoat_core::policy::Resource,
+        account: &AccountName,
+    ) -> VaultError {
+        let deed = Deed::refused(action, resource, ReasonCode::BeyondOwnRights);
+        if let Err(error) = self.store().append(self.draft(caller, deed, None), None).await {
+            return error.into();
+        }
+        VaultError::new(
+            Code::Refused,
+            format!("`{}` may not do everything that `{account}` may, and nobody gives what he does not have", caller.name),
+        )
+        .hint("ask somebody who may, or an owner")
+    }
+
+    fn known_token(&self, text: &SecretBytes, origin: &Origin) -> Result<(Arc<Account>, Arc<TokenEntity>), ReasonCode> {
+        let token = Token::parse(text).map_err(|_| ReasonCode::BadCredentials)?;
+        let digests = self.keyring().token_digests(&token);
+        let now = self.now();
+        self.state(|state| {
+            let token = digests.iter().find_map(|digest| state.token_by_digest(digest));
+            let token = token.ok_or(ReasonCode::BadCredentials)?;
+            if now >= token.expires_at {
+                return Err(ReasonCode::Expired);
+            }
+            if token.uses_left == Some(0) {
+                return Err(ReasonCode::Expired);
+            }
+            let bound = !token.networks.is_empty();
+            if bound && !origin.address.is_some_and(|address| token.networks.iter().any(|net| net.contains(&address))) {
+                return Err(ReasonCode::ConditionFailed);
+            }
+            let account = state.account(token.principal).filter(|account| account.active);
+            Ok((Arc::clone(account.ok_or(ReasonCode::Revoked)?), Arc::clone(token)))
+        })
+    }
+
+    fn known_code(&self, text: &SecretBytes) -> Option<(Arc<Account>, SignInCodeEntity)> {
+        let code = SignInCode::parse(text).ok()?;
+        let digest = code.digest(&*self.keyring().newest_pepper()?);
+        let now = self.now();
+        self.state(|state| {
+            let code = state.sign_in_codes.get(&digest).filter(|code| now < code.expires_at)?;
+            let account = state.account(code.principal).filter(|account| account.active)?;
+            Some((Arc::clone(account), code.clone()))
+        })
+    }
+
+    async fn count_use(&self, account: &Account, token: &TokenEntity, origin: &Origin) -> Result<(), VaultError> {
+        let caller = caller_of(account, Some(token.id), origin.clone())?;
+        let resource = system_resource(&format!("tokens/{}", token.id))?;
+        let draft = self.draft(&caller, Deed::done(Action::SignIn, &resource), None);
+        let id = token.id;
+        self.store()
+            .run_tx("count_use", move |tx| {
+                // Read again here: the writer is the one place where two uses cannot both see the last one left.
+                let mut token = stored_token(tx, id)?;
+                let left = token.uses_left.filter(|left| *left > 0).ok_or_else(not_signed_in)?;
+                token.uses_left = Some(left - 1);
+                tx.put(Kind::Token, &token.key(), &token.body(), None)?;
+                tx.append(draft.clone());
+                Ok(())
+            })
+            .await
+            .map(|_| ())
+    }
+
+    fn make_token(&self, caller: &Caller, account: &Account, new: &NewToken) -> Result<(Token, TokenEntity), VaultError> {
+        let pepper = self.keyring().newest_pepper().ok_or_else(|| VaultError::damaged("there is no pepper"))?;
+        let kind = match account.kind {
+            AccountKind::ServiceAccount => TokenKind::ServiceAccount,
+            _ => TokenKind::Administrator,
+        };
+        let token = Token::generate(kind);
+        let now = self.now();
+        let entity = TokenEntity {
+            id: self.new_token_id(),
+            principal: account.id,
+            digest: BASE64.encode(token.digest(&pepper).as_bytes()),
+            pepper: pepper.id(),
+            masked: token.masked(),
+            description: new.description.clone(),
+            created_at: now,
+            created_by: caller.name.to_string(),
+            expires_at: later(now, new.ttl),
+            renewable_until: new.renewable_for.map(|far| later(now, far)),
+            ttl_secs: u64::try_from(new.ttl.as_secs()).unwrap_or_default(),
+            uses_left: new.uses,
+            networks: new.networks.clone(),
+        };
+        Ok((token, entity))
+    }
+}
+
+impl SignInCodeEntity {
+    /// What is kept of a code.
+    pub(crate) fn of(code: &SignInCode, pepper: &Pepper, principal: PrincipalId, now: Timestamp) -> Self {
+        Self {
+            digest: BASE64.encode(code.digest(pepper).as_bytes()),
+            pepper: pepper.id(),
+            principal,
+            expires_at: later(now, SIGN_IN_CODE_TTL),
+        }
+    }
+}
+
+/// The digest of a token as it stands in a row.
+pub(crate) fn digest_of(text: &str) -> Result<TokenDigest, VaultError> {
+    let bytes = BASE64.decode(text).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+    bytes.map(TokenDigest::from_bytes).ok_or_else(|| VaultError::damaged("a token's digest cannot be read"))
+}
+
+/// An account's name as a path segment: a path has no colons.
+pub(crate) fn account_path(name: &AccountName) -> String {
+    name.as_str().replace(':', ".")
+}
+
+/// A time so much later; the end of time when it would be beyond that.
+pub(crate) fn later(now: Timestamp, by: SignedDuration) -> Timestamp {
+    now.checked_add(by).unwrap_or(Timestamp::MAX)
+}
+
+pub(crate) fn not_signed_in() -> VaultError {
+    VaultError::new(Code::NotSignedIn, "what was presented is not valid here, or no longer")
+        .hint("set KEYMOAT_TOKEN to a token of this vault; `keymoat login` gets one")
+}
+
+fn caller_of(account: &Account, token: Option<TokenId>, origin: Origin) -> Result<Caller, VaultError> {
+    let kind = account.kind.principal_kind().ok_or_else(not_signed_in)?;
+    Ok(Caller { principal: account.id, name: account.name.clone(), kind, token, origin })
+}
+
+fn stored_token(tx: &Tx<'_>, id: TokenId) -> Result<TokenEntity, VaultError> {
+    let row = tx.row(Kind::Token, &id.to_string())?.ok_or_else(not_signed_in)?;
+    TokenEntity::parse(&row)
+}
+
+fn check_new_token(new: &NewToken) -> Result<(), VaultError> {
+    if new.ttl <= SignedDuration::ZERO || new.ttl > TOKEN_TTL_MAX {
+        return Err(VaultError::invalid("a token lasts between a second and 366 days")
+            .hint("for something longer, make it renewable"));
+    }
+    if new.uses == Some(0) {
+        return Err(VaultError::invalid("a token that may be used 0 times is of no use"));
+    }
+    if new.networks.len() > NETWORKS_MAX {
+        return Err(VaultError::invalid(format!("a token may be bound to at most {NETWORKS_MAX} networks")));
+    }
+    Ok(())
+}
+
+impl State {
+    /// The account of that name.
+    pub(crate) fn account_named(&self, name: &AccountName) -> Result<Arc<Account>, VaultError> {
+        self.accounts.get(name).map(Arc::clone).ok_or_else(|| {
+            let error = VaultError::not_found(format!("no account `{name}`"));
+            match keymoat_core::names::nearest(name.as_str(), self.accounts.keys().map(AccountName::as_str)) {
+                Some(near) => error.hint(format!("did you mean `{near}`?")),
+                None => error.hint("`keymoat account list` shows them"),
+            }
+        })
+    }
+}
+
+impl Vault {
+    pub(crate) fn account_named(&self, name: &AccountName) -> Result<Arc<Account>, VaultError> {
+        self.state(|state| state.account_named(name))
+    }
+
+    /// A failed sign-in is on record; many of one source are counted, so that nobody can fill the disk.
+    async fn refuse_sign_in(&self, origin: &Origin, reason: ReasonCode) -> Result<(), VaultError> {
+        let Some(counted) = self.refusals().admit(origin.address, self.now()) else { return Ok(()) };
+        let mut deed = Deed::refused(Action::SignIn, About::default(), reason);
+        if counted > 0 {
+            deed = deed.detail("suppressed_before", AuditText::new(&counted.to_string()));
+        }
+        self.store().append(self.anonymous_draft(origin, deed), None).await?;
+        Ok(())
+    }
+}
+
+/// Long enough to type it, short enough that a printed one is worthless tomorrow.
+const SIGN_IN_CODE_TTL: SignedDuration = SignedDuration::from_mins(30);
+/// A working day.
+const ADMINISTRATOR_TTL: SignedDuration = SignedDuration::from_hours(12);
+/// A token that lasts longer is forgotten before it ends.
+const TOKEN_TTL_MAX: SignedDuration = SignedDuration::from_hours(366 * 24);
+/// More are better said as larger networks.
+const NETWORKS_MAX: usize = 32;
