@@ -1,1 +1,160 @@
-fn main() {}
+//! The binary: argv, environment, configuration, wiring, terminal output. Decisions are made elsewhere.
+
+mod cli;
+mod client;
+mod clock;
+mod commands;
+mod error;
+mod master_key;
+mod os_user;
+mod output;
+mod place;
+mod prompt;
+mod tls;
+mod variables;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser as _;
+use keymoat_core::names::{Company, Environment};
+use keymoat_crypto::{SecretBytes, ZeroingAllocator};
+use keymoat_vault::Surroundings;
+
+use crate::cli::{Cli, Color, Command, Global};
+use crate::error::CliError;
+use crate::place::Places;
+use crate::variables::Variables;
+
+/// Memory that is given back is overwritten first: what libraries leave behind of a value does not stay.
+#[global_allocator]
+static ALLOCATOR: ZeroingAllocator = ZeroingAllocator;
+
+/// What every command works with.
+pub struct Context {
+    /// Flags that every command takes.
+    pub global: Global,
+    /// Where things are.
+    pub places: Places,
+    /// What the environment says.
+    pub variables: Variables,
+}
+
+fn main() -> ExitCode {
+    let variables = Variables::take();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    set_color(cli.global.color);
+    let own_exit = if matches!(cli.command, Command::Run(_)) { commands::run::OWN_FAILURE } else { error::FAILURE };
+    match run(cli, variables) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            output::error(&error);
+            ExitCode::from(if own_exit == error::FAILURE { error.exit } else { error.exit.max(own_exit) })
+        }
+    }
+}
+
+fn run(cli: Cli, variables: Variables) -> Result<u8, CliError> {
+    let places = Places::find(cli.global.data.as_deref(), &variables)?;
+    let context = Context { global: cli.global, places, variables };
+    if !matches!(cli.command, Command::Run(_)) {
+        // A started program would inherit the limit on core dumps, so `run` leaves it alone.
+        keymoat_crypto::harden_process();
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| CliError::new(format!("cannot start: {e}")))?;
+    runtime.block_on(commands::dispatch(context, cli.command))
+}
+
+/// Wrong usage is 2; help and version are fine.
+fn usage(error: &clap::Error) -> ExitCode {
+    // There is nobody left to tell when the terminal is gone.
+    let _ = error.print();
+    ExitCode::from(if error.use_stderr() { error::FAILURE } else { 0 })
+}
+
+fn set_color(color: Color) {
+    match color {
+        Color::Auto => {}
+        Color::Always => anstream::ColorChoice::Always.write_global(),
+        Color::Never => anstream::ColorChoice::Never.write_global(),
+    }
+}
+
+/// Ends the program at once, for when nobody reads its output any more.
+#[expect(clippy::disallowed_methods, reason = "the one place that ends the program early")]
+pub fn exit(code: i32) -> ! {
+    std::process::exit(code)
+}
+
+impl Context {
+    /// The environment that was asked for.
+    ///
+    /// # Errors
+    /// When none was, or it is not a name.
+    pub fn environment(&self) -> Result<Environment, CliError> {
+        match &self.global.env {
+            Some(name) => Ok(name.parse::<Environment>()?),
+            None => Err(CliError::new("which environment?").hint("say it with --env, or set KEYMOAT_ENV")),
+        }
+    }
+
+    /// The company that was asked for, if any.
+    ///
+    /// # Errors
+    /// When it is not a name.
+    pub fn company(&self) -> Result<Option<Company>, CliError> {
+        Ok(self.global.company.as_deref().map(str::parse::<Company>).transpose()?)
+    }
+
+    /// The token that the environment gives.
+    ///
+    /// # Errors
+    /// When its file cannot be read.
+    pub fn token(&self) -> Result<Option<SecretBytes>, CliError> {
+        match (&self.variables.token, &self.variables.token_file) {
+            (Some(token), _) => Ok(Some(token.duplicate())),
+            (None, Some(path)) => master_key::read_secret_file(path).map(Some),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// What a vault takes from here.
+    ///
+    /// # Errors
+    /// When the catalogue cannot be read.
+    pub fn surroundings(&self) -> Result<Surroundings, CliError> {
+        Ok(Surroundings {
+            clock: Arc::new(clock::SystemClock),
+            catalogue: self.catalogue()?,
+            outside_dir: self.places.config.clone(),
+            durability: keymoat_store::Durability::Disk,
+        })
+    }
+
+    /// The catalogue, with the user's own providers in `<config>/catalogue`.
+    ///
+    /// # Errors
+    /// When one of the user's files is wrong.
+    pub fn catalogue(&self) -> Result<Arc<keymoat_detect::Catalogue>, CliError> {
+        let dir = self.places.config.join("catalogue");
+        let mut extra = Vec::new();
+        if dir.is_dir() {
+            let wrong = |e: std::io::Error| CliError::file("read", &dir, &e);
+            let mut paths: Vec<_> =
+                std::fs::read_dir(&dir).map_err(wrong)?.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
+            paths.sort();
+            for path in paths.iter().filter(|path| path.extension().is_some_and(|extension| extension == "toml")) {
+                let text = std::fs::read_to_string(path).map_err(|e| CliError::file("read", path, &e))?;
+                extra.push((path.display().to_string(), text));
+            }
+        }
+        let catalogue = keymoat_detect::Catalogue::with_extra(&extra);
+        catalogue.map(Arc::new).map_err(|e| CliError::new(e.to_string()).hint(e.hint.clone()))
+    }
+}

@@ -26,8 +26,7 @@ pub(crate) fn rebuild(connection: &Connection) -> rusqlite::Result<Head> {
     let mut head = Head::empty();
     connection.execute_batch("DELETE FROM tiles")?;
     let size = events_len(connection)?;
-    let mut insert =
-        connection.prepare("INSERT INTO tiles (level, number, hashes) VALUES (?1, ?2, ?3)")?;
+    let mut insert = connection.prepare("INSERT INTO tiles (level, number, hashes) VALUES (?1, ?2, ?3)")?;
     for_each_event(connection, 0..size, |stored| {
         let leaf = leaf_hash(&stored.record);
         head.frontier.append(leaf).expect("a log never reaches 2^62 events");

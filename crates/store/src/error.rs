@@ -112,7 +112,9 @@ pub enum Untrusted {
     #[error("the checkpoint file `{}` was not written by this vault; put the right file back, or accept the present state with `keymoat audit accept-restore --reason …`", .0.display())]
     OutsideForeign(PathBuf),
     /// The database ends before the log that was already signed.
-    #[error("the vault was put back to an older copy: its audit log ends at event {found}, but event {signed} was signed at {time}; restore the newer copy, or accept the loss with `keymoat audit accept-restore --reason …`")]
+    #[error(
+        "the vault was put back to an older copy: its audit log ends at event {found}, but event {signed} was signed at {time}; restore the newer copy, or accept the loss with `keymoat audit accept-restore --reason …`"
+    )]
     Behind {
         /// Events in the database.
         found: u64,
@@ -122,7 +124,9 @@ pub enum Untrusted {
         time: String,
     },
     /// The database's log and the signed one differ.
-    #[error("the audit log was rewritten: it no longer contains what was signed at event {signed} ({time}); run `keymoat audit verify` to see where")]
+    #[error(
+        "the audit log was rewritten: it no longer contains what was signed at event {signed} ({time}); run `keymoat audit verify` to see where"
+    )]
     Rewritten {
         /// Events under the signed checkpoint that does not fit.
         signed: u64,

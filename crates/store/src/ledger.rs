@@ -12,7 +12,7 @@ use keymoat_core::tree::{Frontier, Hash, leaf_hash};
 use keymoat_crypto::{AuditSigner, StateDigest, StateKey, bytes as random_bytes};
 use rusqlite::{Connection, params};
 
-use crate::tiles::{Tiles, TILE_WIDTH};
+use crate::tiles::{TILE_WIDTH, Tiles};
 
 /// The keys that the ledger works with, derived from the root key.
 pub struct LedgerKeys {
@@ -136,7 +136,8 @@ pub(crate) fn sign(keys: &LedgerKeys, head: &Head) -> String {
     let body = checkpoint.body();
     let signature = keys.signer.sign(body.as_bytes());
     let key_id = keys.signer.verifying_key().key_id(&keys.origin);
-    note_text(&body, &keys.origin, key_id, &signature).expect("the origin is a key name and the body a checkpoint")
+    note_text(&body, &keys.origin, key_id, &signature)
+        .expect("the origin is a key name and the body a checkpoint")
 }
 
 /// A checkpoint whose signature is this vault's.

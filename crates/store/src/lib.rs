@@ -4,6 +4,7 @@
 //! refuses a change without a record. It knows nothing of policies, and of a secret's value only the ciphertext.
 
 mod accept;
+mod copy;
 mod data_dir;
 mod error;
 mod ledger;
@@ -19,6 +20,7 @@ mod tx;
 mod verify;
 mod writer;
 
+pub use copy::{CopiedEvent, CopiedRow, Counts, Entry, OutsideFit, Tallied, Tally};
 pub use data_dir::{DataDir, database_in, socket_in};
 pub use error::{OpenError, StoreError, Untrusted};
 pub use ledger::{Draft, LedgerKeys, SignedHead};

@@ -65,6 +65,10 @@ impl<'a> Reader<'a> {
         Ok(Self { connection, path })
     }
 
+    pub(crate) fn connection(&self) -> &Connection {
+        self.connection
+    }
+
     /// The live row of this name.
     pub fn row(&self, kind: Kind, key: &str) -> Result<Option<Row>, StoreError> {
         live_row(self.connection, kind, key).map_err(|e| self.fault(e))
@@ -90,14 +94,44 @@ impl<'a> Reader<'a> {
         .map_err(|e| self.fault(e))
     }
 
+    /// Hands key and body of the live rows of a kind to `each`, in the order of their keys from the first one after
+    /// `after`, until it says `false`. Blobs are not read.
+    pub fn bodies(
+        &self,
+        kind: Kind,
+        after: &str,
+        mut each: impl FnMut(&str, &str) -> bool,
+    ) -> Result<(), StoreError> {
+        let mut read = || -> rusqlite::Result<()> {
+            let mut statement = self.connection.prepare_cached(
+                "SELECT key, body FROM state WHERE kind = ?1 AND key > ?2 AND body IS NOT NULL ORDER BY key",
+            )?;
+            let mut rows = statement.query(params![kind.as_str(), after])?;
+            while let Some(row) = rows.next()? {
+                if !each(&row.get::<_, String>(0)?, &row.get::<_, String>(1)?) {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        read().map_err(|e| self.fault(e))
+    }
+
     /// The changes after number `after`, oldest first, at most `limit`.
     pub fn changes(&self, after: u64, limit: usize) -> Result<Vec<Change>, StoreError> {
         let read = || {
             self.connection
-                .prepare_cached("SELECT seq, kind, key, body FROM state WHERE seq > ?1 ORDER BY seq LIMIT ?2")?
+                .prepare_cached(
+                    "SELECT seq, kind, key, body FROM state WHERE seq > ?1 ORDER BY seq LIMIT ?2",
+                )?
                 .query_map(params![integer(after), clamp(limit)], |row| {
                     let kind: String = row.get(1)?;
-                    Ok(Change { seq: row.get(0)?, kind: Kind::parse(&kind), key: row.get(2)?, body: row.get(3)? })
+                    Ok(Change {
+                        seq: row.get(0)?,
+                        kind: Kind::parse(&kind),
+                        key: row.get(2)?,
+                        body: row.get(3)?,
+                    })
                 })?
                 .collect::<rusqlite::Result<Vec<Change>>>()
         };
@@ -192,7 +226,7 @@ impl<'a> Reader<'a> {
         Ok(StoredEvent { event, record, personal })
     }
 
-    fn fault(&self, error: rusqlite::Error) -> StoreError {
+    pub(crate) fn fault(&self, error: rusqlite::Error) -> StoreError {
         StoreError::from_sqlite(error, self.path)
     }
 }
@@ -230,13 +264,15 @@ fn events_query(range: &EventRange) -> (String, Vec<Value>) {
 }
 
 pub(crate) fn events_len(connection: &Connection) -> rusqlite::Result<u64> {
-    let last: Option<i64> =
-        connection.query_row("SELECT MAX(seq) FROM events", [], |row| row.get(0))?;
+    let last: Option<i64> = connection.query_row("SELECT MAX(seq) FROM events", [], |row| row.get(0))?;
     Ok(last.and_then(|last| u64::try_from(last).ok()).map_or(0, |last| last + 1))
 }
 
 /// Every row as it stands, the marks of removed ones included.
-pub(crate) fn for_each_raw_row(connection: &Connection, mut each: impl FnMut(RawRow)) -> rusqlite::Result<()> {
+pub(crate) fn for_each_raw_row(
+    connection: &Connection,
+    mut each: impl FnMut(RawRow),
+) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached(&format!("SELECT {} FROM state", RawRow::COLUMNS))?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {

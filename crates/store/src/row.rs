@@ -124,6 +124,8 @@ impl Row {
 pub enum Effect {
     /// It stands like this now.
     Written(Row),
+    /// It stands like this now, and decisions that were taken before stay valid all the same.
+    Counted(Row),
     /// It is gone.
     Removed {
         /// What kind of row.
@@ -139,7 +141,7 @@ impl Effect {
     /// The kind of the row.
     pub fn kind(&self) -> Kind {
         match self {
-            Effect::Written(row) => row.kind,
+            Effect::Written(row) | Effect::Counted(row) => row.kind,
             Effect::Removed { kind, .. } => *kind,
         }
     }
@@ -147,7 +149,7 @@ impl Effect {
     /// The number of the change.
     pub fn seq(&self) -> u64 {
         match self {
-            Effect::Written(row) => row.seq,
+            Effect::Written(row) | Effect::Counted(row) => row.seq,
             Effect::Removed { seq, .. } => *seq,
         }
     }
@@ -202,7 +204,13 @@ impl RawRow {
     /// The live row, when it is one of a known kind and as Keymoat writes them.
     pub(crate) fn into_live(self) -> Option<Row> {
         let kind = Kind::parse(&self.kind).filter(|_| !self.odd)?;
-        Some(Row { kind, key: self.key, seq: u64::try_from(self.seq).ok()?, body: self.body?, blob: self.blob })
+        Some(Row {
+            kind,
+            key: self.key,
+            seq: u64::try_from(self.seq).ok()?,
+            body: self.body?,
+            blob: self.blob,
+        })
     }
 }
 

@@ -73,8 +73,7 @@ impl std::fmt::Display for Object {
 
 fn expected() -> rusqlite::Result<BTreeMap<Object, String>> {
     let mut fresh = Connection::open_in_memory()?;
-    migrations::run(&mut fresh)
-        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+    migrations::run(&mut fresh).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
     objects(&fresh)
 }
 

@@ -12,8 +12,8 @@ use crate::reader::{events_len, for_each_raw_row, stored_leaf, subtree, tile};
 use crate::row::{blob_of, text_of};
 use crate::tiles::Tiles;
 use crate::tx::rows_with_prefix;
-use crate::{accept, migrations, schema, verify};
 use crate::{Effect, Kind, Observer, OpenError, Row, Store, StoreError, Untrusted};
+use crate::{accept, migrations, schema, verify};
 
 /// A data directory with its lock held and its database open, keys not yet at hand.
 pub struct SealedStore {
@@ -121,8 +121,7 @@ impl SealedStore {
         outside: &Path,
         progress: impl FnMut(u64),
     ) -> Result<verify::Report, OpenError> {
-        let slots = self.outside_slots(keys, outside)?;
-        let outside = verify::Outside { path: outside, exists: slots.exists, heads: slots.heads() };
+        let outside = verify::Outside::read(keys, outside).map_err(|e| io(outside, &e))?;
         verify::verify(&self.connection, keys, Some(&outside), progress).map_err(|e| self.fault(e).into())
     }
 
@@ -142,8 +141,7 @@ impl SealedStore {
             .map_err(fault)?;
         let (note, frontier) = stored.ok_or(Untrusted::Checkpoint("missing"))?;
         let signed = verify_note(keys, &note).ok_or(Untrusted::Checkpoint("not signed by this vault"))?;
-        let frontier =
-            verify::signed_frontier(&frontier, &signed).ok_or(Untrusted::Checkpoint("damaged"))?;
+        let frontier = verify::signed_frontier(&frontier, &signed).ok_or(Untrusted::Checkpoint("damaged"))?;
         let events = events_len(&self.connection).map_err(fault)?;
         if events != signed.size {
             let why = format!("the log ends at event {events}, its checkpoint covers {}", signed.size);
@@ -230,9 +228,10 @@ impl SealedStore {
             false => self.root_at(size, signed.size),
         };
         // Of one size there is one state: the digest over the rows is part of what was signed.
-        let other_state = found.signed.as_ref().is_some_and(|inside| {
-            inside.size == signed.size && inside.state != signed.state
-        });
+        let other_state = found
+            .signed
+            .as_ref()
+            .is_some_and(|inside| inside.size == signed.size && inside.state != signed.state);
         if root != Some(signed.root) || other_state {
             return Err(Untrusted::Rewritten { signed: signed.size, time: signed.time.clone() }.into());
         }
@@ -280,7 +279,11 @@ impl SealedStore {
         }
     }
 
-    fn fault(&self, error: rusqlite::Error) -> StoreError {
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    pub(crate) fn fault(&self, error: rusqlite::Error) -> StoreError {
         StoreError::from_sqlite(error, &self.dir.database())
     }
 }
@@ -289,7 +292,9 @@ impl SealedStore {
 impl SealedStore {
     /// Lets the database grow to so many pages and no further.
     pub(crate) fn limit_pages(&self, pages: u32) {
-        self.connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(())).expect("it is a number");
+        self.connection
+            .query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))
+            .expect("it is a number");
     }
 
     /// Starts a new store with this file outside.
@@ -318,10 +323,6 @@ impl OutsideSlots {
             .enumerate()
             .filter_map(|(n, slot)| Some((n, slot.as_ref()?)))
             .max_by_key(|(_, signed)| signed.size)
-    }
-
-    fn heads(&self) -> Vec<SignedHead> {
-        self.slots.iter().flatten().cloned().collect()
     }
 }
 
@@ -403,10 +404,19 @@ fn recognise(connection: &Connection, path: &Path) -> Result<(), OpenError> {
 }
 
 fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
-    let fault = |e| OpenError::Store(StoreError::from_sqlite(e, path));
-    connection.pragma_update(None, "application_id", APPLICATION_ID).map_err(fault)?;
+    set_pragma(connection, "application_id", APPLICATION_ID, path)?;
     migrations::run(connection).map_err(|e| OpenError::Io { path: path.to_owned(), why: e.to_string() })?;
-    connection.pragma_update(None, "user_version", migrations::newest()).map_err(fault)
+    let newest = i32::try_from(migrations::newest()).unwrap_or(i32::MAX);
+    set_pragma(connection, "user_version", newest, path)
+}
+
+/// Writes a number of the file's header unless it stands there: a full disk must not keep a store from being opened.
+fn set_pragma(connection: &Connection, name: &str, value: i32, path: &Path) -> Result<(), OpenError> {
+    let set = || match connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0))? {
+        stands if stands == value => Ok(()),
+        _ => connection.pragma_update(None, name, value),
+    };
+    set().map_err(|e| OpenError::Store(StoreError::from_sqlite(e, path)))
 }
 
 fn io(path: &Path, error: &std::io::Error) -> OpenError {

@@ -12,8 +12,9 @@ use crate::ledger::{Draft, Head, LedgerKeys};
 use crate::outside::OutsideFile;
 use crate::reader::Reader;
 use crate::tx::Tx;
+use crate::verify::{self, Outside};
 use crate::writer::{Committed, Job, Member, Stopped, Writer, run_outside};
-use crate::{Durability, Observer, OpenError, StoreError, schema};
+use crate::{Durability, Observer, OpenError, Report, StoreError, schema};
 
 /// Keymoat's own tables, open for use. Cheap to clone; the last clone's end folds the log in.
 #[derive(Clone)]
@@ -24,10 +25,15 @@ pub struct Store {
 struct Inner {
     jobs: mpsc::Sender<Job>,
     path: PathBuf,
+    keys: Arc<LedgerKeys>,
+    /// The checkpoint file outside of the data directory.
+    outside: PathBuf,
     readers: Mutex<Vec<Connection>>,
     /// A place for each read that may run at once.
     reading: Arc<Semaphore>,
     stopped: Stopped,
+    /// Time of the newest event when the store was opened, in milliseconds since 1970; 0 when there was none.
+    opened_at_ms: i64,
     /// Held for its lock; the directory is free again when the store is gone.
     dir: DataDir,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -44,13 +50,16 @@ impl Store {
         durability: Durability,
     ) -> Result<Self, OpenError> {
         let path = dir.database();
+        let opened_at_ms = head.time_ms;
+        let keys = Arc::new(keys);
+        let outside_path = outside.path().to_owned();
         let stopped: Stopped = Arc::new(OnceLock::new());
         let (jobs, queue) = mpsc::channel(QUEUE_MAX);
         let (to_outside, notes) = std::sync::mpsc::channel();
         let writer = Writer {
             connection,
             path: path.clone(),
-            keys,
+            keys: Arc::clone(&keys),
             head,
             observer,
             outside: to_outside,
@@ -60,14 +69,19 @@ impl Store {
         let unsynced = (durability == Durability::Os).then(|| wal_of(&path));
         let threads = vec![
             spawn("store-writer", &path, move || writer.run(queue))?,
-            spawn("store-outside", &path, move || run_outside(outside, notes, unsynced.as_deref(), outside_stopped))?,
+            spawn("store-outside", &path, move || {
+                run_outside(outside, notes, unsynced.as_deref(), outside_stopped)
+            })?,
         ];
         let inner = Inner {
             jobs,
             path,
+            keys,
+            outside: outside_path,
             readers: Mutex::new(Vec::new()),
             reading: Arc::new(Semaphore::new(READS_MAX)),
             stopped,
+            opened_at_ms,
             dir,
             threads: Mutex::new(threads),
         };
@@ -126,6 +140,23 @@ impl Store {
         .map_err(|error| StoreError::Database(format!("a read stopped short: {error}")))?
     }
 
+    /// Checks everything there is, beside the work that goes on, and says what does not fit.
+    ///
+    /// # Errors
+    /// When the database or the checkpoint file cannot be read at all.
+    pub async fn verify(&self, progress: impl FnMut(u64) + Send + 'static) -> Result<Report, StoreError> {
+        let inner = Arc::clone(&self.inner);
+        self.read(move |reader| {
+            // The file outside is read first: the database, seen from here on, must be at least as new.
+            let outside = Outside::read(&inner.keys, &inner.outside).map_err(|error| {
+                StoreError::Database(format!("`{}` cannot be read: {error}", inner.outside.display()))
+            })?;
+            verify::verify(reader.connection(), &inner.keys, Some(&outside), progress)
+                .map_err(|e| StoreError::from_sqlite(e, &inner.path))
+        })
+        .await
+    }
+
     /// Empties the write-ahead log, so that nothing destroyed stays in it.
     ///
     /// # Errors
@@ -139,6 +170,11 @@ impl Store {
     /// Why the store stopped itself; `None` while it works.
     pub fn stopped(&self) -> Option<&str> {
         self.inner.stopped.get().map(String::as_str)
+    }
+
+    /// When the newest event happened that was there when the store was opened; 1970 when there was none.
+    pub fn newest_event_at_start(&self) -> jiff::Timestamp {
+        jiff::Timestamp::from_millisecond(self.inner.opened_at_ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
     }
 
     /// The data directory.
@@ -240,11 +276,7 @@ where
     }
 }
 
-fn spawn(
-    name: &str,
-    path: &Path,
-    work: impl FnOnce() + Send + 'static,
-) -> Result<JoinHandle<()>, OpenError> {
+fn spawn(name: &str, path: &Path, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
     std::thread::Builder::new()
         .name(name.to_owned())
         .spawn(work)
@@ -252,8 +284,10 @@ fn spawn(
 }
 
 fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
-    let connection =
-        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    let connection = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
     connection.pragma_update(None, "query_only", true)?;
     schema::distrust(&connection)?;
     connection.busy_timeout(READ_BUSY)?;

@@ -72,7 +72,8 @@ impl<'a> Tx<'a> {
     pub fn put(&mut self, kind: Kind, key: &str, body: &str, blob: Option<&[u8]>) -> Result<(), StoreError> {
         let old = self.raw_row(kind, key)?;
         let seq = self.next_change(kind, key)?;
-        let row = Row { kind, key: key.to_owned(), seq, body: body.to_owned(), blob: blob.map(<[u8]>::to_vec) };
+        let row =
+            Row { kind, key: key.to_owned(), seq, body: body.to_owned(), blob: blob.map(<[u8]>::to_vec) };
         self.write(&row.key, kind, seq, Some(body), blob)?;
         let mac = row.mac(self.state_key);
         if let Some(old) = old {
@@ -81,6 +82,21 @@ impl<'a> Tx<'a> {
         self.head.digest.add(mac);
         self.rows.push(RowChange::written(kind.as_str(), key, &mac));
         self.effects.push(Effect::Written(row));
+        Ok(())
+    }
+
+    /// Writes a row where only a count of uses went down or an end was put off: decisions that were taken before stay
+    /// valid, so nobody has to decide again. Whoever counts down reads the row in the same transaction.
+    ///
+    /// # Errors
+    /// As [`Tx::put`].
+    pub fn put_count(&mut self, kind: Kind, key: &str, body: &str) -> Result<(), StoreError> {
+        let epoch = self.head.epoch;
+        self.put(kind, key, body, None)?;
+        self.head.epoch = epoch;
+        if let Some(Effect::Written(row)) = self.effects.pop() {
+            self.effects.push(Effect::Counted(row));
+        }
         Ok(())
     }
 
@@ -140,9 +156,7 @@ impl<'a> Tx<'a> {
     /// The row of this name, or the mark that it was removed.
     fn raw_row(&self, kind: Kind, key: &str) -> Result<Option<RawRow>, StoreError> {
         self.connection
-            .prepare_cached(
-                "SELECT kind, key, seq, body, blob FROM state WHERE kind = ?1 AND key = ?2",
-            )
+            .prepare_cached("SELECT kind, key, seq, body, blob FROM state WHERE kind = ?1 AND key = ?2")
             .and_then(|mut statement| statement.query_row([kind.as_str(), key], RawRow::read).optional())
             .map_err(|e| self.fault(e))
     }
@@ -157,7 +171,9 @@ impl<'a> Tx<'a> {
 /// The live row of this name.
 pub(crate) fn live_row(connection: &Connection, kind: Kind, key: &str) -> rusqlite::Result<Option<Row>> {
     connection
-        .prepare_cached("SELECT key, seq, body, blob FROM state WHERE kind = ?1 AND key = ?2 AND body IS NOT NULL")?
+        .prepare_cached(
+            "SELECT key, seq, body, blob FROM state WHERE kind = ?1 AND key = ?2 AND body IS NOT NULL",
+        )?
         .query_row(params![kind.as_str(), key], |row| row_of(kind, row))
         .optional()
 }
@@ -234,7 +250,8 @@ mod tests {
 
     #[test]
     fn the_end_of_a_prefix() {
-        let check = |prefix: &str, expected: Option<&str>| assert_eq!(prefix_end(prefix).as_deref(), expected);
+        let check =
+            |prefix: &str, expected: Option<&str>| assert_eq!(prefix_end(prefix).as_deref(), expected);
         check("", None);
         check("a", Some("b"));
         check("a/", Some("a0"));

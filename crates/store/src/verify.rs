@@ -15,6 +15,7 @@ use keymoat_crypto::StateDigest;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::ledger::{LedgerKeys, SignedHead, parse_personal, verify_note};
+use crate::outside::read_slots;
 use crate::reader::{events_len, for_each_raw_row, tile};
 use crate::row::{RawRow, blob_of, integer_of, text_of};
 use crate::tiles::{FullTile, TILE_WIDTH, Tiles, full_tiles, is_full, parse_tile};
@@ -110,7 +111,9 @@ pub(crate) fn check_tail(connection: &Connection, size: u64) -> rusqlite::Result
     if found.is_none() && size > 0 && size.is_multiple_of(width) {
         let leaves = tile(connection, 0, from / width)?.unwrap_or_default();
         for_each_event(connection, from..size, |stored| {
-            if found.is_none() && leaves.get((stored.seq % width) as usize) != Some(&leaf_hash(&stored.record)) {
+            if found.is_none()
+                && leaves.get((stored.seq % width) as usize) != Some(&leaf_hash(&stored.record))
+            {
                 found = Some(Untrusted::Event { seq: stored.seq, why: NOT_IN_TREE.to_owned() });
             }
             Ok(())
@@ -119,7 +122,15 @@ pub(crate) fn check_tail(connection: &Connection, size: u64) -> rusqlite::Result
     Ok(found)
 }
 
-impl Outside<'_> {
+impl<'a> Outside<'a> {
+    /// Reads the file; what in it is torn or foreign is left out.
+    pub(crate) fn read(keys: &LedgerKeys, path: &'a Path) -> std::io::Result<Self> {
+        let slots = read_slots(path)?;
+        let exists = slots.is_some();
+        let heads = slots.iter().flatten().filter_map(|text| verify_note(keys, text)).collect();
+        Ok(Self { path, exists, heads })
+    }
+
     fn problem(&self) -> Option<Untrusted> {
         match (self.heads.is_empty(), self.exists) {
             (false, _) => None,
@@ -311,8 +322,7 @@ impl<'a> Walk<'a> {
     /// Compares the tree with a signed head of the size that was walked to.
     fn compare(&mut self, head: &SignedHead, inside: Option<&Frontier>, problems: &mut Vec<Untrusted>) {
         if self.next < head.size {
-            let behind =
-                Untrusted::Behind { found: self.next, signed: head.size, time: head.time.clone() };
+            let behind = Untrusted::Behind { found: self.next, signed: head.size, time: head.time.clone() };
             if !problems.contains(&behind) {
                 problems.push(behind);
             }
@@ -357,11 +367,14 @@ impl<'a> Walk<'a> {
         }
         for number in 0..self.size >> 8 {
             if tile(self.connection, 0, number)?.is_none() {
-                self.blame(problems, number * TILE_WIDTH as u64, "its tile of the tree is missing".to_owned());
+                self.blame(
+                    problems,
+                    number * TILE_WIDTH as u64,
+                    "its tile of the tree is missing".to_owned(),
+                );
             }
         }
-        let tiles: u64 =
-            self.connection.query_row("SELECT COUNT(*) FROM tiles", [], |row| row.get(0))?;
+        let tiles: u64 = self.connection.query_row("SELECT COUNT(*) FROM tiles", [], |row| row.get(0))?;
         if tiles > full_tiles(self.size) {
             self.blame(problems, self.size, "the tree has tiles beyond the end of the log".to_owned());
         }
@@ -395,7 +408,9 @@ impl<'a> Walk<'a> {
         for ((kind, key), Expected { event, mac }) in &*expected {
             let name = row_name(kind, key);
             match mac {
-                Some(_) => say(format!("{name} is gone: event {event} wrote it and no later event removed it")),
+                Some(_) => {
+                    say(format!("{name} is gone: event {event} wrote it and no later event removed it"))
+                }
                 None => say(format!("the mark that event {event} removed {name} is gone")),
             }
         }
@@ -488,13 +503,15 @@ impl Stored {
         if !same {
             return Some("its searchable columns differ from its record".to_owned());
         }
-        (!self.personal_fits(event)).then(|| "the name or address beside it is not the one that was recorded".to_owned())
+        (!self.personal_fits(event))
+            .then(|| "the name or address beside it is not the one that was recorded".to_owned())
     }
 
     /// Whether the erasable part is the one that was recorded, or was erased.
     pub(crate) fn personal_fits(&self, event: &Event) -> bool {
         self.personal.as_deref().is_none_or(|stored| {
-            parse_personal(stored).is_some_and(|(salt, personal)| event.personal == Some(personal.commit(&salt)))
+            parse_personal(stored)
+                .is_some_and(|(salt, personal)| event.personal == Some(personal.commit(&salt)))
         })
     }
 }
@@ -521,7 +538,9 @@ fn first_other_subtree(signed: &Frontier, found: &Frontier) -> Option<Range<u64>
 fn changed_among(events: &Range<u64>) -> String {
     match events.end - events.start {
         1 => NOT_IN_TREE.to_owned(),
-        _ => format!("it or another one up to event {} was changed, or their part of the tree", events.end - 1),
+        _ => {
+            format!("it or another one up to event {} was changed, or their part of the tree", events.end - 1)
+        }
     }
 }
 

@@ -54,7 +54,7 @@ pub(crate) type Stopped = Arc<OnceLock<String>>;
 pub(crate) struct Writer {
     pub(crate) connection: Connection,
     pub(crate) path: PathBuf,
-    pub(crate) keys: LedgerKeys,
+    pub(crate) keys: Arc<LedgerKeys>,
     pub(crate) head: Head,
     pub(crate) observer: Observer,
     pub(crate) outside: std_mpsc::Sender<ToOutside>,
@@ -81,7 +81,8 @@ impl Writer {
             batch.into_iter().for_each(|job| job.fail(StoreError::Stopped(why.clone())));
             return;
         }
-        let (scrubs, batch): (Vec<_>, Vec<_>) = batch.into_iter().partition(|job| matches!(job, Job::Scrub(_)));
+        let (scrubs, batch): (Vec<_>, Vec<_>) =
+            batch.into_iter().partition(|job| matches!(job, Job::Scrub(_)));
         if !batch.is_empty() {
             self.commit_members(batch);
         }
@@ -222,7 +223,8 @@ impl Writer {
         let fault = |e| StoreError::from_sqlite(e, &self.path);
         // Nobody can write meanwhile, so a long read is not waited for as long as usual.
         self.connection.busy_timeout(SCRUB_BUSY).map_err(fault)?;
-        let busy = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+        let busy =
+            self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
         self.connection.busy_timeout(WRITE_BUSY).map_err(fault)?;
         if busy.map_err(fault)? == 0 { Ok(()) } else { Err(StoreError::Overloaded) }
     }
@@ -281,7 +283,10 @@ struct Written {
 }
 
 enum Outcome {
-    Done { committed: Committed, changed: bool },
+    Done {
+        committed: Committed,
+        changed: bool,
+    },
     /// The member's own closure failed and has kept its error.
     Failed,
     Error(StoreError),
@@ -380,7 +385,8 @@ pub(crate) fn run_outside(
         match unsynced.map_or(Ok(()), sync).and_then(|()| file.write(&newest.note)) {
             Ok(()) => newest.waiting.into_iter().for_each(|(member, committed)| member.finish(Ok(committed))),
             Err(error) => {
-                let why = format!("the checkpoint file `{}` cannot be written: {error}", file.path().display());
+                let why =
+                    format!("the checkpoint file `{}` cannot be written: {error}", file.path().display());
                 tracing::error!(%why, "the store stops itself");
                 // Only the first reason counts.
                 let _ = stopped.set(why.clone());
@@ -431,7 +437,11 @@ mod tests {
     }
 
     fn keys(root: &RootKey) -> LedgerKeys {
-        LedgerKeys { origin: "keymoat/test".to_owned(), signer: root.audit_signer(1), state: root.state_key() }
+        LedgerKeys {
+            origin: "keymoat/test".to_owned(),
+            signer: root.audit_signer(1),
+            state: root.state_key(),
+        }
     }
 
     fn draft() -> Draft {
@@ -477,7 +487,9 @@ mod tests {
         let store = open(dir.path(), keys(&root), Some(60), false);
         // Something to make room with, from outside, that no check looks at while the store runs.
         let other = Connection::open(&path).unwrap();
-        other.execute_batch("CREATE TABLE ballast (x); INSERT INTO ballast VALUES (zeroblob(80000))").unwrap();
+        other
+            .execute_batch("CREATE TABLE ballast (x); INSERT INTO ballast VALUES (zeroblob(80000))")
+            .unwrap();
         let mut written = 0;
         // A closure that swallows the fault does not make a half-written batch stand either.
         let full = loop {
@@ -508,7 +520,10 @@ mod tests {
         assert_eq!(count(&store).await, (written + 1, written + 1));
         store.close().await;
         let sealed = SealedStore::open(DataDir::lock(dir.path()).unwrap(), Durability::Disk).unwrap();
-        assert_eq!(sealed.verify(&keys(&root), &dir.path().join("outside"), |_| {}).unwrap().problems, vec![]);
+        assert_eq!(
+            sealed.verify(&keys(&root), &dir.path().join("outside"), |_| {}).unwrap().problems,
+            vec![]
+        );
     }
 
     #[tokio::test]

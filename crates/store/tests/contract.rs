@@ -46,6 +46,21 @@ async fn a_new_store_that_was_never_written_verifies_and_opens_again() {
 }
 
 #[tokio::test]
+async fn a_first_commit_that_the_file_outside_never_heard_of_is_no_foreign_one() {
+    let vault = Vault::new();
+    let store = vault.open().unwrap();
+    let before = std::fs::read(vault.outside()).unwrap();
+    put(&store, 1, Kind::Instance, "id", "{}").await.unwrap();
+    store.close().await;
+    std::fs::write(vault.outside(), before).unwrap();
+    // The next start brings the file up to the database before anything else happens.
+    vault.open().unwrap().close().await;
+    let outside = std::fs::read_to_string(vault.outside()).unwrap();
+    assert!(outside.contains("keymoat/test\n1\n"), "{outside}");
+    assert_eq!(vault.verify().unwrap().problems, vec![]);
+}
+
+#[tokio::test]
 async fn foreign_and_newer_files_are_left_alone() {
     let vault = Vault::new();
     std::fs::create_dir_all(vault.data()).unwrap();
@@ -95,7 +110,10 @@ async fn rows_are_written_read_and_removed() {
     check("\u{10ffff}", 99, &[]).await;
     check("c", 99, &[]).await;
     let token = store.read(|r| r.row(Kind::Token, "a/b")).await.unwrap().unwrap();
-    assert_eq!(token, Row { kind: Kind::Token, key: "a/b".into(), seq: 9, body: "{}".into(), blob: Some(vec![1, 2, 3]) });
+    assert_eq!(
+        token,
+        Row { kind: Kind::Token, key: "a/b".into(), seq: 9, body: "{}".into(), blob: Some(vec![1, 2, 3]) }
+    );
     put(&store, 2, Kind::Secret, "a/c", "back").await.unwrap();
     assert_eq!(store.read(|r| r.row(Kind::Secret, "a/c")).await.unwrap().unwrap().body, "back");
     let mut live = 0;
@@ -114,7 +132,9 @@ async fn what_breaks_the_rules_is_refused_and_leaves_nothing() {
     assert!(matches!(unrecorded, Err(StoreError::Refused(_))));
     let long = change(&store, 1, |tx| tx.put(Kind::Secret, &"k".repeat(1025), "{}", None)).await;
     assert!(matches!(long, Err(StoreError::Refused(_))));
-    let many = change(&store, 1, |tx| (0..20_001).try_for_each(|n| tx.put(Kind::Secret, &n.to_string(), "{}", None)));
+    let many = change(&store, 1, |tx| {
+        (0..20_001).try_for_each(|n| tx.put(Kind::Secret, &n.to_string(), "{}", None))
+    });
     assert!(matches!(many.await, Err(StoreError::Refused(_))));
     // Names that take more room in the record than a record has.
     let wide = change(&store, 1, |tx| {
@@ -130,7 +150,8 @@ async fn what_breaks_the_rules_is_refused_and_leaves_nothing() {
     assert_eq!(store.read(|r| r.changes(0, 10)).await.unwrap(), vec![]);
     // The widest record that is let through can be read again.
     let widest = change(&store, 1, |tx| {
-        (0..1200).try_for_each(|n| tx.put(Kind::Secret, &format!("{n:04}{}", "\u{1}".repeat(1000)), "{}", None))
+        (0..1200)
+            .try_for_each(|n| tx.put(Kind::Secret, &format!("{n:04}{}", "\u{1}".repeat(1000)), "{}", None))
     });
     widest.await.unwrap();
     assert_eq!(store.read(|r| r.event(0)).await.unwrap().unwrap().event.rows.len(), 1200);
@@ -276,7 +297,11 @@ async fn changes_are_followed_by_their_numbers() {
     assert_eq!(follow(u64::MAX, usize::MAX).await, vec![]);
     store.close().await;
     let store = vault.open().unwrap();
-    assert_eq!(put(&store, 4, Kind::Secret, "c", "{}").await.unwrap().change, 5, "a removal's number is not given again");
+    assert_eq!(
+        put(&store, 4, Kind::Secret, "c", "{}").await.unwrap().change,
+        5,
+        "a removal's number is not given again"
+    );
     store.close().await;
 }
 
@@ -297,6 +322,7 @@ async fn a_reader_sees_one_state() {
         }
     });
     while !writing.is_finished() {
+        assert_eq!(store.verify(|_| {}).await.unwrap().problems, vec![], "also while it is written");
         let (a, b, events) = store
             .read(|r| Ok((r.row(Kind::Secret, "a")?, r.row(Kind::Secret, "b")?, r.events_len()?)))
             .await
@@ -309,7 +335,9 @@ async fn a_reader_sees_one_state() {
     // A failing or panicking read leaves the connection fit for the next one.
     for _ in 0..20 {
         assert!(store.read(|_| Err::<(), _>(StoreError::Refused("no"))).await.is_err());
-        assert!(store.read(|_| -> Result<(), StoreError> { panic!("a reader of a test fails") }).await.is_err());
+        assert!(
+            store.read(|_| -> Result<(), StoreError> { panic!("a reader of a test fails") }).await.is_err()
+        );
         store.read(|r| r.events_len()).await.unwrap();
     }
     store.scrub().await.unwrap();
@@ -342,7 +370,10 @@ async fn events_are_found_by_what_they_are_about() {
     };
     let all = EventRange::default();
     assert_eq!(found(all.clone()).await, [0, 1, 2, 3, 4]);
-    assert_eq!(found(EventRange { newest_first: true, before: Some(10), ..all.clone() }).await, [9, 8, 7, 6, 5]);
+    assert_eq!(
+        found(EventRange { newest_first: true, before: Some(10), ..all.clone() }).await,
+        [9, 8, 7, 6, 5]
+    );
     assert_eq!(found(EventRange { actor: Some(actor), from: 2, ..all.clone() }).await, [4, 7, 10, 13, 16]);
     let path = EventRange { path: Some("stripe".into()), environment: Some("prod".into()), ..all.clone() };
     assert_eq!(found(path).await, [0, 1, 4, 5, 8], "itself and below, not `stripelike`");

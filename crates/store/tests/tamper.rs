@@ -79,7 +79,8 @@ fn check_refused(name: &str, vault: &Vault, unseal: Unseal, named: &str) {
 fn check_accepted(name: &str, vault: &Vault) {
     run(async {
         let told = Told::default();
-        let store = vault.unseal(Trust::Accept, told.observer()).unwrap_or_else(|e| panic!("{name}: accept: {e}"));
+        let store =
+            vault.unseal(Trust::Accept, told.observer()).unwrap_or_else(|e| panic!("{name}: accept: {e}"));
         store.append(draft(9999), None).await.unwrap();
         put(&store, 10_000, Kind::Secret, "after", "{}").await.unwrap();
         remove(&store, 10_001, Kind::Secret, "one").await.unwrap();
@@ -115,7 +116,9 @@ fn untouched_copies_are_fine() {
 fn edited_events() {
     const FORGE: &str = "record = CAST(replace(CAST(record AS TEXT), '\"allowed\"', '\"refused\"') AS BLOB)";
     // Old events: a start does not read them, a verification names them.
-    let old = |sql: &str| check_sql(Unseal::Serves, "event 100 was", &format!("UPDATE events SET {sql} WHERE seq = 100"));
+    let old = |sql: &str| {
+        check_sql(Unseal::Serves, "event 100 was", &format!("UPDATE events SET {sql} WHERE seq = 100"))
+    };
     old(FORGE);
     old("record = X'00' || substr(record, 2)");
     old("record = CAST('not an event' AS BLOB)");
@@ -144,7 +147,11 @@ fn edited_events() {
     new("event 650 was", "personal = zeroblob(40)");
     let personal = "personal = CAST(replace(CAST(personal AS TEXT), 'ana', 'eva') AS BLOB)";
     check_sql(Unseal::Refuses, "event 699 was", &format!("UPDATE events SET {personal} WHERE seq = 699"));
-    check_sql(Unseal::Refuses, "event 699 was", "UPDATE events SET personal = substr(personal, 2) WHERE seq = 699");
+    check_sql(
+        Unseal::Refuses,
+        "event 699 was",
+        "UPDATE events SET personal = substr(personal, 2) WHERE seq = 699",
+    );
 }
 
 #[test]
@@ -157,9 +164,17 @@ fn erased_personal_data_is_no_tampering() {
 
 #[test]
 fn missing_and_displaced_events() {
-    check_sql(Unseal::Serves, "event 0 was changed or removed: it is missing", "DELETE FROM events WHERE seq = 0");
+    check_sql(
+        Unseal::Serves,
+        "event 0 was changed or removed: it is missing",
+        "DELETE FROM events WHERE seq = 0",
+    );
     check_sql(Unseal::Serves, "event 100 was", "DELETE FROM events WHERE seq = 100");
-    check_sql(Unseal::Serves, "event 50 was changed or removed: 51 events", "DELETE FROM events WHERE seq BETWEEN 50 AND 100");
+    check_sql(
+        Unseal::Serves,
+        "event 50 was changed or removed: 51 events",
+        "DELETE FROM events WHERE seq BETWEEN 50 AND 100",
+    );
     check_sql(Unseal::Refuses, "event 600 was", "DELETE FROM events WHERE seq = 600");
     check_sql(Unseal::Refuses, "ends at event 699", "DELETE FROM events WHERE seq = 699");
     check_sql(Unseal::Refuses, "ends at event 300", "DELETE FROM events WHERE seq >= 300");
@@ -175,7 +190,9 @@ fn missing_and_displaced_events() {
         "UPDATE events SET seq = -1 WHERE seq = 690; UPDATE events SET seq = 690 WHERE seq = 691; UPDATE events SET seq = 691 WHERE seq = -1",
     );
     let insert = |seq: &str, of: u64| {
-        format!("INSERT INTO events SELECT {seq}, time, actor, environment, path, record, personal FROM events WHERE seq = {of}")
+        format!(
+            "INSERT INTO events SELECT {seq}, time, actor, environment, path, record, personal FROM events WHERE seq = {of}"
+        )
     };
     check_sql(Unseal::Refuses, "event 700 was", &insert("700", 699));
     check_sql(Unseal::Refuses, "event 700 was", &insert("1000000000000", 699));
@@ -186,13 +203,19 @@ fn missing_and_displaced_events() {
     check_sql(
         Unseal::Refuses,
         "event 101 was",
-        &format!("UPDATE events SET seq = -seq WHERE seq > 100; UPDATE events SET seq = 1 - seq WHERE seq < 0; {}", insert("101", 100)),
+        &format!(
+            "UPDATE events SET seq = -seq WHERE seq > 100; UPDATE events SET seq = 1 - seq WHERE seq < 0; {}",
+            insert("101", 100)
+        ),
     );
     // A gap closed by moving all others down, and a copy of the last at the end.
     check_sql(
         Unseal::Refuses,
         "event 640 was",
-        &format!("DELETE FROM events WHERE seq = 640; UPDATE events SET seq = -seq WHERE seq > 640; UPDATE events SET seq = -seq - 1 WHERE seq < 0; {}", insert("699", 698)),
+        &format!(
+            "DELETE FROM events WHERE seq = 640; UPDATE events SET seq = -seq WHERE seq > 640; UPDATE events SET seq = -seq - 1 WHERE seq < 0; {}",
+            insert("699", 698)
+        ),
     );
 }
 
@@ -207,7 +230,13 @@ fn edited_rows_of_every_kind() {
         refuse(&format!("UPDATE state SET blob = X'00' WHERE {row}"));
         refuse(&format!("DELETE FROM state WHERE {row}"));
     }
-    let of = |sql: &str| check_sql(Unseal::Refuses, "the grant `one`", &format!("UPDATE state SET {sql} WHERE kind = 'grant' AND key = 'one'"));
+    let of = |sql: &str| {
+        check_sql(
+            Unseal::Refuses,
+            "the grant `one`",
+            &format!("UPDATE state SET {sql} WHERE kind = 'grant' AND key = 'one'"),
+        )
+    };
     of("blob = NULL");
     of("blob = CAST(blob AS TEXT)");
     of("body = CAST(body AS BLOB)");
@@ -224,14 +253,26 @@ fn edited_rows_of_every_kind() {
     of("kind = 'wizard'");
     let refuse = |named: &str, sql: &str| check_sql(Unseal::Refuses, named, sql);
     // Put back to what it was: the token as before its removal, the secret as before it was rewritten.
-    refuse("the token `two` is there again", "UPDATE state SET body = '{\"n\":2}', blob = CAST('ciphertext' AS BLOB) WHERE kind = 'token' AND key = 'two'");
-    refuse("the secret `one` was changed", "UPDATE state SET body = '{\"n\":1}' WHERE kind = 'secret' AND key = 'one'");
+    refuse(
+        "the token `two` is there again",
+        "UPDATE state SET body = '{\"n\":2}', blob = CAST('ciphertext' AS BLOB) WHERE kind = 'token' AND key = 'two'",
+    );
+    refuse(
+        "the secret `one` was changed",
+        "UPDATE state SET body = '{\"n\":1}' WHERE kind = 'secret' AND key = 'one'",
+    );
     // The marks of removed rows.
     refuse("removed the token `two` is gone", "DELETE FROM state WHERE kind = 'token' AND key = 'two'");
-    refuse("rows differ from the signed digest", "UPDATE state SET seq = 500 WHERE kind = 'token' AND key = 'two'");
+    refuse(
+        "rows differ from the signed digest",
+        "UPDATE state SET seq = 500 WHERE kind = 'token' AND key = 'two'",
+    );
     refuse("the token `two`", "UPDATE state SET blob = X'00' WHERE kind = 'token' AND key = 'two'");
     // Rows that nobody wrote.
-    refuse("no event in the log ever wrote it", "INSERT INTO state VALUES ('grant', 'mine', 999, '{}', NULL)");
+    refuse(
+        "no event in the log ever wrote it",
+        "INSERT INTO state VALUES ('grant', 'mine', 999, '{}', NULL)",
+    );
     refuse("no event in the log says so", "INSERT INTO state VALUES ('grant', 'mine', 999, NULL, NULL)");
     refuse("of the unknown kind `wizard`", "INSERT INTO state VALUES ('wizard', 'x', 999, '{}', NULL)");
     refuse("of the unknown kind", "INSERT INTO state VALUES (X'FF', X'FE', 999, '{}', NULL)");
@@ -248,16 +289,25 @@ fn edited_rows_of_every_kind() {
 #[test]
 fn edited_trees_and_checkpoints() {
     let refuse = |named: &str, sql: &str| check_sql(Unseal::Refuses, named, sql);
-    refuse("event 3 was", "UPDATE tiles SET hashes = substr(hashes, 1, 96) || zeroblob(32) || substr(hashes, 129) WHERE number = 0");
+    refuse(
+        "event 3 was",
+        "UPDATE tiles SET hashes = substr(hashes, 1, 96) || zeroblob(32) || substr(hashes, 129) WHERE number = 0",
+    );
     refuse("its tile of the tree is missing", "DELETE FROM tiles WHERE number = 1");
     refuse("its tile of the tree is missing", "UPDATE tiles SET hashes = zeroblob(31) WHERE number = 1");
     refuse("event 0 was", "UPDATE tiles SET number = 7 - number; UPDATE tiles SET number = number - 6");
     refuse("checkpoint is missing", "DELETE FROM checkpoint");
-    refuse("checkpoint is not signed by this vault", "UPDATE checkpoint SET note = replace(note, '700', '699')");
+    refuse(
+        "checkpoint is not signed by this vault",
+        "UPDATE checkpoint SET note = replace(note, '700', '699')",
+    );
     refuse("checkpoint is not signed by this vault", "UPDATE checkpoint SET note = ''");
     refuse("checkpoint is not signed by this vault", "UPDATE checkpoint SET note = X'FF'");
     refuse("checkpoint is damaged", "UPDATE checkpoint SET frontier = zeroblob(8)");
-    refuse("checkpoint is damaged", "UPDATE checkpoint SET frontier = substr(frontier, 1, 8) || zeroblob(length(frontier) - 8)");
+    refuse(
+        "checkpoint is damaged",
+        "UPDATE checkpoint SET frontier = substr(frontier, 1, 8) || zeroblob(length(frontier) - 8)",
+    );
     // Tiles beyond the log are never read, so they harm nobody; they are named all the same.
     check_sql(Unseal::Serves, "tiles beyond the end", "INSERT INTO tiles VALUES (0, 2, zeroblob(8192))");
     check_sql(Unseal::Serves, "tiles beyond the end", "INSERT INTO tiles VALUES (5, 0, zeroblob(8192))");
@@ -295,7 +345,12 @@ fn an_old_event_edited_together_with_its_tile() {
     hashes[3200..3232].copy_from_slice(&keymoat_core::tree::leaf_hash(&record));
     connection.execute("UPDATE tiles SET hashes = ?1 WHERE number = 0", [hashes]).unwrap();
     drop(connection);
-    check_refused("edited with its tile", &vault, Unseal::Refuses, "event 0 was changed or removed: it or another one up to event 511");
+    check_refused(
+        "edited with its tile",
+        &vault,
+        Unseal::Refuses,
+        "event 0 was changed or removed: it or another one up to event 511",
+    );
     check_accepted("edited with its tile", &vault);
 }
 
@@ -309,7 +364,10 @@ fn schemas_that_lie() {
     let vault = base().copy();
     vault.edit("ALTER TABLE state ADD COLUMN more");
     check_refused("a further column", &vault, Unseal::Refuses, "table `state` of the database is not as");
-    assert!(matches!(vault.unseal(Trust::Accept, Box::new(|_| {})), Err(OpenError::Untrusted(Untrusted::State(_)))));
+    assert!(matches!(
+        vault.unseal(Trust::Accept, Box::new(|_| {})),
+        Err(OpenError::Untrusted(Untrusted::State(_)))
+    ));
 }
 
 #[test]
@@ -430,7 +488,12 @@ struct Edit {
 }
 
 fn edit() -> impl Strategy<Value = Edit> {
-    (0..14usize, any::<u64>(), any::<usize>(), 1..=255u8).prop_map(|(what, row, byte, xor)| Edit { what, row, byte, xor })
+    (0..14usize, any::<u64>(), any::<usize>(), 1..=255u8).prop_map(|(what, row, byte, xor)| Edit {
+        what,
+        row,
+        byte,
+        xor,
+    })
 }
 
 impl Edit {
@@ -483,7 +546,10 @@ impl Edit {
         bytes[byte] ^= self.xor;
         let form = if form == "null" { "blob" } else { &form };
         connection
-            .execute(&format!("UPDATE {table} SET {column} = CAST(?1 AS {form}) WHERE {key} = ?2"), (bytes, number))
+            .execute(
+                &format!("UPDATE {table} SET {column} = CAST(?1 AS {form}) WHERE {key} = ?2"),
+                (bytes, number),
+            )
             .unwrap();
     }
 }

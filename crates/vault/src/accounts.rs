@@ -3,14 +3,15 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use keymoat_core::audit::{Action, AuditText};
+use keymoat_core::audit::{Action, AuditText, ReasonCode};
+use keymoat_core::id::PrincipalId;
 use keymoat_core::names::{AccountName, PolicyName, nearest};
-use keymoat_core::policy::{Capability, CompiledRule, MAX_POLICIES_HELD};
+use keymoat_core::policy::{Capability, MAX_POLICIES_HELD};
 use keymoat_core::secret::check_description;
-use keymoat_store::Kind;
+use keymoat_store::{Kind, Tx};
 
-use crate::desk::{Deed, Rights, system_resource};
-use crate::entity::{Account, AccountKind, Entity as _, SecretName};
+use crate::desk::{Change, Deed, system_resource};
+use crate::entity::{Account, AccountKind, Entity as _, SecretName, SignInCodeEntity};
 use crate::receipt::Permit;
 use crate::state::State;
 use crate::tokens::account_path;
@@ -67,18 +68,24 @@ impl Vault {
             return Err(VaultError::invalid(format!("`{}` does not go with that kind of account", new.name))
                 .hint("users of the operating system, and only they, are called `os:NAME`"));
         }
-        let account = Account {
-            id: self.new_principal_id(),
-            name: new.name,
-            kind: new.kind,
-            description: new.description,
-            policies: new.policies,
-            groups: new.groups,
-            active: true,
-            created_at: self.now(),
-            created_by: caller.name.to_string(),
-        };
-        self.write_account(caller, Action::AccountCreate, None, account).await
+        let (id, now) = (self.new_principal_id(), self.now());
+        self.write_account(caller, Action::AccountCreate, &new.name, |old| {
+            if old.is_some() {
+                return Err(VaultError::conflict(format!("there is already an account `{}`", new.name)));
+            }
+            Ok(Account {
+                id,
+                name: new.name.clone(),
+                kind: new.kind,
+                description: new.description.clone(),
+                policies: new.policies.clone(),
+                groups: new.groups.clone(),
+                active: true,
+                created_at: now,
+                created_by: caller.name.to_string(),
+            })
+        })
+        .await
     }
 
     /// Changes an account.
@@ -94,16 +101,18 @@ impl Vault {
         if let Some(text) = &change.description {
             check_text(text)?;
         }
-        let old = match self.account_named(name) {
-            Ok(old) => old,
-            Err(error) => return Err(self.not_there(caller, Action::AccountUpdate, name, error).await),
-        };
-        let mut account = Account::clone(&old);
-        account.description = change.description.unwrap_or(account.description);
-        account.policies = change.policies.unwrap_or(account.policies);
-        account.groups = change.groups.unwrap_or(account.groups);
-        account.active = change.active.unwrap_or(account.active);
-        self.write_account(caller, Action::AccountUpdate, Some(&old), account).await
+        self.write_account(caller, Action::AccountUpdate, name, |old| {
+            let mut account = match old {
+                Some(old) => Account::clone(old),
+                None => Account::clone(&*self.account_named(name)?),
+            };
+            account.description = change.description.clone().unwrap_or(account.description);
+            account.policies = change.policies.clone().unwrap_or(account.policies);
+            account.groups = change.groups.clone().unwrap_or(account.groups);
+            account.active = change.active.unwrap_or(account.active);
+            Ok(account)
+        })
+        .await
     }
 
     /// Removes an account with its tokens and grants.
@@ -111,15 +120,7 @@ impl Vault {
     /// # Errors
     /// [`Code::Refused`]; [`Code::NotFound`].
     pub async fn delete_account(&self, caller: &Caller, name: &AccountName) -> Result<(), VaultError> {
-        self.retry_stale(async || {
-            let permit = self.permit_account(caller, Capability::Delete, Action::AccountDelete, name).await?;
-            let account = self.account_named(name)?;
-            if account.id == caller.principal {
-                return Err(VaultError::conflict("nobody removes his own account").hint("ask another administrator"));
-            }
-            self.end_access(&permit, &account, Action::AccountDelete, true).await.map(|_| ())
-        })
-        .await
+        self.end_access(caller, name, Ending::Removed).await.map(|_| ())
     }
 
     /// Ends everything that an account may do, in one step, and lists the keys that it has seen.
@@ -127,15 +128,8 @@ impl Vault {
     /// # Errors
     /// [`Code::Refused`]; [`Code::NotFound`].
     pub async fn leave(&self, caller: &Caller, name: &AccountName) -> Result<LeaverReport, VaultError> {
-        let (tokens, grants, id) = self
-            .retry_stale(async || {
-                let permit = self.permit_account(caller, Capability::Write, Action::AccountUpdate, name).await?;
-                let account = self.account_named(name)?;
-                let (tokens, grants) = self.end_access(&permit, &account, Action::AccountUpdate, false).await?;
-                Ok((tokens, grants, account.id))
-            })
-            .await?;
-        Ok(LeaverReport { tokens, grants, seen: self.seen_by(id).await? })
+        let Ended { account, tokens, grants } = self.end_access(caller, name, Ending::SwitchedOff).await?;
+        Ok(LeaverReport { tokens, grants, seen: self.seen_by(account).await? })
     }
 
     /// The accounts, by name.
@@ -169,49 +163,43 @@ impl Vault {
         .await
     }
 
+    /// Writes an account as `make` makes it from what it is; both under the rules of one moment.
     async fn write_account(
         &self,
         caller: &Caller,
         action: Action,
-        old: Option<&Arc<Account>>,
-        account: Account,
+        name: &AccountName,
+        make: impl Fn(Option<&Arc<Account>>) -> Result<Account, VaultError>,
     ) -> Result<Arc<Account>, VaultError> {
-        let account = Arc::new(account);
         self.retry_stale(async || {
-            let permit = self.permit_account(caller, Capability::Write, action, &account.name).await?;
-            self.state(|state| check_references(state, &account))?;
-            if !self.may_give(caller, old.map(|old| &**old), &account) {
-                return Err(self.beyond(caller, action, &permit.resource, &account.name).await);
+            let permit = self.permit_account(caller, Capability::Write, action, name).await?;
+            // INVARIANT: read after the permit, so that who reads something older is stale when he writes.
+            let old = self.state(|state| state.accounts.get(name).map(Arc::clone));
+            let made = make(old.as_ref()).and_then(|account| {
+                self.state(|state| check_references(state, &account))?;
+                Ok(Arc::new(account))
+            });
+            let account = match made {
+                Ok(account) => account,
+                Err(error) => return Err(self.failed(&permit, action, error).await),
+            };
+            let change = Change::Account { before: old, after: Some(Arc::clone(&account)) };
+            if !self.may_change(caller, &change) {
+                return Err(self.beyond(caller, action, &permit.resource, name).await);
             }
             let draft = self.draft(caller, Deed::done(action, &permit.resource), Some(permit.decided_by.clone()));
-            let (epoch, is_new, stored) = (permit.epoch, old.is_none(), Arc::clone(&account));
+            let (pass, stored) = (permit.pass, Arc::clone(&account));
             self.store()
                 .run_tx("write_account", move |tx| {
-                    tx.check_epoch(epoch)?;
-                    if is_new && tx.row(Kind::Account, &stored.key())?.is_some() {
-                        return Err(VaultError::conflict(format!("there is already an account `{}`", stored.name)));
-                    }
+                    pass.enter(tx)?;
                     tx.put(Kind::Account, &stored.key(), &stored.body(), None)?;
                     tx.append(draft.clone());
-                    Ok(())
+                    Ok::<_, VaultError>(())
                 })
                 .await?;
-            Ok(Arc::clone(&account))
+            Ok(account)
         })
         .await
-    }
-
-    /// Whether the caller may make an account what it will be: either that is no more than it was, or no more than he
-    /// may do himself. A group is looked at through what its members would get.
-    fn may_give(&self, caller: &Caller, old: Option<&Account>, new: &Account) -> bool {
-        let now = self.now();
-        self.state(|state| {
-            let after = Rights::of_account(state, new);
-            let before = old.map(|old| Rights::of_account(state, old));
-            let own = Rights::of(state, caller.principal);
-            let wanted: Vec<&CompiledRule> = after.all_rules(now).collect();
-            before.is_some_and(|before| before.cover(&wanted, now)) || own.cover(&wanted, now)
-        })
     }
 
     async fn permit_account(
@@ -225,61 +213,121 @@ impl Vault {
         self.authorize(caller, capability, action, resource).await
     }
 
-    /// Only who may change accounts learns that one is not there.
-    async fn not_there(&self, caller: &Caller, action: Action, name: &AccountName, error: VaultError) -> VaultError {
-        match self.permit_account(caller, Capability::Write, action, name).await {
+    /// Writes down that something allowed could not be done, and hands the reason back.
+    pub(crate) async fn failed(&self, permit: &Permit, action: Action, error: VaultError) -> VaultError {
+        let reason = match error.code {
+            Code::NotFound => ReasonCode::NotFound,
+            Code::Conflict => ReasonCode::Conflict,
+            Code::Invalid => ReasonCode::Invalid,
+            _ => ReasonCode::Internal,
+        };
+        match self.record(permit, Deed::failed(action, &permit.resource, reason)).await {
             Ok(_) => error,
-            Err(refused) => refused,
+            Err(unrecorded) => unrecorded,
         }
     }
 
-    /// Revokes every token and grant of an account, and switches it off or removes it.
-    async fn end_access(
+    /// Ends every token, sign-in code and grant of an account, and switches it off or removes it.
+    async fn end_access(&self, caller: &Caller, name: &AccountName, ending: Ending) -> Result<Ended, VaultError> {
+        let (capability, action) = match ending {
+            Ending::Removed => (Capability::Delete, Action::AccountDelete),
+            Ending::SwitchedOff => (Capability::Write, Action::AccountUpdate),
+        };
+        self.retry_stale(async || {
+            let permit = self.permit_account(caller, capability, action, name).await?;
+            let account = match self.account_named(name) {
+                Ok(account) if account.id == caller.principal => {
+                    let error = VaultError::conflict("nobody ends his own account").hint("ask another administrator");
+                    return Err(self.failed(&permit, action, error).await);
+                }
+                Ok(account) => account,
+                Err(error) => return Err(self.failed(&permit, action, error).await),
+            };
+            let after = match ending {
+                Ending::Removed => None,
+                Ending::SwitchedOff => Some(Arc::new(Account { active: false, ..Account::clone(&account) })),
+            };
+            let change = Change::Account { before: Some(Arc::clone(&account)), after };
+            if !self.may_change(caller, &change) {
+                return Err(self.beyond(caller, action, &permit.resource, name).await);
+            }
+            self.end(&permit, &account, action, ending).await
+        })
+        .await
+    }
+
+    async fn end(
         &self,
         permit: &Permit,
-        account: &Account,
+        account: &Arc<Account>,
         action: Action,
-        remove: bool,
-    ) -> Result<(usize, usize), VaultError> {
+        ending: Ending,
+    ) -> Result<Ended, VaultError> {
         let deed = Deed::done(action, &permit.resource).detail("ended", AuditText::new("tokens and grants"));
         let draft = self.draft(&permit.caller, deed, Some(permit.decided_by.clone()));
-        let (id, epoch, mut account) = (account.id, permit.epoch, account.clone());
-        account.active = false;
-        let tokens: Vec<String> = self.state(|state| {
-            state.tokens.values().filter(|token| token.principal == id).map(|token| token.key()).collect()
+        let (pass, account) = (permit.pass, Arc::clone(account));
+        // All of these decide access, so what is read here is what stands when the pass is still good.
+        let (tokens, grants, members) = self.state(|state| {
+            let tokens = state.tokens.values().filter(|token| token.principal == account.id).map(|token| token.key());
+            let grants = state.grants_of(account.id).map(|stored| stored.entity.key());
+            let members = state.accounts.values().filter(|member| member.groups.contains(&account.name));
+            (tokens.collect::<Vec<_>>(), grants.collect::<Vec<_>>(), members.map(Arc::clone).collect::<Vec<_>>())
         });
-        let grants: Vec<String> = self.state(|state| {
-            let grants = state.grants.values().filter(|stored| stored.entity.principal == id);
-            grants.map(|stored| stored.entity.key()).collect()
-        });
-        let counts = (tokens.len(), grants.len());
+        let ended = Ended { account: account.id, tokens: tokens.len(), grants: grants.len() };
         self.store()
             .run_tx("end_access", move |tx| {
-                tx.check_epoch(epoch)?;
-                for key in &tokens {
-                    tx.remove(Kind::Token, key)?;
-                }
-                for key in &grants {
-                    tx.remove(Kind::Grant, key)?;
-                }
-                match remove {
-                    true => drop(tx.remove(Kind::Account, &account.key())?),
-                    false => tx.put(Kind::Account, &account.key(), &account.body(), None)?,
+                pass.enter(tx)?;
+                tokens.iter().try_for_each(|key| tx.remove(Kind::Token, key).map(|_| ()))?;
+                grants.iter().try_for_each(|key| tx.remove(Kind::Grant, key).map(|_| ()))?;
+                remove_codes(tx, account.id)?;
+                match ending {
+                    Ending::Removed => remove_account(tx, &account, &members)?,
+                    Ending::SwitchedOff => {
+                        let off = Account { active: false, ..Account::clone(&account) };
+                        tx.put(Kind::Account, &off.key(), &off.body(), None)?;
+                    }
                 }
                 tx.append(draft.clone());
                 Ok::<_, VaultError>(())
             })
             .await?;
-        Ok(counts)
+        Ok(ended)
     }
 }
 
-impl Rights {
-    /// What an account would have, whether or not it is stored like this.
-    pub(crate) fn of_account(state: &State, account: &Account) -> Self {
-        let groups = account.groups.iter().filter_map(|name| state.accounts.get(name)).filter(|group| group.active);
-        Self::made_of(state, account, &groups.map(Arc::clone).collect::<Vec<_>>())
+/// How an account's access ends.
+#[derive(Debug, Clone, Copy)]
+enum Ending {
+    SwitchedOff,
+    Removed,
+}
+
+/// What ended with it.
+struct Ended {
+    account: PrincipalId,
+    tokens: usize,
+    grants: usize,
+}
+
+/// Removes the sign-in codes of an account; there are never many in all.
+fn remove_codes(tx: &mut Tx<'_>, principal: PrincipalId) -> Result<(), VaultError> {
+    for row in tx.rows_with_prefix(Kind::SignInCode, "", usize::MAX)? {
+        if SignInCodeEntity::parse(&row)?.principal == principal {
+            tx.remove(Kind::SignInCode, &row.key)?;
+        }
     }
+    Ok(())
+}
+
+/// Removes an account; a group's name leaves its members, so that a later group of that name does not find them.
+fn remove_account(tx: &mut Tx<'_>, account: &Account, members: &[Arc<Account>]) -> Result<(), VaultError> {
+    for member in members {
+        let mut member = Account::clone(member);
+        member.groups.remove(&account.name);
+        tx.put(Kind::Account, &member.key(), &member.body(), None)?;
+    }
+    tx.remove(Kind::Account, &account.key())?;
+    Ok(())
 }
 
 fn check_references(state: &State, account: &Account) -> Result<(), VaultError> {

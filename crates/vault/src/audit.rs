@@ -9,7 +9,7 @@ use keymoat_store::{EventRange, StoredEvent};
 
 use crate::desk::{About, Deed, system_resource};
 use crate::entity::SecretName;
-use crate::{Caller, Code, Vault, VaultError};
+use crate::{Caller, Code, Vault, VaultError, VerifyReport};
 
 /// Which records are wanted.
 #[derive(Debug, Clone, Default)]
@@ -128,6 +128,20 @@ impl Vault {
             })
             .await?;
         proof.ok_or_else(|| VaultError::not_found(format!("there is no record {seq}")))
+    }
+
+    /// Checks the whole log and every row beside running work, and says what does not fit.
+    ///
+    /// # Errors
+    /// [`Code::Refused`]; those of the store.
+    pub async fn verify(&self, caller: &Caller) -> Result<VerifyReport, VaultError> {
+        self.retry_stale(async || {
+            let resource = system_resource("audit")?;
+            let permit = self.authorize(caller, Capability::Inspect, Action::AuditRead, resource.clone()).await?;
+            self.record(&permit, Deed::done(Action::AuditRead, &resource)).await
+        })
+        .await?;
+        Ok(self.store().verify(|_| {}).await?)
     }
 
     /// The signed checkpoint and the public key that signs it, for whoever keeps an eye on the log from outside.

@@ -38,7 +38,7 @@ impl Vault {
         let next = rows.last().map_or(after, |row| row.seq);
         let secrets = rows.into_iter().filter(|row| row.kind == Some(Kind::Secret));
         let events = secrets.filter_map(|row| {
-            let name = name_of(&row.key)?;
+            let name = SecretName::from_row_key(&row.key)?;
             let version = self.find(&name).ok().and_then(|secret| secret.versions.current());
             Some(ChangeEvent { seq: row.seq, name, version })
         });
@@ -54,17 +54,6 @@ impl Vault {
             std::future::pending::<()>().await;
         }
     }
-}
-
-/// Reads the key of a secret's row.
-fn name_of(key: &str) -> Option<SecretName> {
-    let (environment, rest) = key.split_once('/')?;
-    let (company, path) = rest.split_once('/')?;
-    let company = match company {
-        "-" => None,
-        name => Some(name.parse().ok()?),
-    };
-    Some(SecretName { environment: environment.parse().ok()?, company, path: path.parse().ok()? })
 }
 
 /// Changes in one page.

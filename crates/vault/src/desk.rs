@@ -7,17 +7,18 @@ use std::sync::Arc;
 use keymoat_core::audit::{
     Action, Actor, AuditText, DecidedBy, DetailValue, Details, Event, Outcome, Personal, Reason, ReasonCode,
 };
-use keymoat_core::id::{PrincipalId, RequestId};
-use keymoat_core::names::{Company, Field, ResourcePath, Scope, SystemPart};
+use keymoat_core::id::{GrantId, PrincipalId, RequestId};
+use keymoat_core::names::{AccountName, Company, Field, PolicyName, ResourcePath, Scope, SystemPart};
 use keymoat_core::policy::{self, Capability, CompiledPolicy, Decision, Explained, Refusal, Request, Resource};
-use keymoat_core::grant::Grant;
+use keymoat_core::grant::{Grant, GrantState};
 use keymoat_crypto::SecretBytes;
-use keymoat_store::{Committed, Draft};
+use keymoat_store::{Committed, Draft, Kind, StoreError, Tx};
 
-use crate::entity::{Account, Secret, SecretName, company_text};
+use crate::entity::{Account, AccountKind, Entity as _, GrantEntity, Secret, SecretName, company_text};
 use crate::keyring::Keyring;
-use crate::receipt::{Permit, Reader, Receipt};
+use crate::receipt::{Pass, Permit, Reader, Receipt};
 use crate::state::{State, StoredGrant, StoredPolicy};
+use crate::tokens::not_signed_in;
 use crate::{Caller, Code, Origin, Vault, VaultError};
 
 /// What a record is about.
@@ -98,24 +99,41 @@ impl Vault {
         action: Action,
         resource: Resource,
     ) -> Result<Permit, VaultError> {
-        let (decision, epoch) = self.decide(caller, capability, &resource);
+        let now = self.now();
+        let (decision, spends, epoch, signed_in) = self.state(|state| {
+            let rights = Rights::of_caller(state, caller);
+            let decision = rights.decide(&request_at(caller, capability, &resource, now));
+            let spends = rights.counted_grant(&decision);
+            (decision, spends, state.epoch, is_signed_in(state, caller))
+        });
         match decision {
             Decision::Allowed { by } => {
-                Ok(Permit { caller: caller.clone(), capability, resource, decided_by: by, epoch })
+                let pass = Pass { epoch, spends, now };
+                Ok(Permit { caller: caller.clone(), capability, resource, decided_by: by, pass })
+            }
+            Decision::Refused { .. } if !signed_in => {
+                let deed = Deed::refused(action, &resource, ReasonCode::Revoked);
+                self.store().append(self.draft(caller, deed, None), None).await?;
+                Err(not_signed_in())
             }
             Decision::Refused { why } => Err(self.refuse(caller, capability, action, &resource, &why).await),
         }
     }
 
-    /// The bare decision, without a record: for filtering lists and for explaining.
-    pub(crate) fn decide(&self, caller: &Caller, capability: Capability, resource: &Resource) -> (Decision, u64) {
-        let request = self.request(caller, capability, resource);
-        self.state(|state| (Rights::of(state, caller.principal).decide(&request), state.epoch))
-    }
-
     /// Whether the caller may, without a record: for leaving out of an answer what he may not see.
     pub(crate) fn may(&self, caller: &Caller, capability: Capability, resource: &Resource) -> bool {
-        self.decide(caller, capability, resource).0.is_allowed()
+        let request = self.request(caller, capability, resource);
+        self.state(|state| Rights::of_caller(state, caller).decide(&request).is_allowed())
+    }
+
+    /// Whether the caller may make a change of who has which rights: nobody it touches may get more than the caller
+    /// may do himself.
+    pub(crate) fn may_change(&self, caller: &Caller, change: &Change) -> bool {
+        let now = self.now();
+        self.state(|state| {
+            let actor = Rights::of_caller(state, caller);
+            change.touched(state).iter().all(|(before, after)| actor.may_change(before, after, now))
+        })
     }
 
     /// The question that decides, at this moment.
@@ -125,13 +143,7 @@ impl Vault {
         capability: Capability,
         resource: &'a Resource,
     ) -> Request<'a> {
-        Request {
-            capability,
-            resource,
-            address: caller.origin.address,
-            module: caller.origin.module.as_ref().map(AuditText::as_str),
-            now: self.now(),
-        }
+        request_at(caller, capability, resource, self.now())
     }
 
     /// Records the use of a permit and returns the receipt that opens this version, once.
@@ -142,15 +154,27 @@ impl Vault {
         secret: &Secret,
         version: u32,
     ) -> Result<(Receipt, u64), VaultError> {
-        let draft = self.draft(&permit.caller, deed.version(version), Some(permit.decided_by.clone()));
-        let committed = self.store().append(draft, Some(permit.epoch)).await?;
+        let asked = secret_resource(&secret.name, permit.resource.field.as_ref());
+        if permit.capability != Capability::Reveal || permit.resource != asked {
+            return Err(VaultError::new(Code::Internal, "a permit was presented for a value that it was not made for"));
+        }
+        let committed = self.record(permit, deed.version(version)).await?;
         Ok((Receipt::for_permit(permit, secret.id, version, committed.event), committed.event))
     }
 
-    /// Records the use of a permit where no value is opened.
+    /// Records the use of a permit where no value is opened. What could not be done uses up nothing.
     pub(crate) async fn record(&self, permit: &Permit, deed: Deed) -> Result<Committed, VaultError> {
+        let (pass, is_use) = (permit.pass, deed.outcome == Outcome::Allowed);
         let draft = self.draft(&permit.caller, deed, Some(permit.decided_by.clone()));
-        Ok(self.store().append(draft, Some(permit.epoch)).await?)
+        if pass.spends.is_none() || !is_use {
+            return Ok(self.store().append(draft, Some(pass.epoch)).await?);
+        }
+        let recorded = self.store().run_tx("spend_grant", move |tx| {
+            pass.enter(tx)?;
+            tx.append(draft.clone());
+            Ok::<_, VaultError>(())
+        });
+        Ok(recorded.await?.1)
     }
 
     /// Opens a version, spending its receipt.
@@ -272,6 +296,118 @@ impl Vault {
     }
 }
 
+impl Pass {
+    /// Enters a transaction: the rules are still those that allowed it, and a grant that counts its uses counts one.
+    /// Who finds the last use gone has to be decided again.
+    pub(crate) fn enter(self, tx: &mut Tx<'_>) -> Result<(), VaultError> {
+        tx.check_epoch(self.epoch)?;
+        let Some(id) = self.spends else { return Ok(()) };
+        let row = tx.row(Kind::Grant, &id.to_string())?.ok_or(StoreError::Stale)?;
+        let mut entity = GrantEntity::parse(&row)?;
+        let mut grant = entity.to_grant()?;
+        grant.spend(self.now).map_err(|_| StoreError::Stale)?;
+        entity.uses_left = grant.uses_left();
+        Ok(tx.put_count(Kind::Grant, &entity.key(), &entity.body())?)
+    }
+}
+
+/// A change of who has which rights that is looked at before it is made.
+pub(crate) enum Change {
+    /// An account or a group, as it is and as it will be.
+    Account { before: Option<Arc<Account>>, after: Option<Arc<Account>> },
+    /// A policy as it will be; none when it goes.
+    Policy { name: PolicyName, after: Option<Arc<StoredPolicy>> },
+    /// A new grant.
+    Grant(Arc<StoredGrant>),
+}
+
+impl Change {
+    /// What everybody it touches has before and after.
+    ///
+    /// An account that is switched off counts as if it were on: who is given something now must not have it later
+    /// through somebody who did not look.
+    fn touched(&self, state: &State) -> Vec<(Rights, Rights)> {
+        match self {
+            Change::Account { before, after } => self.account_touched(state, before.as_ref(), after.as_ref()),
+            Change::Policy { name, after } => {
+                let holds = |account: &Account| account.policies.contains(name);
+                let mut touched = self.members_touched(state, holds);
+                let alone = |policy: Option<&Arc<StoredPolicy>>| Rights {
+                    policies: policy.into_iter().map(Arc::clone).collect(),
+                    grants: Vec::new(),
+                };
+                touched.push((alone(state.policies.get(name)), alone(after.as_ref())));
+                touched
+            }
+            Change::Grant(grant) => self.members_touched(state, |account| account.id == grant.entity.principal),
+        }
+    }
+
+    fn account_touched(
+        &self,
+        state: &State,
+        before: Option<&Arc<Account>>,
+        after: Option<&Arc<Account>>,
+    ) -> Vec<(Rights, Rights)> {
+        let Some(name) = before.or(after).map(|account| account.name.clone()) else { return Vec::new() };
+        let is_switched_on = after.is_some_and(|account| account.active);
+        let rights = |account: Option<&Arc<Account>>, change: Option<&Change>| match account {
+            Some(account) => Rights::with(state, account, change),
+            None => Rights::none(),
+        };
+        // What is switched on gets everything; what stays off is compared as if it were on.
+        let old = before.filter(|account| account.active || !is_switched_on);
+        let mut touched = vec![(rights(old, None), rights(after, Some(self)))];
+        let members = state.accounts.values().filter(|account| account.groups.contains(&name));
+        touched.extend(members.map(|account| (rights(Some(account), None), rights(Some(account), Some(self)))));
+        touched
+    }
+
+    /// Those of whom `is_it` holds, and the members of groups of which it holds.
+    fn members_touched(&self, state: &State, is_it: impl Fn(&Account) -> bool) -> Vec<(Rights, Rights)> {
+        let in_group = |account: &Account| {
+            account.groups.iter().filter_map(|name| state.accounts.get(name)).any(|group| is_it(group))
+        };
+        let touched = state.accounts.values().filter(|account| is_it(account) || in_group(account));
+        touched.map(|account| (Rights::with(state, account, None), Rights::with(state, account, Some(self)))).collect()
+    }
+
+    /// The group of that name as it will be.
+    fn group(&self, name: &AccountName) -> Option<Option<&Arc<Account>>> {
+        match self {
+            Change::Account { before, after } => {
+                let is_it = before.as_ref().or(after.as_ref()).is_some_and(|account| account.name == *name);
+                is_it.then_some(after.as_ref())
+            }
+            _ => None,
+        }
+    }
+
+    /// The policy of that name as it will be.
+    fn policy(&self, name: &PolicyName) -> Option<Option<&Arc<StoredPolicy>>> {
+        match self {
+            Change::Policy { name: changed, after } if changed == name => Some(after.as_ref()),
+            _ => None,
+        }
+    }
+}
+
+fn request_at<'a>(
+    caller: &'a Caller,
+    capability: Capability,
+    resource: &'a Resource,
+    now: jiff::Timestamp,
+) -> Request<'a> {
+    let module = caller.origin.module.as_ref().map(AuditText::as_str);
+    Request { capability, resource, address: caller.origin.address, module, now }
+}
+
+/// Whether what the caller signed in with is still good: his account acts, and his token was not revoked.
+fn is_signed_in(state: &State, caller: &Caller) -> bool {
+    let has_token = caller.token.is_none_or(|id| state.tokens.contains_key(&id));
+    has_token && state.account(caller.principal).is_some_and(|account| account.active)
+}
+
 /// Opens a version, spending the receipt that was made for it.
 pub(crate) fn open_with(
     keyring: &Keyring,
@@ -294,28 +430,75 @@ pub(crate) struct Rights {
 }
 
 impl Rights {
-    /// The rights of an account: its own and those of the groups that it is in; none when it may not act.
-    pub(crate) fn of(state: &State, principal: PrincipalId) -> Self {
-        let Some(account) = state.account(principal).filter(|account| account.active) else {
-            return Self { policies: Vec::new(), grants: Vec::new() };
-        };
-        Self::of_account(state, account)
+    /// What a caller may: nothing, once his account is switched off or his token revoked.
+    pub(crate) fn of_caller(state: &State, caller: &Caller) -> Self {
+        match is_signed_in(state, caller) {
+            true => Self::of(state, caller.principal),
+            false => Self::none(),
+        }
     }
 
-    /// The rights that an account and its groups make together.
-    pub(crate) fn made_of(state: &State, account: &Account, groups: &[Arc<Account>]) -> Self {
+    /// The rights of an account: its own and those of the groups that it is in; none when it may not act.
+    pub(crate) fn of(state: &State, principal: PrincipalId) -> Self {
+        match state.account(principal).filter(|account| account.active) {
+            Some(account) => Self::with(state, account, None),
+            None => Self::none(),
+        }
+    }
+
+    /// Nothing.
+    pub(crate) fn none() -> Self {
+        Self { policies: Vec::new(), grants: Vec::new() }
+    }
+
+    /// What an account has, or would have after a change, were it switched on.
+    pub(crate) fn with(state: &State, account: &Account, change: Option<&Change>) -> Self {
+        let group = |name: &AccountName| match change.and_then(|change| change.group(name)) {
+            Some(changed) => changed,
+            None => state.accounts.get(name),
+        };
+        let policy = |name: &PolicyName| match change.and_then(|change| change.policy(name)) {
+            Some(changed) => changed,
+            None => state.policies.get(name),
+        };
+        let groups: Vec<&Arc<Account>> = account
+            .groups
+            .iter()
+            .filter_map(group)
+            .filter(|group| group.active && group.kind == AccountKind::Group)
+            .collect();
         let names = account.policies.iter().chain(groups.iter().flat_map(|group| group.policies.iter()));
-        let policies = names.filter_map(|name| state.policies.get(name)).map(Arc::clone).collect();
-        let holds = |id: PrincipalId| id == account.id || groups.iter().any(|group| group.id == id);
-        let grants =
-            state.grants.values().filter(|stored| holds(stored.entity.principal)).map(Arc::clone).collect();
+        let policies = names.filter_map(policy).map(Arc::clone).collect();
+        let holders = || std::iter::once(account.id).chain(groups.iter().map(|group| group.id));
+        let mut grants: Vec<Arc<StoredGrant>> =
+            holders().flat_map(|id| state.grants_of(id)).filter(|stored| stored.may_have_effect()).map(Arc::clone).collect();
+        if let Some(Change::Grant(grant)) = change
+            && holders().any(|id| id == grant.entity.principal)
+        {
+            grants.push(Arc::clone(grant));
+        }
+        // What counts its uses decides only where nothing else does.
+        grants.sort_by_key(|stored| stored.entity.uses_left.is_some());
         Self { policies, grants }
     }
 
-    /// The same without one policy.
-    pub(crate) fn without_policy(&self, name: &keymoat_core::names::PolicyName) -> Self {
-        let others = self.policies.iter().filter(|stored| stored.compiled.name() != name);
-        Self { policies: others.map(Arc::clone).collect(), grants: self.grants.iter().map(Arc::clone).collect() }
+    /// The grant that a decision uses up a part of.
+    fn counted_grant(&self, decision: &Decision) -> Option<GrantId> {
+        let Decision::Allowed { by: DecidedBy::Grant { id, .. } } = decision else { return None };
+        self.grants.iter().find(|stored| stored.entity.id == *id && stored.entity.uses_left.is_some()).map(|_| *id)
+    }
+
+    /// Whether who has this may make somebody have `after` instead of `before`.
+    pub(crate) fn may_change(&self, before: &Rights, after: &Rights, now: jiff::Timestamp) -> bool {
+        let (own_policies, own_grants) = (self.policies(), self.grants());
+        let (old_policies, old_grants) = (before.policies(), before.grants());
+        let (new_policies, new_grants) = (after.policies(), after.grants());
+        policy::may_change(
+            policy::Rights { policies: &own_policies, grants: &own_grants },
+            policy::Rights { policies: &old_policies, grants: &old_grants },
+            policy::Rights { policies: &new_policies, grants: &new_grants },
+            now,
+        )
     }
 
     pub(crate) fn decide(&self, request: &Request<'_>) -> Decision {
@@ -380,5 +563,5 @@ pub(crate) fn resource_text(resource: &Resource) -> String {
     text
 }
 
-/// Rules that change more often than this during one request are a fault.
-const STALE_TRIES: usize = 4;
+/// Rules that change more often than this during one request are a fault. Each try waits for one commit.
+const STALE_TRIES: usize = 16;

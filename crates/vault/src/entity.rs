@@ -162,6 +162,17 @@ impl SecretName {
     pub fn row_key(&self) -> String {
         format!("{}/{}/{}", self.environment, company_text(self.company.as_ref()), self.path)
     }
+
+    /// Reads the key of a secret's row.
+    pub fn from_row_key(key: &str) -> Option<Self> {
+        let (environment, rest) = key.split_once('/')?;
+        let (company, path) = rest.split_once('/')?;
+        let company = match company {
+            "-" => None,
+            name => Some(name.parse().ok()?),
+        };
+        Some(Self { environment: environment.parse().ok()?, company, path: path.parse().ok()? })
+    }
 }
 
 impl std::fmt::Display for SecretName {
@@ -355,6 +366,9 @@ pub struct TokenEntity {
     /// Addresses that it is good from; empty for any.
     #[serde(default)]
     pub networks: Vec<IpNet>,
+    /// When somebody else made it, or the code or token that it comes from; none when it is its holder's own.
+    #[serde(default)]
+    pub foreign_since: Option<Timestamp>,
 }
 
 /// A policy as stored.
@@ -475,6 +489,9 @@ pub struct SignInCodeEntity {
     pub pepper: u32,
     /// Whom it signs in.
     pub principal: PrincipalId,
+    /// Whether somebody else asked for it.
+    #[serde(default)]
+    pub foreign: bool,
     /// When it ends.
     pub expires_at: Timestamp,
 }

@@ -82,10 +82,10 @@ impl Vault {
                 tracing::warn!(by = %caller.name, to = %account.name, grant = %entity.id, "the glass was broken: a grant beyond the giver's own rights was asked for");
             }
             let draft = self.draft(caller, deed, Some(permit.decided_by.clone()));
-            let (epoch, stored) = (permit.epoch, entity.clone());
+            let (pass, stored) = (permit.pass, entity.clone());
             self.store()
                 .run_tx("create_grant", move |tx| {
-                    tx.check_epoch(epoch)?;
+                    pass.enter(tx)?;
                     tx.put(Kind::Grant, &stored.key(), &stored.body(), None)?;
                     tx.append(draft.clone());
                     Ok::<_, VaultError>(())
@@ -164,11 +164,11 @@ impl Vault {
             let resource = system_resource(&format!("grants/{id}"))?;
             let permit = self.authorize(caller, Capability::Grant, action, resource.clone()).await?;
             let draft = self.draft(caller, Deed::done(action, &resource), Some(permit.decided_by.clone()));
-            let (epoch, work) = (permit.epoch, Arc::clone(&work));
+            let (pass, work) = (permit.pass, Arc::clone(&work));
             let (entity, _) = self
                 .store()
                 .run_tx("change_grant", move |tx| {
-                    tx.check_epoch(epoch)?;
+                    pass.enter(tx)?;
                     let mut entity = stored_grant(tx, id)?;
                     work(&mut entity)?;
                     tx.put(Kind::Grant, &entity.key(), &entity.body(), None)?;

@@ -6,13 +6,16 @@
 
 mod accounts;
 mod audit;
+mod backup;
 mod caller;
 mod changes;
 mod clock;
 mod desk;
+mod edge;
 pub mod entity;
 mod error;
 mod grants;
+mod idempotency;
 mod keyring;
 mod open;
 mod places;
@@ -22,10 +25,12 @@ mod refusals;
 mod resolve;
 mod secrets;
 mod state;
+mod sweep;
 mod tokens;
 mod value;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use jiff::Timestamp;
@@ -41,16 +46,19 @@ use crate::state::State;
 
 pub use accounts::{AccountChange, LeaverReport, NewAccount};
 pub use audit::{AuditQuery, AuditRecord, HostEvent, Inclusion};
+pub use backup::{BackupFile, BackupHeader, BackupSummary, RestoreSummary, SlotCopy};
 pub use caller::{Caller, Origin};
 pub use changes::{ChangeEvent, ChangePage};
 pub use clock::Clock;
 pub use error::{Code, VaultError};
 pub use grants::NewGrant;
+pub use idempotency::Attempt;
 pub use open::{MasterKeyOffer, NewSlot, NewVault, SealedVault, Surroundings, VerifyReport};
 pub use policies::Explanation;
 pub use resolve::{Answer, Asked, Layer, LookedAt, StepOutcome, Target};
 pub use secrets::{Annotation, Put, Revealed, SecretPage, Written};
 pub use state::Wanted;
+pub use sweep::Swept;
 pub use tokens::{IssuedToken, NewToken};
 pub use value::NewValue;
 
@@ -68,6 +76,8 @@ struct Inner {
     clock: HighWater,
     outside: PathBuf,
     refusals: Refusals,
+    /// Whether something was destroyed that may still stand in the write-ahead log.
+    scrub_due: AtomicBool,
     /// The number of the newest change, for those who wait for the next one.
     changes: watch::Receiver<u64>,
 }
@@ -111,6 +121,20 @@ impl Vault {
     /// By how many seconds the system's clock is behind what the vault has already seen; 0 when it is not.
     pub fn clock_behind_secs(&self) -> i64 {
         (self.inner.clock.now().as_second() - self.inner.clock.unchecked_now().as_second()).max(0)
+    }
+
+    /// What to tell people when the log holds times that the system's clock has not reached: it was set back, or was
+    /// wrong before. `None` while the two agree within five minutes.
+    pub fn clock_warning(&self) -> Option<String> {
+        let behind = self.clock_behind_secs();
+        (behind > CLOCK_TOLERANCE_SECS).then(|| {
+            format!(
+                "the system's clock is {} behind the newest record of the audit log; it was set back, or was wrong when \
+                 that was written. Keymoat goes on from {}, so nothing that has ended comes back. Set the clock",
+                duration_text(behind),
+                self.now()
+            )
+        })
     }
 
     /// How much there is, for health and metrics; no names.
@@ -174,6 +198,18 @@ impl Vault {
         u64::try_from(self.now().as_millisecond()).unwrap_or_default()
     }
 }
+
+fn duration_text(secs: i64) -> String {
+    match secs {
+        ..120 => format!("{secs} seconds"),
+        120..7_200 => format!("{} minutes", secs / 60),
+        7_200..172_800 => format!("{} hours", secs / 3_600),
+        _ => format!("{} days", secs / 86_400),
+    }
+}
+
+/// Clocks of machines that keep time at all differ by less.
+const CLOCK_TOLERANCE_SECS: i64 = 300;
 
 /// How much there is in a vault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use keymoat_core::audit::{Action, AuditText};
@@ -152,19 +153,7 @@ impl SealedVault {
     }
 
     fn unwrap(&self, offer: &MasterKeyOffer) -> Result<RootKey, VaultError> {
-        for (slot, wrapped) in &self.slots {
-            let Some(master) = master_for(offer, &slot.source)? else { continue };
-            let context = SlotContext { instance: self.instance.id, slot: slot.id, kind: slot.source.name() };
-            if let Ok(root) = master.unwrap_root(wrapped, context) {
-                return Ok(root);
-            }
-        }
-        let kinds: BTreeSet<&str> = self.slots().map(|slot| slot.source.name()).collect();
-        Err(VaultError::new(Code::Sealed, "the master key does not fit this vault").hint(format!(
-            "it is the vault {}; it opens with: {}",
-            self.instance.id,
-            kinds.into_iter().collect::<Vec<_>>().join(", ")
-        )))
+        unwrap_root(self.instance.id, &self.slots, offer)
     }
 
     fn start(self, root: RootKey, surroundings: Surroundings, trust: Trust) -> Result<Vault, VaultError> {
@@ -226,7 +215,7 @@ impl Vault {
         let pepper = Pepper::generate(1);
         let wrapped_pepper = self.keyring().wrap_pepper(&pepper);
         let code = SignInCode::generate();
-        let code_entity = SignInCodeEntity::of(&code, &pepper, genesis.administrator.id, now);
+        let code_entity = SignInCodeEntity::of(&code, &pepper, genesis.administrator.id, false, now);
         let draft = self.system_draft(&operator()?, Deed::done(Action::Init, &system_resource("vault")?));
         let keyring = self.keyring_arc();
         self.store()
@@ -270,7 +259,7 @@ impl Genesis {
     }
 }
 
-fn start(
+pub(crate) fn start(
     store: SealedStore,
     instance: &Instance,
     root: RootKey,
@@ -291,6 +280,7 @@ fn start(
         }
     }
     let clock = HighWater::new(surroundings.clock);
+    clock.raise_to(store.newest_event_at_start());
     let vault = Vault {
         inner: Arc::new(Inner {
             store,
@@ -300,6 +290,7 @@ fn start(
             clock,
             outside,
             refusals: Refusals::default(),
+            scrub_due: AtomicBool::new(false),
             changes,
         }),
     };
@@ -318,6 +309,26 @@ fn observe(state: Arc<RwLock<State>>, keyring: Arc<Keyring>, announce: watch::Se
         // Nobody may be waiting.
         announce.send_replace(change);
     })
+}
+
+/// The root key out of the first slot that the offer fits.
+pub(crate) fn unwrap_root(
+    instance: uuid::Uuid,
+    slots: &[(Slot, Vec<u8>)],
+    offer: &MasterKeyOffer,
+) -> Result<RootKey, VaultError> {
+    for (slot, wrapped) in slots {
+        let Some(master) = master_for(offer, &slot.source)? else { continue };
+        let context = SlotContext { instance, slot: slot.id, kind: slot.source.name() };
+        if let Ok(root) = master.unwrap_root(wrapped, context) {
+            return Ok(root);
+        }
+    }
+    let kinds: BTreeSet<&str> = slots.iter().map(|(slot, _)| slot.source.name()).collect();
+    Err(VaultError::new(Code::Sealed, "the master key does not fit this vault").hint(format!(
+        "it is the vault {instance}; it opens with: {}",
+        kinds.into_iter().collect::<Vec<_>>().join(", ")
+    )))
 }
 
 /// The master key that an offer gives for a slot; `None` when the offer is of another kind.

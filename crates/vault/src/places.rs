@@ -63,10 +63,10 @@ impl Vault {
             let resource = system_resource(path)?;
             let permit = self.authorize(caller, Capability::Write, Action::Configure, resource.clone()).await?;
             let draft = self.draft(caller, Deed::done(Action::Configure, &resource), Some(permit.decided_by.clone()));
-            let (epoch, key, body) = (permit.epoch, entity.key(), entity.body());
+            let (pass, key, body) = (permit.pass, entity.key(), entity.body());
             self.store()
                 .run_tx("put_place", move |tx| {
-                    tx.check_epoch(epoch)?;
+                    pass.enter(tx)?;
                     tx.put(E::KIND, &key, &body, None)?;
                     tx.append(draft.clone());
                     Ok::<_, VaultError>(())

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use keymoat_core::audit::Action;
 use keymoat_core::names::{AccountName, PolicyName};
-use keymoat_core::policy::{BUILT_IN, Capability, CompiledPolicy, CompiledRule, Decision, Explained, Policy, Resource};
+use keymoat_core::policy::{BUILT_IN, Capability, Decision, Explained, Policy, Resource};
 use keymoat_store::Kind;
 
-use crate::desk::{Deed, Rights, resource_text, system_resource};
+use crate::desk::{Change, Deed, Rights, resource_text, system_resource};
 use crate::entity::{Entity as _, PolicyEntity};
+use crate::state::StoredPolicy;
 use crate::{Caller, Code, Vault, VaultError};
 
 /// A decision with every rule that was looked at.
@@ -30,29 +31,26 @@ impl Vault {
     pub async fn put_policy(&self, caller: &Caller, policy: Policy) -> Result<PolicyEntity, VaultError> {
         let name = policy.name.clone();
         check_not_built_in(&name)?;
-        let compiled = CompiledPolicy::new(policy.clone()).map_err(|e| VaultError::invalid(e.to_string()))?;
+        let entity =
+            PolicyEntity { policy, updated_at: self.now(), updated_by: caller.name.to_string() };
+        let stored = Arc::new(StoredPolicy::compile(entity)?);
         self.retry_stale(async || {
             let resource = system_resource(&format!("policies/{name}"))?;
             let permit = self.authorize(caller, Capability::Write, Action::PolicyWrite, resource.clone()).await?;
-            if !self.may_write(caller, &name, compiled.rules()) {
+            if !self.may_change(caller, &Change::Policy { name: name.clone(), after: Some(Arc::clone(&stored)) }) {
                 return Err(self.beyond_policy(caller, Action::PolicyWrite, &resource, &name).await);
             }
-            let entity = PolicyEntity {
-                policy: policy.clone(),
-                updated_at: self.now(),
-                updated_by: caller.name.to_string(),
-            };
             let draft = self.draft(caller, Deed::done(Action::PolicyWrite, &resource), Some(permit.decided_by.clone()));
-            let (epoch, stored) = (permit.epoch, entity.clone());
+            let (pass, stored) = (permit.pass, Arc::clone(&stored));
             self.store()
                 .run_tx("put_policy", move |tx| {
-                    tx.check_epoch(epoch)?;
-                    tx.put(Kind::Policy, &stored.key(), &stored.body(), None)?;
+                    pass.enter(tx)?;
+                    tx.put(Kind::Policy, &stored.entity.key(), &stored.entity.body(), None)?;
                     tx.append(draft.clone());
                     Ok::<_, VaultError>(())
                 })
                 .await?;
-            Ok(entity)
+            Ok(stored.entity.clone())
         })
         .await
     }
@@ -69,17 +67,21 @@ impl Vault {
             let holders = self.state(|state| {
                 state.policy_named(name)?;
                 let holders = state.accounts.values().filter(|account| account.policies.contains(name));
-                Ok::<_, VaultError>(holders.map(|account| account.name.to_string()).collect::<Vec<_>>())
-            })?;
-            if !holders.is_empty() {
-                return Err(VaultError::conflict(format!("policy `{name}` is held by {}", holders.join(", ")))
-                    .hint("take it from them first"));
+                Ok(holders.map(|account| account.name.to_string()).collect::<Vec<_>>())
+            });
+            let deletable = holders.and_then(|holders| match holders.as_slice() {
+                [] => Ok(()),
+                some => Err(VaultError::conflict(format!("policy `{name}` is held by {}", some.join(", ")))
+                    .hint("take it from them first")),
+            });
+            if let Err(error) = deletable {
+                return Err(self.failed(&permit, Action::PolicyDelete, error).await);
             }
             let draft = self.draft(caller, Deed::done(Action::PolicyDelete, &resource), Some(permit.decided_by.clone()));
-            let (epoch, key) = (permit.epoch, name.to_string());
+            let (pass, key) = (permit.pass, name.to_string());
             self.store()
                 .run_tx("delete_policy", move |tx| {
-                    tx.check_epoch(epoch)?;
+                    pass.enter(tx)?;
                     tx.remove(Kind::Policy, &key)?;
                     tx.append(draft.clone());
                     Ok::<_, VaultError>(())
@@ -145,30 +147,6 @@ impl Vault {
                 account: account.name.clone(),
                 decision: rights.decide(&request),
                 rules: rights.explain(&request),
-            })
-        })
-    }
-
-    /// Whether everybody who holds the policy would have no more than before, or no more than the caller.
-    fn may_write(&self, caller: &Caller, name: &PolicyName, rules: &[CompiledRule]) -> bool {
-        let now = self.now();
-        self.state(|state| {
-            let own = Rights::of(state, caller.principal);
-            let new: Vec<&CompiledRule> = rules.iter().collect();
-            if !own.cover(&new, now) {
-                return false;
-            }
-            let holds = |account: &&Arc<crate::entity::Account>| {
-                account.policies.contains(name)
-                    || account.groups.iter().any(|group| {
-                        state.accounts.get(group).is_some_and(|group| group.policies.contains(name))
-                    })
-            };
-            state.accounts.values().filter(holds).all(|account| {
-                let before = Rights::of_account(state, account);
-                let others = before.without_policy(name);
-                let after: Vec<&CompiledRule> = others.all_rules(now).chain(rules).collect();
-                before.cover(&after, now) || own.cover(&after, now)
             })
         })
     }

@@ -5,20 +5,32 @@
 //! `cargo xtask tidy` lists.
 
 use keymoat_core::audit::DecidedBy;
-use keymoat_core::id::{PrincipalId, SecretId};
+use jiff::Timestamp;
+use keymoat_core::id::{GrantId, PrincipalId, SecretId};
 use keymoat_core::names::SystemPart;
 use keymoat_core::policy::{Capability, Resource};
 
 use crate::Caller;
 
-/// The rules allowed this caller this capability on this resource, when they were those of `epoch`.
+/// The rules allowed this caller this capability on this resource.
 #[derive(Debug)]
 pub struct Permit {
     pub(crate) caller: Caller,
     pub(crate) capability: Capability,
     pub(crate) resource: Resource,
     pub(crate) decided_by: DecidedBy,
+    pub(crate) pass: Pass,
+}
+
+/// What a permit has to show when its use is written down.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pass {
+    /// The rules were those of this epoch.
     pub(crate) epoch: u64,
+    /// A grant that counts its uses decided.
+    pub(crate) spends: Option<GrantId>,
+    /// When it was decided.
+    pub(crate) now: Timestamp,
 }
 
 /// The record of a read is on the disk. Neither `Clone` nor `Copy`: it is spent by opening the value.

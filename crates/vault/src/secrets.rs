@@ -129,12 +129,12 @@ impl Vault {
         let deed = Deed::done(put.action, &permit.resource);
         let deed = deed.because(put.duplicate_because.as_ref());
         let done = self.draft(&permit.caller, deed, Some(permit.decided_by.clone()));
-        let (epoch, shared) = (permit.epoch, Arc::clone(&put));
+        let (pass, shared) = (permit.pass, Arc::clone(&put));
         let new_id = self.new_secret_id();
         let outcome = self
             .store()
             .run_tx("put", move |tx| {
-                tx.check_epoch(epoch)?;
+                pass.enter(tx)?;
                 let stored = writer.put(tx, &shared, new_id)?;
                 let mut draft = done.clone();
                 draft.event.version = Some(stored.version);
@@ -457,11 +457,11 @@ impl Vault {
             let mut deed = Deed::done(action, &resource);
             deed.version = version;
             let draft = self.draft(caller, deed, Some(permit.decided_by.clone()));
-            let (epoch, key, work) = (permit.epoch, name.clone(), Arc::clone(&work));
+            let (pass, key, work) = (permit.pass, name.clone(), Arc::clone(&work));
             let changed = self
                 .store()
                 .run_tx("change", move |tx| {
-                    tx.check_epoch(epoch)?;
+                    pass.enter(tx)?;
                     let mut secret = stored_secret(tx, &key)?.ok_or_else(|| no_secret(&key))?;
                     work(&mut Change { tx, secret: &mut secret })?;
                     tx.put(Kind::Secret, &secret.key(), &secret.body(), None)?;

@@ -3,12 +3,12 @@
 //! It is fed by the store alone: every row when the vault opens, every effect as soon as it is durable. Nobody else
 //! changes it. It holds ciphertext, never a value.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use keymoat_core::id::{GrantId, PrincipalId, SecretId, TokenId};
 use keymoat_core::names::{AccountName, Company, Environment, Label, PolicyName};
-use keymoat_core::grant::Grant;
+use keymoat_core::grant::{Grant, GrantState};
 use keymoat_core::policy::{BUILT_IN, CompiledPolicy, Policy};
 use jiff::Timestamp;
 use keymoat_crypto::TokenDigest;
@@ -16,10 +16,11 @@ use keymoat_store::{Effect, Kind, Row};
 
 use crate::VaultError;
 use crate::entity::{
-    Account, CompanyEntity, Entity, EnvironmentEntity, GrantEntity, PolicyEntity, Secret, SecretName, SignInCodeEntity,
-    Slot, TokenEntity, VersionEntity,
+    Account, CompanyEntity, Entity, EnvironmentEntity, GrantEntity, IdempotencyEntity, PolicyEntity, Secret, SecretName,
+    SignInCodeEntity, Slot, TokenEntity, VersionEntity,
 };
 use crate::keyring::Keyring;
+use crate::resolve::VARIABLE_TAG;
 use crate::tokens::digest_of;
 
 /// The state as of one change.
@@ -33,6 +34,8 @@ pub(crate) struct State {
     pub(crate) companies: BTreeMap<Company, CompanyEntity>,
     pub(crate) secrets: BTreeMap<SecretName, Arc<Secret>>,
     names: HashMap<SecretId, SecretName>,
+    /// The secrets that say of a variable that they were imported from it.
+    by_variable: HashMap<String, BTreeSet<SecretName>>,
     /// Ciphertexts of versions that a label names; older ones are read from the store.
     ciphertexts: HashMap<(SecretId, u32), Arc<[u8]>>,
     pub(crate) accounts: BTreeMap<AccountName, Arc<Account>>,
@@ -41,7 +44,10 @@ pub(crate) struct State {
     tokens_by_digest: HashMap<TokenDigest, TokenId>,
     pub(crate) policies: BTreeMap<PolicyName, Arc<StoredPolicy>>,
     pub(crate) grants: BTreeMap<GrantId, Arc<StoredGrant>>,
+    grants_of: HashMap<PrincipalId, BTreeSet<GrantId>>,
     pub(crate) sign_in_codes: HashMap<TokenDigest, SignInCodeEntity>,
+    /// When remembered answers are forgotten, by their row's key.
+    pub(crate) answers_end: HashMap<String, Timestamp>,
     /// Rows that could not be taken in, in words; the vault does not open with any.
     pub(crate) damaged: Vec<String>,
 }
@@ -68,6 +74,7 @@ impl State {
             companies: BTreeMap::new(),
             secrets: BTreeMap::new(),
             names: HashMap::new(),
+            by_variable: HashMap::new(),
             ciphertexts: HashMap::new(),
             accounts: BTreeMap::new(),
             account_names: HashMap::new(),
@@ -75,7 +82,9 @@ impl State {
             tokens_by_digest: HashMap::new(),
             policies: built_in_policies(),
             grants: BTreeMap::new(),
+            grants_of: HashMap::new(),
             sign_in_codes: HashMap::new(),
+            answers_end: HashMap::new(),
             damaged: Vec::new(),
         }
     }
@@ -83,11 +92,11 @@ impl State {
     /// Takes in what a committed transaction did, or a row at the start.
     pub(crate) fn absorb(&mut self, effect: Effect, keyring: &Keyring) {
         self.change = self.change.max(effect.seq());
-        if effect.kind().decides_access() {
+        if effect.kind().decides_access() && !matches!(effect, Effect::Counted(_)) {
             self.epoch = self.epoch.max(effect.seq());
         }
         let taken = match effect {
-            Effect::Written(row) => self.written(row, keyring),
+            Effect::Written(row) | Effect::Counted(row) => self.written(row, keyring),
             Effect::Removed { kind, key, .. } => {
                 self.removed(kind, &key, keyring);
                 Ok(())
@@ -115,6 +124,18 @@ impl State {
         self.tokens.get(self.tokens_by_digest.get(digest)?)
     }
 
+    /// The grants to a principal.
+    pub(crate) fn grants_of(&self, principal: PrincipalId) -> impl Iterator<Item = &Arc<StoredGrant>> {
+        let ids = self.grants_of.get(&principal).into_iter().flatten();
+        ids.filter_map(|id| self.grants.get(id))
+    }
+
+    /// The secrets that were imported from a variable, by the tag that says so.
+    pub(crate) fn with_variable_tag(&self, tag: &str) -> impl Iterator<Item = &Arc<Secret>> {
+        let names = self.by_variable.get(tag).into_iter().flatten();
+        names.filter_map(|name| self.secrets.get(name))
+    }
+
     fn written(&mut self, row: Row, keyring: &Keyring) -> Result<(), VaultError> {
         match row.kind {
             Kind::DataKey => keyring.absorb_data_key(&row)?,
@@ -140,7 +161,13 @@ impl State {
             }
             Kind::Token => {
                 let token = TokenEntity::parse(&row)?;
-                self.tokens_by_digest.insert(digest_of(&token.digest)?, token.id);
+                let digest = digest_of(&token.digest)?;
+                if let Some(old) = self.tokens.get(&token.id)
+                    && old.digest != token.digest
+                {
+                    self.tokens_by_digest.remove(&digest_of(&old.digest)?);
+                }
+                self.tokens_by_digest.insert(digest, token.id);
                 self.tokens.insert(token.id, Arc::new(token));
             }
             Kind::Policy => {
@@ -149,15 +176,19 @@ impl State {
             }
             Kind::Grant => {
                 let entity = GrantEntity::parse(&row)?;
-                let grant = entity.to_grant()?;
-                self.grants.insert(entity.id, Arc::new(StoredGrant { entity, grant }));
+                self.grants_of.entry(entity.principal).or_default().insert(entity.id);
+                self.grants.insert(entity.id, Arc::new(StoredGrant::new(entity)?));
             }
             Kind::SignInCode => {
                 let code = SignInCodeEntity::parse(&row)?;
                 self.sign_in_codes.insert(digest_of(&code.digest)?, code);
             }
+            Kind::Idempotency => {
+                let answer = IdempotencyEntity::parse(&row)?;
+                self.answers_end.insert(row.key, answer.expires_at);
+            }
             // Looked up in the store when needed.
-            Kind::Instance | Kind::Fingerprint | Kind::Idempotency | Kind::Setting => {}
+            Kind::Instance | Kind::Fingerprint | Kind::Setting => {}
         }
         Ok(())
     }
@@ -177,18 +208,30 @@ impl State {
                 }
             }
             Kind::Token => {
-                if let Some(token) = key.parse().ok().and_then(|id: TokenId| self.tokens.remove(&id)) {
-                    self.tokens_by_digest.retain(|_, id| *id != token.id);
+                if let Some(token) = key.parse().ok().and_then(|id: TokenId| self.tokens.remove(&id))
+                    && let Ok(digest) = digest_of(&token.digest)
+                {
+                    self.tokens_by_digest.remove(&digest);
                 }
             }
             Kind::Policy => drop(key.parse().ok().and_then(|name: PolicyName| self.policies.remove(&name))),
-            Kind::Grant => drop(key.parse().ok().and_then(|id: GrantId| self.grants.remove(&id))),
+            Kind::Grant => {
+                if let Some(stored) = key.parse().ok().and_then(|id: GrantId| self.grants.remove(&id))
+                    && let Some(ids) = self.grants_of.get_mut(&stored.entity.principal)
+                {
+                    ids.remove(&stored.entity.id);
+                    if ids.is_empty() {
+                        self.grants_of.remove(&stored.entity.principal);
+                    }
+                }
+            }
             Kind::SignInCode => {
                 if let Ok(digest) = digest_of(key) {
                     self.sign_in_codes.remove(&digest);
                 }
             }
-            Kind::Instance | Kind::Fingerprint | Kind::Idempotency | Kind::Setting => {}
+            Kind::Idempotency => drop(self.answers_end.remove(key)),
+            Kind::Instance | Kind::Fingerprint | Kind::Setting => {}
         }
     }
 
@@ -196,8 +239,9 @@ impl State {
         let id = secret.id;
         if let Some(old) = self.names.insert(id, secret.name.clone())
             && old != secret.name
+            && let Some(moved) = self.secrets.remove(&old)
         {
-            self.secrets.remove(&old);
+            self.forget_variables(&moved);
         }
         // Versions that no label names any more are not kept in memory.
         let labelled: Vec<u32> = secret.versions.labels().values().copied().collect();
@@ -206,12 +250,34 @@ impl State {
                 self.ciphertexts.remove(&(id, *number));
             }
         }
+        self.index_variables(&secret);
         self.secrets.insert(secret.name.clone(), Arc::new(secret));
     }
 
+    fn index_variables(&mut self, secret: &Secret) {
+        if let Some(old) = self.secrets.get(&secret.name).map(Arc::clone) {
+            self.forget_variables(&old);
+        }
+        for tag in secret.tags.keys().filter(|tag| tag.starts_with(VARIABLE_TAG)) {
+            self.by_variable.entry(tag.clone()).or_default().insert(secret.name.clone());
+        }
+    }
+
+    fn forget_variables(&mut self, secret: &Secret) {
+        for tag in secret.tags.keys().filter(|tag| tag.starts_with(VARIABLE_TAG)) {
+            if let Some(names) = self.by_variable.get_mut(tag) {
+                names.remove(&secret.name);
+                if names.is_empty() {
+                    self.by_variable.remove(tag);
+                }
+            }
+        }
+    }
+
     fn secret_removed(&mut self, key: &str) {
-        let Some(name) = self.secrets.keys().find(|name| name.row_key() == key).cloned() else { return };
+        let Some(name) = SecretName::from_row_key(key) else { return };
         if let Some(secret) = self.secrets.remove(&name) {
+            self.forget_variables(&secret);
             self.names.remove(&secret.id);
             self.ciphertexts.retain(|(id, _), _| *id != secret.id);
         }
@@ -273,8 +339,21 @@ impl Default for Wanted {
     }
 }
 
+impl StoredGrant {
+    /// The stored form with what decides.
+    pub(crate) fn new(entity: GrantEntity) -> Result<Self, VaultError> {
+        let grant = entity.to_grant()?;
+        Ok(Self { entity, grant })
+    }
+
+    /// Whether it may have effect now or later: not once it was revoked or used up.
+    pub(crate) fn may_have_effect(&self) -> bool {
+        !matches!(self.grant.state(), GrantState::Revoked { .. }) && self.grant.uses_left() != Some(0)
+    }
+}
+
 impl StoredPolicy {
-    fn compile(entity: PolicyEntity) -> Result<Self, VaultError> {
+    pub(crate) fn compile(entity: PolicyEntity) -> Result<Self, VaultError> {
         let compiled = CompiledPolicy::new(entity.policy.clone())
             .map_err(|e| VaultError::invalid(format!("policy `{}`: {e}", entity.policy.name)))?;
         Ok(Self { entity, compiled })

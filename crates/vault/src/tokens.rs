@@ -7,7 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 use keymoat_core::audit::{Action, AuditText, ReasonCode};
 use keymoat_core::id::{PrincipalId, TokenId};
 use keymoat_core::names::AccountName;
-use keymoat_core::policy::{Capability, CompiledRule};
+use keymoat_core::policy::Capability;
+use keymoat_core::secret::check_description;
 use keymoat_crypto::{Pepper, SecretBytes, SignInCode, Token, TokenDigest, TokenKind};
 use keymoat_store::{Kind, Tx};
 use std::sync::Arc;
@@ -51,8 +52,13 @@ impl Vault {
     pub async fn sign_in_with_token(&self, text: &SecretBytes, origin: Origin) -> Result<Caller, VaultError> {
         match self.known_token(text, &origin) {
             Ok((account, token)) => {
-                if token.uses_left.is_some() {
-                    self.count_use(&account, &token, &origin).await?;
+                if token.uses_left.is_some()
+                    && let Err(error) = self.count_use(&account, &token, &origin).await
+                {
+                    if error.code == Code::NotSignedIn {
+                        self.refuse_sign_in(&origin, ReasonCode::Expired).await?;
+                    }
+                    return Err(error);
                 }
                 caller_of(&account, Some(token.id), origin)
             }
@@ -99,7 +105,8 @@ impl Vault {
             uses: None,
             networks: Vec::new(),
         };
-        let (token, entity) = self.make_token(&caller, &account, &new)?;
+        let foreign_since = code.foreign.then(|| self.now());
+        let (token, entity) = self.make_token(&caller, &account, &new, foreign_since)?;
         let deed = Deed::done(Action::SignIn, &system_resource(&format!("accounts/{}", account_path(&account.name)))?);
         let draft = self.draft(&caller, deed, None);
         let stored = entity.clone();
@@ -126,19 +133,23 @@ impl Vault {
         self.retry_stale(async || {
             let resource = system_resource(&format!("tokens/{}", account_path(&new.account)))?;
             let permit = self.authorize(caller, Capability::Grant, Action::TokenCreate, resource.clone()).await?;
-            let account = self.account_named(&new.account)?;
-            if account.kind.principal_kind().is_none() {
-                return Err(VaultError::invalid(format!("`{}` is a group, and a group never acts itself", new.account)));
-            }
+            let account = match self.actor_named(&new.account).and_then(|account| {
+                self.check_within_own_token(caller, &new)?;
+                Ok(account)
+            }) {
+                Ok(account) => account,
+                Err(error) => return Err(self.failed(&permit, Action::TokenCreate, error).await),
+            };
             if account.id != caller.principal && !self.covers_account(caller, &account) {
                 return Err(self.beyond(&permit.caller, Action::TokenCreate, &resource, &account.name).await);
             }
-            let (token, entity) = self.make_token(caller, &account, &new)?;
+            let foreign_since = self.foreign_since(caller, &account);
+            let (token, entity) = self.make_token(caller, &account, &new, foreign_since)?;
             let draft = self.draft(caller, Deed::done(Action::TokenCreate, &resource), Some(permit.decided_by.clone()));
-            let (epoch, stored) = (permit.epoch, entity.clone());
+            let (pass, stored) = (permit.pass, entity.clone());
             self.store()
                 .run_tx("create_token", move |tx| {
-                    tx.check_epoch(epoch)?;
+                    pass.enter(tx)?;
                     tx.put(Kind::Token, &stored.key(), &stored.body(), None)?;
                     tx.append(draft.clone());
                     Ok::<_, VaultError>(())
@@ -188,13 +199,16 @@ impl Vault {
                     Some(self.authorize(caller, Capability::Grant, Action::TokenRevoke, resource.clone()).await?)
                 }
             };
-            if token.is_none() {
-                return Err(VaultError::not_found(format!("no token `{id}`")).hint("`keymoat token list` shows them"));
+            if let (None, Some(permit)) = (&token, &decided) {
+                let error = VaultError::not_found(format!("no token `{id}`")).hint("`keymoat token list` shows them");
+                return Err(self.failed(permit, Action::TokenRevoke, error).await);
             }
             let decided_by = decided.as_ref().map(|permit| permit.decided_by.clone());
+            let pass = decided.as_ref().map(|permit| permit.pass);
             let draft = self.draft(caller, Deed::done(Action::TokenRevoke, &resource), decided_by);
             self.store()
                 .run_tx("revoke_token", move |tx| {
+                    pass.map_or(Ok(()), |pass| pass.enter(tx))?;
                     tx.remove(Kind::Token, &id.to_string())?;
                     tx.append(draft.clone());
                     Ok::<_, VaultError>(())
@@ -221,9 +235,12 @@ impl Vault {
                 let Some(until) = token.renewable_until else {
                     return Err(VaultError::invalid("this token cannot be renewed").hint("ask for a new one"));
                 };
+                if now >= token.expires_at {
+                    return Err(not_signed_in());
+                }
                 let wanted = later(now, SignedDuration::from_secs(i64::try_from(token.ttl_secs).unwrap_or(i64::MAX)));
-                token.expires_at = wanted.min(until);
-                tx.put(Kind::Token, &token.key(), &token.body(), None)?;
+                token.expires_at = wanted.min(until).max(token.expires_at);
+                tx.put_count(Kind::Token, &token.key(), &token.body())?;
                 tx.append(draft.clone());
                 Ok(token)
             })
@@ -239,16 +256,19 @@ impl Vault {
         self.retry_stale(async || {
             let resource = system_resource(&format!("tokens/{}", account_path(account)))?;
             let permit = self.authorize(caller, Capability::Grant, Action::TokenCreate, resource.clone()).await?;
-            let account = self.account_named(account)?;
+            let account = match self.actor_named(account) {
+                Ok(account) => account,
+                Err(error) => return Err(self.failed(&permit, Action::TokenCreate, error).await),
+            };
             if !self.covers_account(caller, &account) {
                 return Err(self.beyond(caller, Action::TokenCreate, &resource, &account.name).await);
             }
-            let (code, entity) = self.make_code(&account)?;
+            let (code, entity) = self.make_code(caller, &account)?;
             let draft = self.draft(caller, Deed::done(Action::TokenCreate, &resource), Some(permit.decided_by.clone()));
-            let epoch = permit.epoch;
+            let pass = permit.pass;
             self.store()
                 .run_tx("create_sign_in_code", move |tx| {
-                    tx.check_epoch(epoch)?;
+                    pass.enter(tx)?;
                     tx.put(Kind::SignInCode, &entity.key(), &entity.body(), None)?;
                     tx.append(draft.clone());
                     Ok::<_, VaultError>(())
@@ -259,21 +279,59 @@ impl Vault {
         .await
     }
 
-    pub(crate) fn make_code(&self, account: &Account) -> Result<(SignInCode, SignInCodeEntity), VaultError> {
+    fn make_code(&self, caller: &Caller, account: &Account) -> Result<(SignInCode, SignInCodeEntity), VaultError> {
         let pepper = self.keyring().newest_pepper().ok_or_else(|| VaultError::damaged("there is no pepper"))?;
         let code = SignInCode::generate();
-        let entity = SignInCodeEntity::of(&code, &pepper, account.id, self.now());
+        let foreign = self.foreign_since(caller, account).is_some();
+        let entity = SignInCodeEntity::of(&code, &pepper, account.id, foreign, self.now());
         Ok((code, entity))
     }
 
     /// Whether the caller may do all that the account may.
     pub(crate) fn covers_account(&self, caller: &Caller, account: &Account) -> bool {
         let now = self.now();
+        // One that is switched off may be switched on again, and the token would be good then.
         self.state(|state| {
-            let theirs = Rights::of(state, account.id);
-            let wanted: Vec<&CompiledRule> = theirs.all_rules(now).collect();
-            Rights::of(state, caller.principal).cover(&wanted, now)
+            let theirs = Rights::with(state, account, None);
+            Rights::of_caller(state, caller).may_change(&Rights::none(), &theirs, now)
         })
+    }
+
+    /// The account of that name, unless it is a group.
+    fn actor_named(&self, name: &AccountName) -> Result<Arc<Account>, VaultError> {
+        let account = self.account_named(name)?;
+        match account.kind.principal_kind() {
+            Some(_) => Ok(account),
+            None => Err(VaultError::invalid(format!("`{name}` is a group, and a group never acts itself"))),
+        }
+    }
+
+    /// Since when a credential that the caller makes for an account is not the holder's own; none when it is.
+    fn foreign_since(&self, caller: &Caller, account: &Account) -> Option<Timestamp> {
+        if account.id != caller.principal {
+            return Some(self.now());
+        }
+        let own = caller.token?;
+        self.state(|state| state.tokens.get(&own).and_then(|token| token.foreign_since))
+    }
+
+    /// What a token is bound to, what is made with it is bound to as well.
+    fn check_within_own_token(&self, caller: &Caller, new: &NewToken) -> Result<(), VaultError> {
+        let Some(own) = caller.token.and_then(|id| self.state(|state| state.tokens.get(&id).map(Arc::clone))) else {
+            return Ok(());
+        };
+        if own.uses_left.is_some() {
+            return Err(VaultError::new(Code::Refused, "a token that is good for a number of uses cannot make another")
+                .hint("sign in with one that is not limited"));
+        }
+        let within = |net: &IpNet| own.networks.iter().any(|outer| outer.contains(net));
+        if !own.networks.is_empty() && (new.networks.is_empty() || !new.networks.iter().all(within)) {
+            return Err(VaultError::new(
+                Code::Refused,
+                "your token is bound to addresses, so the new one must be bound to some of them",
+            ));
+        }
+        Ok(())
     }
 
     /// Records that somebody wanted to give what he does not have, and says so.
@@ -339,7 +397,7 @@ impl Vault {
                 let mut token = stored_token(tx, id)?;
                 let left = token.uses_left.filter(|left| *left > 0).ok_or_else(not_signed_in)?;
                 token.uses_left = Some(left - 1);
-                tx.put(Kind::Token, &token.key(), &token.body(), None)?;
+                tx.put_count(Kind::Token, &token.key(), &token.body())?;
                 tx.append(draft.clone());
                 Ok(())
             })
@@ -347,7 +405,13 @@ impl Vault {
             .map(|_| ())
     }
 
-    fn make_token(&self, caller: &Caller, account: &Account, new: &NewToken) -> Result<(Token, TokenEntity), VaultError> {
+    fn make_token(
+        &self,
+        caller: &Caller,
+        account: &Account,
+        new: &NewToken,
+        foreign_since: Option<Timestamp>,
+    ) -> Result<(Token, TokenEntity), VaultError> {
         let pepper = self.keyring().newest_pepper().ok_or_else(|| VaultError::damaged("there is no pepper"))?;
         let kind = match account.kind {
             AccountKind::ServiceAccount => TokenKind::ServiceAccount,
@@ -369,6 +433,7 @@ impl Vault {
             ttl_secs: u64::try_from(new.ttl.as_secs()).unwrap_or_default(),
             uses_left: new.uses,
             networks: new.networks.clone(),
+            foreign_since,
         };
         Ok((token, entity))
     }
@@ -376,11 +441,12 @@ impl Vault {
 
 impl SignInCodeEntity {
     /// What is kept of a code.
-    pub(crate) fn of(code: &SignInCode, pepper: &Pepper, principal: PrincipalId, now: Timestamp) -> Self {
+    pub(crate) fn of(code: &SignInCode, pepper: &Pepper, principal: PrincipalId, foreign: bool, now: Timestamp) -> Self {
         Self {
             digest: BASE64.encode(code.digest(pepper).as_bytes()),
             pepper: pepper.id(),
             principal,
+            foreign,
             expires_at: later(now, SIGN_IN_CODE_TTL),
         }
     }
@@ -392,9 +458,9 @@ pub(crate) fn digest_of(text: &str) -> Result<TokenDigest, VaultError> {
     bytes.map(TokenDigest::from_bytes).ok_or_else(|| VaultError::damaged("a token's digest cannot be read"))
 }
 
-/// An account's name as a path segment: a path has no colons.
-pub(crate) fn account_path(name: &AccountName) -> String {
-    name.as_str().replace(':', ".")
+/// An account's name as a path segment of the parts of Keymoat.
+pub(crate) fn account_path(name: &AccountName) -> &str {
+    name.as_str()
 }
 
 /// A time so much later; the end of time when it would be beyond that.
@@ -418,9 +484,13 @@ fn stored_token(tx: &Tx<'_>, id: TokenId) -> Result<TokenEntity, VaultError> {
 }
 
 fn check_new_token(new: &NewToken) -> Result<(), VaultError> {
+    check_description(&new.description).map_err(|e| VaultError::invalid(e.to_string()))?;
     if new.ttl <= SignedDuration::ZERO || new.ttl > TOKEN_TTL_MAX {
         return Err(VaultError::invalid("a token lasts between a second and 366 days")
             .hint("for something longer, make it renewable"));
+    }
+    if new.renewable_for.is_some_and(|far| far <= SignedDuration::ZERO || far > RENEWABLE_MAX) {
+        return Err(VaultError::invalid("a token can be renewed for at most 10 years").hint("leave it out for one that is not renewed"));
     }
     if new.uses == Some(0) {
         return Err(VaultError::invalid("a token that may be used 0 times is of no use"));
@@ -450,7 +520,7 @@ impl Vault {
     }
 
     /// A failed sign-in is on record; many of one source are counted, so that nobody can fill the disk.
-    async fn refuse_sign_in(&self, origin: &Origin, reason: ReasonCode) -> Result<(), VaultError> {
+    pub(crate) async fn refuse_sign_in(&self, origin: &Origin, reason: ReasonCode) -> Result<(), VaultError> {
         let Some(counted) = self.refusals().admit(origin.address, self.now()) else { return Ok(()) };
         let mut deed = Deed::refused(Action::SignIn, About::default(), reason);
         if counted > 0 {
@@ -467,5 +537,7 @@ const SIGN_IN_CODE_TTL: SignedDuration = SignedDuration::from_mins(30);
 const ADMINISTRATOR_TTL: SignedDuration = SignedDuration::from_hours(12);
 /// A token that lasts longer is forgotten before it ends.
 const TOKEN_TTL_MAX: SignedDuration = SignedDuration::from_hours(366 * 24);
+/// Whatever lasts longer outlives those who know of it.
+const RENEWABLE_MAX: SignedDuration = SignedDuration::from_hours(3660 * 24);
 /// More are better said as larger networks.
 const NETWORKS_MAX: usize = 32;

@@ -58,15 +58,7 @@ fn with_nextest(workspace: &Workspace, ledger: &mut Ledger) -> Result<()> {
         fs::remove_file(&report).with_context(|| format!("failed to remove `{}`", report.display()))?;
     }
     let mut command = process::cargo(workspace);
-    command.args([
-        "nextest",
-        "run",
-        "--workspace",
-        "--config-file",
-        "xtask/nextest.toml",
-        "--profile",
-        "xtask",
-    ]);
+    command.args(["nextest", "run", "--workspace", "--profile", "xtask", "--config-file"]).arg(&config);
     command.args(["--no-fail-fast", "--no-tests", "pass", "--color", "never"]).args(TARGETS);
     let finished = process::capture(&mut command, process::HARD_LIMIT)?;
     let Ok(report) = fs::read_to_string(&report) else {

@@ -267,8 +267,8 @@ fn character_len(text: &str) -> Option<usize> {
     inner[len..].starts_with('\'').then_some(1 + len + 1)
 }
 
-/// Directories whose files are compiled for tests only.
-const TEST_DIRS: [&str; 4] = ["/tests/", "/benches/", "/testkit/", "/fuzz/"];
+/// Directories whose files are compiled for developers only: they may print, measure and unwrap.
+const TEST_DIRS: [&str; 5] = ["/tests/", "/benches/", "/examples/", "/testkit/", "/fuzz/"];
 
 #[cfg(test)]
 mod tests {

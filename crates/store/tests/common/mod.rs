@@ -11,8 +11,8 @@ use keymoat_core::audit::{Action, Actor, AuditText, Details, Event, Outcome, Per
 use keymoat_core::id::{PrincipalId, RequestId};
 use keymoat_crypto::{MasterKey, RootKey, SecretBytes, SlotContext};
 use keymoat_store::{
-    Committed, DataDir, Draft, Durability, Effect, Kind, LedgerKeys, Observer, OpenError, Report, SealedStore, Store,
-    StoreError, Trust, Tx,
+    Committed, DataDir, Draft, Durability, Effect, Kind, LedgerKeys, Observer, OpenError, Report,
+    SealedStore, Store, StoreError, Trust, Tx,
 };
 use tempfile::TempDir;
 
@@ -118,11 +118,7 @@ pub fn keys_left_in(dir: &Path) -> LedgerKeys {
 const SLOT: SlotContext<'static> = SlotContext { instance: uuid::Uuid::nil(), slot: 1, kind: "file" };
 
 fn keys_of(root: &RootKey) -> LedgerKeys {
-    LedgerKeys {
-        origin: "keymoat/test".to_owned(),
-        signer: root.audit_signer(1),
-        state: root.state_key(),
-    }
+    LedgerKeys { origin: "keymoat/test".to_owned(), signer: root.audit_signer(1), state: root.state_key() }
 }
 
 fn copy_dir(from: &Path, to: &Path) {
@@ -202,7 +198,10 @@ pub async fn append_many(store: &Store, from: u64, to: u64) -> Vec<u64> {
 
 /// What an observer has been told, as the rows that it takes to be live.
 #[derive(Clone, Default)]
-pub struct Told(Arc<Mutex<BTreeMap<(Kind, String), (u64, String)>>>);
+pub struct Told(Arc<Mutex<Rows>>);
+
+/// The number and the body of each live row.
+pub type Rows = BTreeMap<(Kind, String), (u64, String)>;
 
 impl Told {
     pub fn observer(&self) -> Observer {
@@ -211,14 +210,16 @@ impl Told {
             let mut rows = told.0.lock().unwrap();
             for effect in effects {
                 match effect {
-                    Effect::Written(row) => drop(rows.insert((row.kind, row.key), (row.seq, row.body))),
+                    Effect::Written(row) | Effect::Counted(row) => {
+                        drop(rows.insert((row.kind, row.key), (row.seq, row.body)))
+                    }
                     Effect::Removed { kind, key, .. } => drop(rows.remove(&(kind, key))),
                 }
             }
         })
     }
 
-    pub fn rows(&self) -> BTreeMap<(Kind, String), (u64, String)> {
+    pub fn rows(&self) -> Rows {
         self.0.lock().unwrap().clone()
     }
 }

@@ -1,0 +1,98 @@
+//! `keymoat which`.
+
+use clap::Args;
+use http::Method;
+use keymoat_core::names::VariableName;
+use keymoat_server::wire::{Answer, Ask, Step};
+
+use crate::Context;
+use crate::client::Client;
+use crate::error::{CliError, REFUSED};
+use crate::output::{self, Format};
+
+/// Flags of `which`.
+#[derive(Debug, Clone, Args)]
+pub struct Which {
+    /// A variable such as STRIPE_API_KEY, or PATH#FIELD.
+    name: String,
+    /// Let a variable without the company's name answer for the company.
+    #[arg(long)]
+    unqualified: bool,
+    /// The order to look in: environment, stored, company.
+    #[arg(long, value_delimiter = ',', value_name = "LAYER,…")]
+    order: Vec<String>,
+}
+
+impl Which {
+    /// Shows where a value would come from.
+    ///
+    /// # Errors
+    /// What the vault says.
+    pub async fn run(&self, context: &Context) -> Result<u8, CliError> {
+        let ask = Ask {
+            name: self.name.clone(),
+            environment: context.environment()?.to_string(),
+            company: context.company()?.map(|company| company.to_string()),
+            variables_set: set_variables(&self.name, context),
+            unqualified_variable: self.unqualified,
+            order: self.order.clone(),
+        };
+        let answer: Answer = super::with_client(context, async |client: &Client| {
+            client.call(Method::POST, "/api/v1/which", Some(&ask)).await
+        })
+        .await?;
+        if context.global.format == Format::Json {
+            output::json(&answer)?;
+        } else {
+            show(&self.name, &ask.environment, &answer);
+        }
+        Ok(if answer.winner.is_some() { 0 } else { REFUSED })
+    }
+}
+
+fn show(name: &str, environment: &str, answer: &Answer) {
+    let target = match &answer.field {
+        Some(field) => format!("{}#{field}", answer.path),
+        None => answer.path.clone(),
+    };
+    output::line(&format!("{} in {environment} is {target}", output::printable(name)));
+    for (number, step) in (1..).zip(&answer.steps) {
+        let mark = if answer.winner == Some(number - 1) { "→" } else { " " };
+        output::line(&format!("{mark} {number}. {:<12} {:<44} {}", step.layer, step.place, outcome(step)));
+    }
+    for account in &answer.accounts {
+        output::line(&format!("  also stored: {account}"));
+    }
+    match (&answer.error, answer.winner) {
+        (Some(error), _) => output::say(&format!("nothing answers: {error}")),
+        (None, None) => output::say("nothing answers: it is in none of these places"),
+        (None, Some(_)) if answer.warns => {
+            output::warn("a variable of this environment stands in for the stored value");
+        }
+        (None, Some(_)) => {}
+    }
+}
+
+/// A step's outcome in words.
+pub fn outcome(step: &Step) -> String {
+    let version = step.version.map(|number| format!("version {number}")).unwrap_or_default();
+    let masked = step.masked.clone().unwrap_or_default();
+    match step.outcome.as_str() {
+        "answers" => format!("answers  {version}  {masked}").trim_end().to_owned(),
+        "not_needed" => format!("is there, not needed  {version}  {masked}").trim_end().to_owned(),
+        "passed" => "is set, but may not answer".to_owned(),
+        "absent" => "nothing there".to_owned(),
+        "fails" => format!("fails: {}", step.why.clone().unwrap_or_default()),
+        other => other.to_owned(),
+    }
+}
+
+/// Which of the variables that could answer are set here; their values stay here.
+#[expect(clippy::disallowed_methods, reason = "the environment layer is looked at where the program runs")]
+fn set_variables(name: &str, context: &Context) -> Vec<String> {
+    let Ok(variable) = name.parse::<VariableName>() else { return Vec::new() };
+    let company = context.company().ok().flatten();
+    let qualified = company.and_then(|company| variable.with_company(&company).ok());
+    let candidates = [Some(variable), qualified].into_iter().flatten();
+    candidates.map(|name| name.to_string()).filter(|name| std::env::var_os(name).is_some()).collect()
+}

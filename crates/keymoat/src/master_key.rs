@@ -1,0 +1,155 @@
+//! Where the master key comes from on this machine, and how a new one is kept.
+//!
+//! Looked at in this order; the first that is there is used: `KEYMOAT_MASTER_KEY`, `KEYMOAT_MASTER_KEY_FILE`,
+//! `KEYMOAT_MASTER_KEY_COMMAND`, a systemd credential called `keymoat.master-key`, the instance's key file, a
+//! passphrase, shares. A source that is named but cannot be read is an error, never a step to the next one.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
+use std::process::Command;
+
+use keymoat_crypto::{MasterKey, SecretBytes, Share};
+use keymoat_vault::{MasterKeyOffer, SealedVault};
+use keymoat_vault::entity::SlotSource;
+
+use crate::error::CliError;
+use crate::place::Places;
+use crate::variables::Variables;
+
+/// Finds what opens this vault.
+///
+/// # Errors
+/// When a named source cannot be read, or there is none.
+pub fn offer_for(vault: &SealedVault, places: &Places, variables: &Variables) -> Result<MasterKeyOffer, CliError> {
+    let kinds: Vec<&SlotSource> = vault.slots().map(|slot| &slot.source).collect();
+    if kinds.iter().any(|kind| matches!(kind, SlotSource::Key))
+        && let Some(text) = key_text(&places.master_key(vault.instance()), variables)?
+    {
+        return Ok(MasterKeyOffer::Key(text));
+    }
+    if kinds.iter().any(|kind| matches!(kind, SlotSource::Passphrase { .. })) {
+        return Ok(MasterKeyOffer::Passphrase(passphrase(variables)?));
+    }
+    if let Some(SlotSource::Shamir { needed, .. }) = kinds.iter().find(|kind| matches!(kind, SlotSource::Shamir { .. })) {
+        return Ok(MasterKeyOffer::Shares(shares(*needed, variables)?));
+    }
+    let path = places.master_key(vault.instance());
+    Err(CliError::new(format!("there is no master key for the vault {}", vault.instance())).hint(format!(
+        "it was looked for in KEYMOAT_MASTER_KEY, KEYMOAT_MASTER_KEY_FILE, KEYMOAT_MASTER_KEY_COMMAND, a systemd credential `{CREDENTIAL}` and `{}`",
+        path.display()
+    )))
+}
+
+/// The key text for an instance whose key file would be `file`; `None` when no source is there.
+pub fn key_text(file: &Path, variables: &Variables) -> Result<Option<SecretBytes>, CliError> {
+    if let Some(text) = &variables.master_key {
+        return Ok(Some(text.duplicate()));
+    }
+    if let Some(path) = &variables.master_key_file {
+        return read_key_file(path).map(Some);
+    }
+    if let Some(command) = &variables.master_key_command {
+        return run_key_command(command).map(Some);
+    }
+    if let Some(path) = variables.credentials_directory.as_ref().map(|dir| dir.join(CREDENTIAL))
+        && path.exists()
+    {
+        return read_secret_file(&path).map(Some);
+    }
+    if file.exists() { read_key_file(file).map(Some) } else { Ok(None) }
+}
+
+/// Writes a new master key into a file of its own (mode 0600) and syncs it, before anything depends on it.
+///
+/// # Errors
+/// When there is such a file already or it cannot be written.
+pub fn write_key_file(path: &Path, key: &MasterKey) -> Result<(), CliError> {
+    let wrong = |e: std::io::Error| CliError::file("write the master key file", path, &e);
+    let dir = path.parent().unwrap_or(Path::new("."));
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(wrong)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(wrong)?;
+    // EXPOSE: this is the file in which the master key is kept.
+    key.to_text().expose(|text| file.write_all(text)).map_err(wrong)?;
+    file.write_all(b"\n").map_err(wrong)?;
+    file.sync_all().map_err(wrong)?;
+    std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(wrong)
+}
+
+/// A passphrase from `KEYMOAT_PASSPHRASE`, `KEYMOAT_PASSPHRASE_FILE` or a prompt.
+///
+/// # Errors
+/// When there is none and nobody to ask.
+pub fn passphrase(variables: &Variables) -> Result<SecretBytes, CliError> {
+    if let Some(text) = &variables.passphrase {
+        return Ok(text.duplicate());
+    }
+    if let Some(path) = &variables.passphrase_file {
+        return read_secret_file(path);
+    }
+    crate::prompt::secret("Passphrase of the vault")
+}
+
+/// Reads a file that holds nothing but a secret; a final line end is not part of it.
+///
+/// # Errors
+/// When it cannot be read or is too large to be one.
+pub fn read_secret_file(path: &Path) -> Result<SecretBytes, CliError> {
+    let wrong = |e: std::io::Error| CliError::file("read", path, &e);
+    let size = std::fs::metadata(path).map_err(wrong)?.len();
+    if size > SECRET_FILE_MAX {
+        return Err(CliError::new(format!("`{}` is too large to hold a secret ({size} bytes)", path.display())));
+    }
+    let mut bytes = std::fs::read(path).map_err(wrong)?;
+    if bytes.last() == Some(&b'\n') {
+        bytes.pop();
+        if bytes.last() == Some(&b'\r') {
+            bytes.pop();
+        }
+    }
+    Ok(SecretBytes::new(bytes))
+}
+
+/// A key file that others can read is no secret any more.
+fn read_key_file(path: &Path) -> Result<SecretBytes, CliError> {
+    let wrong = |e: std::io::Error| CliError::file("read the master key file", path, &e);
+    let mode = std::fs::metadata(path).map_err(wrong)?.mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(CliError::new(format!("others can read the master key file `{}` (mode {mode:03o})", path.display()))
+            .hint(format!("`chmod 600 {}`, and change the master key if anybody may have read it", path.display())));
+    }
+    read_secret_file(path)
+}
+
+fn run_key_command(command: &str) -> Result<SecretBytes, CliError> {
+    let failed = |why: String| CliError::new(format!("KEYMOAT_MASTER_KEY_COMMAND {why}"));
+    let output = Command::new("sh")
+        .args(["-c", command])
+        .stdin(std::process::Stdio::inherit())
+        .stderr(std::process::Stdio::inherit())
+        .output()
+        .map_err(|e| failed(format!("could not be run: {e}")))?;
+    if !output.status.success() {
+        return Err(failed(format!("failed: {}", output.status)));
+    }
+    Ok(SecretBytes::new(output.stdout))
+}
+
+fn shares(needed: u8, variables: &Variables) -> Result<Vec<Share>, CliError> {
+    let wrong = |e: keymoat_crypto::ShareError| CliError::new(e.to_string());
+    if let Some(path) = &variables.shares_file {
+        let text = read_secret_file(path)?;
+        // EXPOSE: each line is parsed into a share of its own.
+        return text.expose(|bytes| {
+            let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+            lines.map(|line| Share::parse(&SecretBytes::from_slice(line)).map_err(wrong)).collect()
+        });
+    }
+    (1..=needed).map(|n| Share::parse(&crate::prompt::secret(&format!("Share {n} of {needed}"))?).map_err(wrong)).collect()
+}
+
+/// The name of the systemd credential.
+const CREDENTIAL: &str = "keymoat.master-key";
+/// A key, a passphrase or a handful of shares is far smaller.
+const SECRET_FILE_MAX: u64 = 64 * 1024;

@@ -1,0 +1,68 @@
+//! The environment variables that Keymoat itself reads. Read once, before there is a second thread; secrets are taken
+//! out of the environment in the same breath.
+
+use std::path::PathBuf;
+
+use keymoat_crypto::{SecretBytes, take_variable};
+
+/// What the environment says.
+#[derive(Debug)]
+pub struct Variables {
+    /// `KEYMOAT_DATA_DIR`.
+    pub data_dir: Option<PathBuf>,
+    /// `KEYMOAT_CONFIG_DIR`: in place of `<config home>/keymoat`.
+    pub config_dir: Option<PathBuf>,
+    /// `XDG_DATA_HOME`.
+    pub xdg_data_home: Option<PathBuf>,
+    /// `XDG_CONFIG_HOME`.
+    pub xdg_config_home: Option<PathBuf>,
+    /// `HOME`.
+    pub home: Option<PathBuf>,
+    /// `KEYMOAT_MASTER_KEY`, taken.
+    pub master_key: Option<SecretBytes>,
+    /// `KEYMOAT_MASTER_KEY_FILE`.
+    pub master_key_file: Option<PathBuf>,
+    /// `KEYMOAT_MASTER_KEY_COMMAND`.
+    pub master_key_command: Option<String>,
+    /// `KEYMOAT_PASSPHRASE`, taken.
+    pub passphrase: Option<SecretBytes>,
+    /// `KEYMOAT_PASSPHRASE_FILE`.
+    pub passphrase_file: Option<PathBuf>,
+    /// `KEYMOAT_SHARES_FILE`: one share a line.
+    pub shares_file: Option<PathBuf>,
+    /// `CREDENTIALS_DIRECTORY`, set by systemd.
+    pub credentials_directory: Option<PathBuf>,
+    /// `KEYMOAT_TOKEN`, taken.
+    pub token: Option<SecretBytes>,
+    /// `KEYMOAT_TOKEN_FILE`.
+    pub token_file: Option<PathBuf>,
+    /// `KEYMOAT_MODULE`: the calling module that records name.
+    pub module: Option<String>,
+}
+
+impl Variables {
+    /// Reads the environment. Must be called before there is a second thread.
+    #[expect(clippy::disallowed_methods, reason = "this is where the environment enters the program")]
+    pub fn take() -> Self {
+        let path = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let text = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let secret = |name: &str| take_variable(name).filter(|value| !value.is_empty());
+        Self {
+            data_dir: path("KEYMOAT_DATA_DIR"),
+            config_dir: path("KEYMOAT_CONFIG_DIR"),
+            xdg_data_home: path("XDG_DATA_HOME"),
+            xdg_config_home: path("XDG_CONFIG_HOME"),
+            home: path("HOME"),
+            master_key: secret("KEYMOAT_MASTER_KEY"),
+            master_key_file: path("KEYMOAT_MASTER_KEY_FILE"),
+            master_key_command: text("KEYMOAT_MASTER_KEY_COMMAND"),
+            passphrase: secret("KEYMOAT_PASSPHRASE"),
+            passphrase_file: path("KEYMOAT_PASSPHRASE_FILE"),
+            shares_file: path("KEYMOAT_SHARES_FILE"),
+            credentials_directory: path("CREDENTIALS_DIRECTORY"),
+            token: secret("KEYMOAT_TOKEN"),
+            token_file: path("KEYMOAT_TOKEN_FILE"),
+            module: text("KEYMOAT_MODULE"),
+        }
+    }
+}

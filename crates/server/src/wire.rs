@@ -1,0 +1,870 @@
+//! What travels over the native API, as JSON. Types of the wire, not of the domain: each is converted by hand.
+//!
+//! The command line reads and writes the same types, so that the two cannot drift apart.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use jiff::Timestamp;
+use keymoat_crypto::SecretBytes;
+use serde::de::Deserializer;
+use serde::ser::Serializer;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Secret text on its way in or out; everywhere else it stays in the secret type.
+#[derive(Debug, ToSchema)]
+#[schema(value_type = String)]
+pub struct WireSecret(pub SecretBytes);
+
+impl Serialize for WireSecret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // EXPOSE: this is the answer that the caller was allowed to have, and its record is on the disk.
+        self.0.expose(|bytes| match std::str::from_utf8(bytes) {
+            Ok(text) => serializer.serialize_str(text),
+            Err(_) => Err(serde::ser::Error::custom("the value is not text")),
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for WireSecret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl serde::de::Visitor<'_> for Text {
+            type Value = WireSecret;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("text")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<WireSecret, E> {
+                Ok(WireSecret(SecretBytes::from_slice(text.as_bytes())))
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+}
+
+/// An error, as RFC 9457 has it.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Problem {
+    /// `about:blank`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The status in words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What is wrong, for people.
+    pub detail: String,
+    /// What is wrong, for programs.
+    pub code: String,
+    /// What to do next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// The request's number.
+    pub request: String,
+}
+
+/// Whether the server works.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Status {
+    /// The program's version.
+    pub version: String,
+    /// The vault's id.
+    pub instance: String,
+    /// Whether it is sealed.
+    pub sealed: bool,
+    /// Why it answers nothing that has to be written down; none while it works.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<String>,
+    /// By how many seconds the system's clock is behind what the vault has seen.
+    pub clock_behind_secs: i64,
+    /// How much there is; only for callers who are signed in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub counts: Option<StatusCounts>,
+}
+
+/// How much there is.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct StatusCounts {
+    /// Environments.
+    pub environments: u64,
+    /// Companies.
+    pub companies: u64,
+    /// Secrets.
+    pub secrets: u64,
+    /// Accounts.
+    pub accounts: u64,
+    /// Tokens.
+    pub tokens: u64,
+    /// Grants.
+    pub grants: u64,
+}
+
+/// Who the caller is.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct WhoAmI {
+    /// The account's name.
+    pub account: String,
+    /// What it is.
+    pub kind: String,
+    /// The token's id, when one was shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+}
+
+/// A sign-in with a one-time code.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CodeSignIn {
+    /// The code.
+    pub code: WireSecret,
+}
+
+/// A one-time sign-in code.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct NewCode {
+    /// The code, shown once.
+    pub code: WireSecret,
+}
+
+/// An environment or a company.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Place {
+    /// Its name.
+    pub name: String,
+    /// What it is for.
+    #[serde(default)]
+    pub description: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// An environment or a company to be made.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PutPlace {
+    /// What it is for.
+    #[serde(default)]
+    pub description: String,
+}
+
+/// A secret without its values.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Secret {
+    /// Its id.
+    pub id: String,
+    /// The environment.
+    pub environment: String,
+    /// The company whose own it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub company: Option<String>,
+    /// The path.
+    pub path: String,
+    /// What it is for.
+    pub description: String,
+    /// Who answers for it.
+    pub owner: String,
+    /// Tags.
+    pub tags: BTreeMap<String, String>,
+    /// When it stops being valid.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// What an environment variable may do: `allow`, `warn` or `deny`.
+    pub env_override: String,
+    /// Whether every write must say which version it follows.
+    pub cas_required: bool,
+    /// Versions kept.
+    pub max_versions: u32,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// The current version, if it can be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub current: Option<u32>,
+    /// The version that a check-and-set must name; 0 when there was never any.
+    pub head: u32,
+    /// Its labels.
+    pub labels: BTreeMap<String, u32>,
+    /// Its versions, oldest first.
+    pub versions: Vec<Version>,
+}
+
+/// A version without its value.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Version {
+    /// Its number.
+    pub number: u32,
+    /// When it was written.
+    pub created_at: Timestamp,
+    /// By whom.
+    pub created_by: String,
+    /// When it was deleted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deleted_at: Option<Timestamp>,
+    /// When it was destroyed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub destroyed_at: Option<Timestamp>,
+    /// What the value is: `text`, `json` or `bytes`.
+    pub kind: String,
+    /// Its fields, masked.
+    pub fields: Vec<MaskedField>,
+}
+
+/// What may be shown of a field.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct MaskedField {
+    /// The field; none for the whole value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// The value with all but the provider's prefix and the last four characters left out.
+    pub masked: String,
+    /// Whose key it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    /// What kind of key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_kind: Option<String>,
+    /// Live or test.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+}
+
+/// A page of secrets.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct SecretPage {
+    /// The secrets.
+    pub secrets: Vec<Secret>,
+    /// What to pass as `cursor` for the next page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// A value.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Value {
+    /// Text.
+    Text(WireSecret),
+    /// Fields, each as text.
+    Fields(BTreeMap<String, WireSecret>),
+    /// A JSON object, as text.
+    Json(WireSecret),
+    /// Bytes, in base64.
+    Base64(WireSecret),
+}
+
+/// A write.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PutSecret {
+    /// The value.
+    pub value: Value,
+    /// Whether fields replace the whole stored value instead of going over it.
+    #[serde(default)]
+    pub replace: bool,
+    /// The version that is believed to be current; 0 for none. `If-Match` says the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cas: Option<u32>,
+    /// Whether the version is only made `pending`.
+    #[serde(default)]
+    pub pending: bool,
+    /// Why a value that stands in another environment too is taken all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow_duplicate: Option<String>,
+    /// Whether it is part of an import, for the record.
+    #[serde(default)]
+    pub import: bool,
+    /// What is said about the secret.
+    #[serde(default)]
+    pub about: Annotate,
+}
+
+/// What is said about a secret; what is left out stays as it is.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Annotate {
+    /// What it is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Who answers for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// All of its tags.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tags: Option<BTreeMap<String, String>>,
+    /// Tags to add.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub add_tags: BTreeMap<String, String>,
+    /// When it stops being valid; an empty text takes the date away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
+    /// What an environment variable may do: `allow`, `warn` or `deny`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub env_override: Option<String>,
+    /// Whether every write must say which version it follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cas_required: Option<bool>,
+    /// Versions kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_versions: Option<u32>,
+}
+
+/// What a write did.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Written {
+    /// The secret as it is now.
+    pub secret: Secret,
+    /// The version that was made.
+    pub version: u32,
+    /// Whether the secret is new.
+    pub is_new: bool,
+    /// Other paths of the same environment where the same value stands.
+    #[serde(default)]
+    pub also_at: Vec<String>,
+    /// The number of the record.
+    pub event: u64,
+}
+
+/// A wish to see a value.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reveal {
+    /// The field; the whole value for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// The version's number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
+    /// The version's label; `current` when neither is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// Why, for the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// A value that was given out.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Revealed {
+    /// The value.
+    pub value: Value,
+    /// The version.
+    pub version: u32,
+    /// The number of the record.
+    pub event: u64,
+}
+
+/// One version.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OneVersion {
+    /// Its number.
+    pub version: u32,
+}
+
+/// Several versions; all that it can be done to for none.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SomeVersions {
+    /// Their numbers.
+    #[serde(default)]
+    pub versions: Vec<u32>,
+}
+
+/// A label and where it goes.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetLabel {
+    /// The label.
+    pub label: String,
+    /// The version; none takes the label away.
+    #[serde(default)]
+    pub version: Option<u32>,
+}
+
+/// A question of where a value comes from.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Ask {
+    /// A variable's name, or `path#field`, or a reference.
+    pub name: String,
+    /// The environment.
+    pub environment: String,
+    /// The company.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub company: Option<String>,
+    /// Variables that are set where the program runs; never their values.
+    #[serde(default)]
+    pub variables_set: Vec<String>,
+    /// Whether a variable without the company may answer when one is asked for.
+    #[serde(default)]
+    pub unqualified_variable: bool,
+    /// The order to look in; the usual one when empty.
+    #[serde(default)]
+    pub order: Vec<String>,
+}
+
+/// Where a value comes from.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Answer {
+    /// The path that was looked for.
+    pub path: String,
+    /// The field that was looked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// Every place that was looked at, in order.
+    pub steps: Vec<Step>,
+    /// Which step answers, from 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub winner: Option<usize>,
+    /// What ended the search without an answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Whether a variable answers although the secret asks for a warning.
+    pub warns: bool,
+    /// Other accounts of the same provider, side by side.
+    #[serde(default)]
+    pub accounts: Vec<String>,
+    /// The value, when it was asked for and a stored one answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revealed: Option<Revealed>,
+}
+
+/// One place.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Step {
+    /// Which kind: `environment`, `stored`, `company`, `upstream:NAME`.
+    pub layer: String,
+    /// The place, in words.
+    pub place: String,
+    /// What was found: `answers`, `not_needed`, `passed`, `absent`, `fails`.
+    pub outcome: String,
+    /// Why it fails.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// The version found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
+    /// What may be shown of the value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub masked: Option<String>,
+}
+
+/// A page of changes.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Changes {
+    /// What changed, oldest first.
+    pub changes: Vec<Change>,
+    /// What to pass as `after` next time.
+    pub next: u64,
+}
+
+/// A secret that changed.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Change {
+    /// The change's number.
+    pub seq: u64,
+    /// The environment.
+    pub environment: String,
+    /// The company.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub company: Option<String>,
+    /// The path.
+    pub path: String,
+    /// The current version; none when it has none or is gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
+}
+
+/// An account.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Account {
+    /// Its id, as audit records name it.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// `user`, `os_user`, `service_account` or `group`.
+    pub kind: String,
+    /// What it is for.
+    pub description: String,
+    /// Its policies.
+    pub policies: BTreeSet<String>,
+    /// The groups that it is in.
+    pub groups: BTreeSet<String>,
+    /// Whether it may act.
+    pub active: bool,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// By whom.
+    pub created_by: String,
+}
+
+/// An account to be made.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateAccount {
+    /// Its name.
+    pub name: String,
+    /// `user`, `os_user`, `service_account` or `group`.
+    pub kind: String,
+    /// What it is for.
+    #[serde(default)]
+    pub description: String,
+    /// Its policies.
+    #[serde(default)]
+    pub policies: BTreeSet<String>,
+    /// The groups that it is in.
+    #[serde(default)]
+    pub groups: BTreeSet<String>,
+}
+
+/// A change of an account; what is left out stays as it is.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateAccount {
+    /// What it is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// All of its policies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policies: Option<BTreeSet<String>>,
+    /// All groups that it is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groups: Option<BTreeSet<String>>,
+    /// Whether it may act.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active: Option<bool>,
+}
+
+/// What ended with a leaver.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Left {
+    /// Tokens that were revoked.
+    pub tokens: u64,
+    /// Grants that were revoked.
+    pub grants: u64,
+    /// Secrets that the account has seen and that are to be rotated.
+    pub seen: Vec<String>,
+}
+
+/// A token to be made.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateToken {
+    /// What it is for.
+    #[serde(default)]
+    pub description: String,
+    /// How long it lasts, in seconds.
+    pub ttl_secs: u64,
+    /// How far it can be renewed, in seconds from now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewable_secs: Option<u64>,
+    /// How often it can be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uses: Option<u32>,
+    /// Networks that it is good from; any for none.
+    #[serde(default)]
+    pub networks: Vec<String>,
+}
+
+/// What is kept of a token.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Token {
+    /// Its id.
+    pub id: String,
+    /// The account's name.
+    pub account: String,
+    /// Its beginning and last four characters.
+    pub masked: String,
+    /// What it is for.
+    pub description: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// By whom.
+    pub created_by: String,
+    /// When it ends.
+    pub expires_at: Timestamp,
+    /// How far it can be renewed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub renewable_until: Option<Timestamp>,
+    /// Uses left.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uses_left: Option<u32>,
+    /// Networks that it is good from.
+    pub networks: Vec<String>,
+}
+
+/// A token that was just made.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct IssuedToken {
+    /// The token, shown once.
+    pub token: WireSecret,
+    /// What is kept of it.
+    pub about: Token,
+}
+
+/// A policy: the document, and who wrote it when.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Policy {
+    /// The document, see `docs/policies.md`.
+    #[schema(value_type = Object)]
+    pub policy: serde_json::Value,
+    /// When it was last written.
+    pub updated_at: Timestamp,
+    /// By whom.
+    pub updated_by: String,
+}
+
+/// A question of what would be decided.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Explain {
+    /// For whom.
+    pub account: String,
+    /// What: `reveal`, `list`, ….
+    pub capability: String,
+    /// On what: `prod/stripe`, `sys/audit`.
+    pub resource: String,
+    /// For which company.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub company: Option<String>,
+}
+
+/// A decision with every rule that was looked at.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Explanation {
+    /// For whom.
+    pub account: String,
+    /// Whether it would be allowed now.
+    pub allowed: bool,
+    /// Why.
+    pub why: String,
+    /// Every rule.
+    pub rules: Vec<ExplainedRule>,
+}
+
+/// A rule that was looked at.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ExplainedRule {
+    /// Which: `policy:odoo#3`.
+    pub rule: String,
+    /// `allow` or `deny`.
+    pub effect: String,
+    /// Whether it matches, or what of it does not.
+    pub matches: String,
+}
+
+/// A grant to be made.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateGrant {
+    /// To whom.
+    pub account: String,
+    /// What: rules as in a policy; only ones that allow.
+    #[schema(value_type = Vec<Object>)]
+    pub rules: Vec<serde_json::Value>,
+    /// From when; now when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starts_at: Option<Timestamp>,
+    /// How long, in seconds.
+    pub lasts_secs: u64,
+    /// How often.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uses: Option<u32>,
+    /// Why.
+    pub reason: String,
+    /// Whether it asks for more than the giver may give.
+    #[serde(default)]
+    pub break_glass: bool,
+}
+
+/// A grant.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Grant {
+    /// Its id.
+    pub id: String,
+    /// To whom.
+    pub account: String,
+    /// What.
+    #[schema(value_type = Vec<Object>)]
+    pub rules: Vec<serde_json::Value>,
+    /// From when.
+    pub starts_at: Timestamp,
+    /// Until when.
+    pub expires_at: Timestamp,
+    /// Uses left.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uses_left: Option<u32>,
+    /// `active`, `needs_approval`, `delayed`, `revoked` or `ended`.
+    pub state: String,
+    /// When a delayed one takes effect, or when a revoked one was revoked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state_at: Option<Timestamp>,
+    /// By whom.
+    pub granted_by: String,
+    /// Who approved it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approved_by: Option<String>,
+    /// Why.
+    pub reason: String,
+    /// Whether it was taken in an emergency.
+    pub break_glass: bool,
+}
+
+/// A page of audit records.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct AuditPage {
+    /// The records.
+    pub events: Vec<AuditEvent>,
+    /// What to pass as `before` for the next page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<u64>,
+}
+
+/// An audit record.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct AuditEvent {
+    /// The record's canonical members, see `docs/audit.md`.
+    #[schema(value_type = Object)]
+    pub event: serde_json::Value,
+    /// The canonical text itself, which the log's tree commits to.
+    pub record: String,
+    /// The actor's name, unless it was erased.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub actor_name: Option<String>,
+    /// Where the request came from, unless it was erased.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// What the client calls itself, unless it was erased.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_agent: Option<String>,
+}
+
+/// A sensitive action of a host program.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HostEvent {
+    /// What was done, such as `payment processed`.
+    pub action: String,
+    /// `allowed`, `refused` or `failed`.
+    pub result: String,
+    /// Short texts, whole numbers and flags; never keys.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    pub details: serde_json::Map<String, serde_json::Value>,
+}
+
+/// The number of a record.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Recorded {
+    /// The number.
+    pub event: u64,
+}
+
+/// The proof that a record is in the signed log.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Proof {
+    /// The record.
+    pub event: AuditEvent,
+    /// Its number, which is its place in the tree.
+    pub seq: u64,
+    /// The signed checkpoint (C2SP).
+    pub checkpoint: String,
+    /// The RFC 6962 audit path, each hash in base64.
+    pub proof: Vec<String>,
+    /// The key that signs checkpoints, as a C2SP verifier key.
+    pub key: String,
+}
+
+/// The newest signed checkpoint.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Checkpoint {
+    /// The signed checkpoint (C2SP).
+    pub checkpoint: String,
+    /// The key that signs it, as a C2SP verifier key.
+    pub key: String,
+}
+
+/// What a verification of everything found.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Verification {
+    /// Whether nothing was touched.
+    pub intact: bool,
+    /// Records read.
+    pub events: u64,
+    /// Rows compared with the records.
+    pub rows: u64,
+    /// What does not fit, and where.
+    pub problems: Vec<String>,
+    /// The newest signed checkpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<String>,
+}
+
+/// A provider of the catalogue.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Provider {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Whether its calls have never been run against a stub of its documentation.
+    pub shape_only: bool,
+    /// Its keys.
+    pub keys: Vec<ProviderKey>,
+    /// Addresses of its documentation, by what they are about.
+    pub links: BTreeMap<String, String>,
+}
+
+/// A kind of key of a provider.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ProviderKey {
+    /// What kind.
+    pub kind: String,
+    /// Live or test, where it can be told.
+    pub mode: String,
+    /// The field under which it is kept.
+    pub field: String,
+    /// Whether it is secret.
+    pub sensitive: bool,
+    /// What it begins with.
+    pub prefixes: Vec<String>,
+    /// Variables that usually hold it.
+    pub variables: Vec<String>,
+}
+
+/// A value whose provider is wanted.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Identify {
+    /// The value.
+    pub value: WireSecret,
+}
+
+/// Whose key a value is.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Identified {
+    /// Whether the catalogue knows it.
+    pub known: bool,
+    /// The provider's id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    /// The provider's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// What kind of key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Live or test.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// Whether it is secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sensitive: Option<bool>,
+    /// How sure that is: `shape` or `checksum`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certainty: Option<String>,
+    /// The value, masked.
+    pub masked: String,
+}

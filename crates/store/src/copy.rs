@@ -1,0 +1,425 @@
+//! Everything in a store as a sequence of entries: out of one that is in use, into one that is empty.
+//!
+//! The entries do not depend on the database under them. Each carries exactly what its keyed hash or its place in the
+//! tree is made of, so that a copy is either the same to the bit, down to its signed checkpoint, or not accepted. How
+//! entries travel, and how they are encrypted on the way, is the caller's.
+
+use std::path::Path;
+
+use keymoat_core::audit::Event;
+use keymoat_core::names::{ResourcePath, Scope};
+use keymoat_core::tree::{Frontier, leaf_hash};
+use keymoat_crypto::StateDigest;
+use rusqlite::{Connection, params};
+
+use crate::ledger::{LedgerKeys, SignedHead, verify_note};
+use crate::outside::OutsideFile;
+use crate::reader::Reader;
+use crate::row::{RawRow, SEQ_MAX};
+use crate::tiles::Tiles;
+use crate::verify::Outside;
+use crate::{Kind, OpenError, Row, SealedStore, StoreError, Untrusted};
+
+/// One row or event on its way from store to store; rows come first, in the order of kind and key, then events in the
+/// order of their numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// A row, or the mark that a removed one leaves.
+    Row(CopiedRow),
+    /// An event.
+    Event(CopiedEvent),
+}
+
+/// A row as it stands; without a body it is the mark of a removed one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopiedRow {
+    /// The stored name of its kind.
+    pub kind: String,
+    /// Its name within the kind.
+    pub key: String,
+    /// The number of the change that wrote or removed it.
+    pub seq: u64,
+    /// JSON; none in the mark of a removed row.
+    pub body: Option<String>,
+    /// Ciphertext or a wrapped key.
+    pub blob: Option<Vec<u8>>,
+}
+
+/// An event as it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopiedEvent {
+    /// The text that the tree commits to.
+    pub record: Vec<u8>,
+    /// The erasable part with its salt, as stored; none when it was erased.
+    pub personal: Option<Vec<u8>>,
+}
+
+/// Adds up entries and compares them with what was signed; nothing of them is kept.
+pub struct Tally<'a> {
+    keys: &'a LedgerKeys,
+    frontier: Frontier,
+    digest: StateDigest,
+    counts: Counts,
+    /// Kind and key of the newest row, to notice one that comes twice.
+    newest: Option<(String, String)>,
+    outside: Option<Outside<'a>>,
+    /// What a note outside signs that these events do not contain.
+    rewritten: Option<Untrusted>,
+}
+
+/// How much was added up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Live rows.
+    pub rows: u64,
+    /// Marks of removed rows.
+    pub removed: u64,
+    /// Events.
+    pub events: u64,
+    /// The number of the newest change of a row.
+    pub change: u64,
+}
+
+/// What entries that fit their checkpoint amount to.
+#[derive(Debug, Clone)]
+pub struct Tallied {
+    /// The checkpoint.
+    pub head: SignedHead,
+    /// How much there is.
+    pub counts: Counts,
+    /// How the checkpoint file outside of the data directory stands to it.
+    pub outside: OutsideFit,
+}
+
+/// How the checkpoint file on this machine stands to a copy that comes from elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OutsideFit {
+    /// There is none, or nothing in it yet.
+    Absent,
+    /// What it signs is contained in the copy.
+    Contained,
+    /// It knows of events that the copy does not have, or was not written by this vault.
+    Against(Untrusted),
+}
+
+impl CopiedRow {
+    /// The live row; `None` for the mark of a removed one, or for a kind that this program does not know.
+    pub fn live(&self) -> Option<Row> {
+        let kind = Kind::parse(&self.kind)?;
+        let body = self.body.clone()?;
+        Some(Row { kind, key: self.key.clone(), seq: self.seq, body, blob: self.blob.clone() })
+    }
+}
+
+impl Reader<'_> {
+    /// Hands every entry to `each`, all of one moment.
+    ///
+    /// # Errors
+    /// Those of `each`; [`StoreError::Corrupt`] when something stands there that Keymoat did not write.
+    pub fn entries<E: From<StoreError>>(
+        &self,
+        mut each: impl FnMut(Entry) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let fault = |error| E::from(self.fault(error));
+        let sql = format!("SELECT {} FROM state ORDER BY kind, key", RawRow::COLUMNS);
+        let mut statement = self.connection().prepare(&sql).map_err(fault)?;
+        let mut rows = statement.query([]).map_err(fault)?;
+        while let Some(row) = rows.next().map_err(fault)? {
+            let row = RawRow::read(row).map_err(fault)?;
+            each(Entry::Row(CopiedRow::of(row)?))?;
+        }
+        let sql = "SELECT seq, record, personal FROM events ORDER BY seq";
+        let mut statement = self.connection().prepare(sql).map_err(fault)?;
+        let mut rows = statement.query([]).map_err(fault)?;
+        while let Some(row) = rows.next().map_err(fault)? {
+            let read = || Ok(CopiedEvent { record: row.get(1)?, personal: row.get(2)? });
+            let seq: i64 = row.get(0).map_err(fault)?;
+            let event = read()
+                .map_err(|error: rusqlite::Error| corrupt(format!("event {seq}"), &error.to_string()))?;
+            each(Entry::Event(event))?;
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Tally<'a> {
+    /// An empty tally.
+    pub fn new(keys: &'a LedgerKeys) -> Self {
+        Self {
+            keys,
+            frontier: Frontier::new(),
+            digest: StateDigest::default(),
+            counts: Counts::default(),
+            newest: None,
+            outside: None,
+            rewritten: None,
+        }
+    }
+
+    /// An empty tally that also compares with the checkpoint file of this machine.
+    ///
+    /// # Errors
+    /// When the file is there and cannot be read.
+    pub fn beside(keys: &'a LedgerKeys, outside: &'a Path) -> Result<Self, OpenError> {
+        let read = Outside::read(keys, outside);
+        let read = read.map_err(|e| OpenError::Io { path: outside.to_owned(), why: e.to_string() })?;
+        Ok(Self { outside: Some(read), ..Self::new(keys) })
+    }
+
+    /// How much was added up so far.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Adds an entry.
+    ///
+    /// # Errors
+    /// When the entry has a form that Keymoat never writes, or is out of order.
+    pub fn add(&mut self, entry: &Entry) -> Result<(), Untrusted> {
+        match entry {
+            Entry::Row(row) => self.add_row(row),
+            Entry::Event(event) => self.add_event(event),
+        }
+    }
+
+    /// Compares everything with the signed checkpoint.
+    ///
+    /// # Errors
+    /// When the checkpoint is not this vault's, or not of these entries.
+    pub fn finish(mut self, note: &str) -> Result<Tallied, Untrusted> {
+        let head = verify_note(self.keys, note).ok_or(Untrusted::Checkpoint("not signed by this vault"))?;
+        if self.counts.events != head.size {
+            let why =
+                format!("the log ends at event {}, its checkpoint covers {}", self.counts.events, head.size);
+            return Err(Untrusted::Event { seq: self.counts.events.min(head.size), why });
+        }
+        if self.frontier.root() != head.root {
+            return Err(Untrusted::Rewritten { signed: head.size, time: head.time });
+        }
+        if self.keys.state.commit(&self.digest) != head.state {
+            return Err(Untrusted::State("the rows are not those that the checkpoint signs".to_owned()));
+        }
+        let outside = self.outside_fit(&head);
+        Ok(Tallied { head, counts: self.counts, outside })
+    }
+
+    fn add_row(&mut self, row: &CopiedRow) -> Result<(), Untrusted> {
+        let wrong = |why: &str| Untrusted::State(format!("the {} `{}` {why}", row.kind, row.key));
+        if Kind::parse(&row.kind).is_none() {
+            return Err(wrong("is of a kind that this program does not know; update this program"));
+        }
+        let raw = row.raw().ok_or_else(|| wrong("does not have the form that Keymoat gives to rows"))?;
+        let name = (row.kind.clone(), row.key.clone());
+        if self.counts.events > 0 || self.newest.as_ref().is_some_and(|newest| *newest >= name) {
+            return Err(wrong("comes twice or out of order"));
+        }
+        self.newest = Some(name);
+        self.digest.add(raw.mac(&self.keys.state));
+        match row.body {
+            Some(_) => self.counts.rows += 1,
+            None => self.counts.removed += 1,
+        }
+        self.counts.change = self.counts.change.max(row.seq);
+        Ok(())
+    }
+
+    fn add_event(&mut self, event: &CopiedEvent) -> Result<(), Untrusted> {
+        let too_long = |error: keymoat_core::tree::TreeError| Untrusted::Event {
+            seq: self.counts.events,
+            why: error.to_string(),
+        };
+        self.frontier.append(leaf_hash(&event.record)).map_err(too_long)?;
+        self.counts.events += 1;
+        let size = self.counts.events;
+        let heads = self.outside.iter().flat_map(|outside| &outside.heads);
+        for head in heads.filter(|head| head.size == size && head.root != self.frontier.root()) {
+            self.rewritten = Some(Untrusted::Rewritten { signed: head.size, time: head.time.clone() });
+        }
+        Ok(())
+    }
+
+    fn outside_fit(&mut self, head: &SignedHead) -> OutsideFit {
+        let Some(outside) = &self.outside else { return OutsideFit::Absent };
+        let Some(newest) = outside.heads.iter().max_by_key(|outside| outside.size) else {
+            return match outside.exists {
+                true => OutsideFit::Against(Untrusted::OutsideForeign(outside.path.to_owned())),
+                false => OutsideFit::Absent,
+            };
+        };
+        if newest.size > head.size {
+            let (found, signed, time) = (head.size, newest.size, newest.time.clone());
+            return OutsideFit::Against(Untrusted::Behind { found, signed, time });
+        }
+        if let Some(rewritten) = self.rewritten.take() {
+            return OutsideFit::Against(rewritten);
+        }
+        match newest.size == head.size && newest.state != head.state {
+            true => {
+                OutsideFit::Against(Untrusted::Rewritten { signed: newest.size, time: newest.time.clone() })
+            }
+            false => OutsideFit::Contained,
+        }
+    }
+}
+
+impl SealedStore {
+    /// Fills an empty store with the entries that `feed` hands over, in one transaction: all of them, or nothing.
+    ///
+    /// With `outside`, the checkpoint file there is made before the rows stand, so that at no moment is there a store
+    /// that nothing outside answers for.
+    ///
+    /// # Errors
+    /// Those of `feed`; when the store is not empty, when the entries are not those that `note` signs, and those of the
+    /// database.
+    pub fn fill<E: From<OpenError>>(
+        &self,
+        keys: &LedgerKeys,
+        note: &str,
+        outside: Option<&Path>,
+        feed: impl FnOnce(&mut dyn FnMut(Entry) -> Result<(), OpenError>) -> Result<(), E>,
+    ) -> Result<Counts, E> {
+        if !self.is_empty()? {
+            return Err(OpenError::Exists(self.data_dir().to_owned()).into());
+        }
+        self.connection().execute_batch("BEGIN IMMEDIATE").map_err(|e| self.failed(e))?;
+        let filled = self.fill_open_transaction(keys, note, outside, feed);
+        if filled.is_err()
+            && !self.connection().is_autocommit()
+            && let Err(error) = self.connection().execute_batch("ROLLBACK")
+        {
+            tracing::warn!(%error, "a failed transaction could not be rolled back; closing the file does");
+        }
+        filled
+    }
+
+    fn fill_open_transaction<E: From<OpenError>>(
+        &self,
+        keys: &LedgerKeys,
+        note: &str,
+        outside: Option<&Path>,
+        feed: impl FnOnce(&mut dyn FnMut(Entry) -> Result<(), OpenError>) -> Result<(), E>,
+    ) -> Result<Counts, E> {
+        let mut filler = Filler::new(self.connection(), keys);
+        feed(&mut |entry| {
+            filler.tally.add(&entry)?;
+            filler.write(entry).map_err(|e| self.failed(e))
+        })?;
+        let counts = filler.finish(note).map_err(|error| match error {
+            FillError::Untrusted(untrusted) => OpenError::Untrusted(untrusted),
+            FillError::Database(error) => self.failed(error),
+        })?;
+        if let Some(path) = outside {
+            make_outside(path, note)
+                .map_err(|e| OpenError::Io { path: path.to_owned(), why: e.to_string() })?;
+        }
+        self.connection().execute_batch("COMMIT").map_err(|e| self.failed(e))?;
+        Ok(counts)
+    }
+
+    fn failed(&self, error: rusqlite::Error) -> OpenError {
+        self.fault(error).into()
+    }
+}
+
+/// Writes entries as they come and grows the tree over the events.
+struct Filler<'a> {
+    connection: &'a Connection,
+    tally: Tally<'a>,
+    tiles: Tiles,
+    time_ms: i64,
+}
+
+enum FillError {
+    Untrusted(Untrusted),
+    Database(rusqlite::Error),
+}
+
+impl<'a> Filler<'a> {
+    fn new(connection: &'a Connection, keys: &'a LedgerKeys) -> Self {
+        Self { connection, tally: Tally::new(keys), tiles: Tiles::default(), time_ms: 0 }
+    }
+
+    /// Writes an entry that has just been added up.
+    fn write(&mut self, entry: Entry) -> rusqlite::Result<()> {
+        match entry {
+            Entry::Row(row) => {
+                let mut insert = self.connection.prepare_cached(
+                    "INSERT INTO state (kind, key, seq, body, blob) VALUES (?1, ?2, ?3, ?4, ?5)",
+                )?;
+                insert.execute(params![row.kind, row.key, row.seq, row.body, row.blob]).map(|_| ())
+            }
+            Entry::Event(event) => self.write_event(&event),
+        }
+    }
+
+    fn write_event(&mut self, event: &CopiedEvent) -> rusqlite::Result<()> {
+        let seq = self.tally.counts.events - 1;
+        // A record that cannot be read is kept where an administrator accepted it as it was; it has no columns.
+        let parsed = Event::parse(&event.record).ok();
+        let time_ms = parsed.as_ref().map_or(self.time_ms, |event| event.time.as_millisecond());
+        self.time_ms = self.time_ms.max(time_ms);
+        self.connection
+            .prepare_cached(
+                "INSERT INTO events (seq, time, actor, environment, path, record, personal)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            )?
+            .execute(params![
+                seq,
+                time_ms,
+                parsed.as_ref().map(|event| event.actor.to_string()).unwrap_or_default(),
+                parsed.as_ref().and_then(|event| event.scope.as_ref()).map(Scope::as_str),
+                parsed.as_ref().and_then(|event| event.path.as_ref()).map(ResourcePath::as_str),
+                event.record,
+                event.personal,
+            ])?;
+        for tile in self.tiles.push(leaf_hash(&event.record)) {
+            self.connection
+                .prepare_cached("INSERT INTO tiles (level, number, hashes) VALUES (?1, ?2, ?3)")?
+                .execute(params![tile.level, tile.number, tile.hashes])?;
+        }
+        Ok(())
+    }
+
+    fn finish(self, note: &str) -> Result<Counts, FillError> {
+        let (counts, frontier) = (self.tally.counts, self.tally.frontier.to_bytes());
+        self.tally.finish(note).map_err(FillError::Untrusted)?;
+        self.connection
+            .execute(
+                "INSERT INTO checkpoint (id, note, frontier, change) VALUES (1, ?1, ?2, ?3)",
+                params![note, frontier, counts.change],
+            )
+            .map_err(FillError::Database)?;
+        Ok(counts)
+    }
+}
+
+impl CopiedRow {
+    fn of(row: RawRow) -> Result<Self, StoreError> {
+        let seq = u64::try_from(row.seq).ok().filter(|_| !row.odd);
+        let Some(seq) = seq else {
+            let what = format!("{} `{}`", row.kind, row.key);
+            return Err(corrupt(what, "it does not have the form that Keymoat gives to rows"));
+        };
+        Ok(Self { kind: row.kind, key: row.key, seq, body: row.body, blob: row.blob })
+    }
+
+    /// The row in the form that is hashed; `None` when Keymoat never writes such a one.
+    fn raw(&self) -> Option<RawRow> {
+        let seq = i64::try_from(self.seq).ok().filter(|seq| (1..=SEQ_MAX).contains(seq))?;
+        if self.body.is_none() && self.blob.is_some() {
+            return None;
+        }
+        let (kind, key) = (self.kind.clone(), self.key.clone());
+        Some(RawRow { kind, key, seq, body: self.body.clone(), blob: self.blob.clone(), odd: false })
+    }
+}
+
+fn make_outside(path: &Path, note: &str) -> std::io::Result<()> {
+    let mut file = OutsideFile::open(path)?;
+    file.renew();
+    file.write(note)
+}
+
+fn corrupt(what: String, why: &str) -> StoreError {
+    StoreError::Corrupt { what, why: why.to_owned() }
+}
