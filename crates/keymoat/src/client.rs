@@ -105,6 +105,14 @@ impl Client {
         if status.is_success() { Ok(body) } else { Err(failure(status, &body)) }
     }
 
+    /// The name under which a token for this server is kept.
+    pub fn server_name(&self) -> String {
+        match &self.door {
+            Door::Remote(remote) => remote.name(),
+            Door::InProcess { .. } | Door::Socket(_) => "local".to_owned(),
+        }
+    }
+
     /// Whether this process has the vault open itself.
     pub fn is_in_process(&self) -> bool {
         matches!(self.door, Door::InProcess { .. })

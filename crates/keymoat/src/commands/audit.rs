@@ -1,0 +1,349 @@
+//! `keymoat audit`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use http::Method;
+use keymoat_core::audit::AuditText;
+use keymoat_server::wire::{AuditEvent, AuditPage, Checkpoint, Proof, Verification};
+use keymoat_vault::SealedVault;
+
+use crate::client::{Client, query};
+use crate::error::{CliError, REFUSED};
+use crate::output::{self, Format};
+use crate::{Context, master_key};
+
+/// What to do with the audit log.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Audit {
+    /// Show records that fit, newest first.
+    Query(Query),
+    /// Show the newest records, and go on as they come.
+    Tail(Tail),
+    /// Check that nothing was touched, and say where if it was.
+    Verify,
+    /// Prove that one record is in the signed log; the proof can be checked without this vault.
+    Prove {
+        /// The record's number.
+        number: u64,
+    },
+    /// Write records out as JSON lines, oldest first.
+    Export(Export),
+    /// Show the newest signed checkpoint and the key that signs it.
+    Checkpoint,
+    /// Accept a vault that was put back or changed by other means, and write down why.
+    AcceptRestore {
+        /// Why.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+}
+
+/// Flags of `audit query`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Query {
+    /// Only about this path or one below it.
+    #[arg(long)]
+    path: Option<String>,
+    /// Only by this account.
+    #[arg(long)]
+    account: Option<String>,
+    /// Only this action: reveal, write, sign_in, ….
+    #[arg(long)]
+    action: Option<String>,
+    /// Only with this result: allowed, refused, failed.
+    #[arg(long)]
+    result: Option<String>,
+    /// Only by this module.
+    #[arg(long)]
+    module: Option<String>,
+    /// Only from this time on (RFC 3339).
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Only before this time (RFC 3339).
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    /// At most so many.
+    #[arg(long, default_value_t = 100)]
+    limit: usize,
+}
+
+/// Flags of `audit tail`.
+#[derive(Debug, Clone, Args)]
+pub struct Tail {
+    /// Records to begin with.
+    #[arg(long, default_value_t = 20)]
+    last: usize,
+    /// Go on as new ones come.
+    #[arg(long, short)]
+    follow: bool,
+}
+
+/// Flags of `audit export`.
+#[derive(Debug, Clone, Args)]
+pub struct Export {
+    /// The file; stdout when left out.
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+impl Audit {
+    /// Works on the audit log.
+    ///
+    /// # Errors
+    /// What the vault says.
+    pub async fn run(&self, context: &Context) -> Result<u8, CliError> {
+        match self {
+            Audit::Query(command) => command.run(context).await,
+            Audit::Tail(command) => command.run(context).await,
+            Audit::Verify => verify(context).await,
+            Audit::Prove { number } => prove(context, *number).await,
+            Audit::Export(command) => command.run(context).await,
+            Audit::Checkpoint => checkpoint(context).await,
+            Audit::AcceptRestore { reason } => accept_restore(context, reason).await,
+        }
+    }
+}
+
+impl Query {
+    async fn run(&self, context: &Context) -> Result<u8, CliError> {
+        let company = context.company()?;
+        let limit = self.limit.to_string();
+        let url = format!(
+            "/api/v1/audit{}",
+            query(&[
+                ("environment", context.global.env.as_deref()),
+                ("company", company.as_ref().map(keymoat_core::names::Company::as_str)),
+                ("path", self.path.as_deref()),
+                ("account", self.account.as_deref()),
+                ("action", self.action.as_deref()),
+                ("result", self.result.as_deref()),
+                ("module", self.module.as_deref()),
+                ("since", self.since.as_deref()),
+                ("until", self.until.as_deref()),
+                ("limit", Some(&limit)),
+            ])
+        );
+        let page: AuditPage = super::with_client(context, async |client: &Client| client.get(&url).await).await?;
+        if context.global.format == Format::Json {
+            output::json(&page.events)?;
+            return Ok(0);
+        }
+        if page.events.is_empty() {
+            output::say("no record fits");
+            return Ok(0);
+        }
+        output::table(&HEADINGS, page.events.iter().map(row));
+        Ok(0)
+    }
+}
+
+impl Tail {
+    async fn run(&self, context: &Context) -> Result<u8, CliError> {
+        super::with_client(context, async |client: &Client| {
+            let url = format!("/api/v1/audit?limit={}", self.last);
+            let page: AuditPage = client.get(&url).await?;
+            let mut next = 0;
+            for event in page.events.iter().rev() {
+                next = number_of(event) + 1;
+                self.print(context, event)?;
+            }
+            while self.follow {
+                // Each look is on record itself, so it is not repeated faster than a person reads.
+                tokio::time::sleep(FOLLOW_EVERY).await;
+                let url = format!("/api/v1/audit?oldest_first=true&limit=1000&from={next}");
+                let page: AuditPage = client.get(&url).await?;
+                for event in &page.events {
+                    next = number_of(event) + 1;
+                    if event.event.get("action").and_then(serde_json::Value::as_str) != Some("audit_read") {
+                        self.print(context, event)?;
+                    }
+                }
+            }
+            Ok(0)
+        })
+        .await
+    }
+
+    fn print(&self, context: &Context, event: &AuditEvent) -> Result<(), CliError> {
+        match context.global.format {
+            Format::Json => output::line(&event.record),
+            Format::Text => output::line(&row(event).join("  ")),
+        }
+        Ok(())
+    }
+}
+
+impl Export {
+    async fn run(&self, context: &Context) -> Result<u8, CliError> {
+        use std::io::Write as _;
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let mut file = match &self.output {
+            None => None,
+            Some(path) => {
+                let opened = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+                Some(opened.map_err(|e| CliError::file("write", path, &e))?)
+            }
+        };
+        let (count, checkpoint) = super::with_client(context, async |client: &Client| {
+            let checkpoint: Checkpoint = client.get("/api/v1/audit/checkpoint").await?;
+            let mut next = 0;
+            loop {
+                let url = format!("/api/v1/audit?oldest_first=true&limit=1000&from={next}");
+                let page: AuditPage = client.get(&url).await?;
+                let Some(last) = page.events.last() else { break };
+                next = number_of(last) + 1;
+                for event in &page.events {
+                    match &mut file {
+                        Some(file) => writeln!(file, "{}", event.record).map_err(|e| CliError::new(format!("cannot write the export: {e}")))?,
+                        None => output::line(&event.record),
+                    }
+                }
+                // What comes after the checkpoint is left for the next export, so that the two fit together.
+                if next >= size_of(&checkpoint.checkpoint) {
+                    break;
+                }
+            }
+            Ok((next, checkpoint))
+        })
+        .await?;
+        if let Some(file) = &file {
+            file.sync_all().map_err(|e| CliError::new(format!("cannot write the export: {e}")))?;
+        }
+        output::say(&format!("{count} records; signed up to {}", size_of(&checkpoint.checkpoint)));
+        output::say(&format!("key  {}", checkpoint.key));
+        Ok(0)
+    }
+}
+
+async fn verify(context: &Context) -> Result<u8, CliError> {
+    let remote = context.global.server.is_some();
+    let socket = keymoat_store::socket_in(&context.places.data);
+    let running = socket.exists() && tokio::net::UnixStream::connect(&socket).await.is_ok();
+    let found = if remote || running {
+        super::with_client(context, async |client: &Client| {
+            client.call::<(), Verification>(Method::POST, "/api/v1/audit/verify", None).await
+        })
+        .await?
+    } else {
+        verify_here(context)?
+    };
+    if context.global.format == Format::Json {
+        output::json(&found)?;
+    } else if found.intact {
+        output::line(&format!("intact: {} records and {} rows are as they were written and signed", found.events, found.rows));
+    } else {
+        for problem in &found.problems {
+            output::line(&format!("TOUCHED  {}", output::printable(problem)));
+        }
+        output::say(&format!("{} records and {} rows were checked", found.events, found.rows));
+    }
+    Ok(if found.intact { 0 } else { REFUSED })
+}
+
+/// Checks the vault without opening it for use: one that was touched does not open.
+fn verify_here(context: &Context) -> Result<Verification, CliError> {
+    let sealed = sealed(context)?;
+    let offer = master_key::offer_for(&sealed, &context.places, &context.variables)?;
+    let bar = indicatif::ProgressBar::new_spinner().with_message("records checked");
+    let report = sealed.verify(&offer, &context.places.config, |events| {
+        bar.set_position(events);
+        bar.tick();
+    })?;
+    bar.finish_and_clear();
+    Ok(Verification {
+        intact: report.problems.is_empty(),
+        events: report.events,
+        rows: report.rows,
+        problems: report.problems.iter().map(ToString::to_string).collect(),
+        checkpoint: report.checkpoint,
+    })
+}
+
+async fn prove(context: &Context, number: u64) -> Result<u8, CliError> {
+    let proof: Proof = super::with_client(context, async |client: &Client| {
+        client.get(&format!("/api/v1/audit/{number}/proof")).await
+    })
+    .await?;
+    output::json(&proof)?;
+    Ok(0)
+}
+
+async fn checkpoint(context: &Context) -> Result<u8, CliError> {
+    let checkpoint: Checkpoint =
+        super::with_client(context, async |client: &Client| client.get("/api/v1/audit/checkpoint").await).await?;
+    match context.global.format {
+        Format::Json => output::json(&checkpoint)?,
+        Format::Text => {
+            output::bytes(checkpoint.checkpoint.as_bytes());
+            output::say(&format!("key  {}", checkpoint.key));
+        }
+    }
+    Ok(0)
+}
+
+async fn accept_restore(context: &Context, reason: &str) -> Result<u8, CliError> {
+    if reason.trim().is_empty() {
+        return Err(CliError::new("say why with --reason: it is written into the log"));
+    }
+    let problems = verify_here(context)?.problems;
+    let Some(first) = problems.first() else {
+        output::say("there is nothing to accept: the vault is as it was written and signed");
+        return Ok(0);
+    };
+    let sealed = sealed(context)?;
+    let offer = master_key::offer_for(&sealed, &context.places, &context.variables)?;
+    let found = format!("{} problems, first: {first}", problems.len());
+    let vault = sealed.accept_restore(&offer, context.surroundings()?, &AuditText::new(reason), &found).await?;
+    vault.close().await;
+    output::say(&format!("accepted as it is; {} problems are on record, the first: {}", problems.len(), output::printable(first)));
+    Ok(0)
+}
+
+fn sealed(context: &Context) -> Result<SealedVault, CliError> {
+    if !keymoat_store::database_in(&context.places.data).exists() {
+        return Err(CliError::new(format!("there is no vault in `{}`", context.places.data.display())));
+    }
+    SealedVault::open(&context.places.data, keymoat_store::Durability::Disk)?
+        .map_err(|_| CliError::new(format!("there is no vault in `{}`", context.places.data.display())))
+}
+
+/// A record as a row: when, who, what, on what, how it ended, from where, why.
+fn row(event: &AuditEvent) -> Vec<String> {
+    let text = |name: &str| event.event.get(name).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+    let who = event.actor_name.clone().unwrap_or_else(|| text("actor"));
+    let on = match (text("scope"), text("path"), text("field")) {
+        (scope, path, _) if path.is_empty() => scope,
+        (scope, path, field) if field.is_empty() => format!("{scope}/{path}"),
+        (scope, path, field) => format!("{scope}/{path}#{field}"),
+    };
+    let version = event.event.get("version").and_then(serde_json::Value::as_u64).map(|n| format!(" v{n}")).unwrap_or_default();
+    let company = Some(text("company")).filter(|name| !name.is_empty()).map(|name| format!(" ({name})")).unwrap_or_default();
+    let why = [text("reason"), text("decided_by")].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
+    let time = text("time").replace('T', " ");
+    let time = time.split('.').next().unwrap_or_default().to_owned();
+    vec![
+        number_of(event).to_string(),
+        time,
+        who,
+        text("module"),
+        text("action"),
+        format!("{on}{version}{company}"),
+        text("result"),
+        event.address.clone().unwrap_or_else(|| "here".to_owned()),
+        why,
+    ]
+}
+
+fn number_of(event: &AuditEvent) -> u64 {
+    event.event.get("seq").and_then(serde_json::Value::as_u64).unwrap_or_default()
+}
+
+/// The number of records under a checkpoint: its second line.
+fn size_of(checkpoint: &str) -> u64 {
+    checkpoint.lines().nth(1).and_then(|line| line.parse().ok()).unwrap_or_default()
+}
+
+const HEADINGS: [&str; 9] = ["#", "time (utc)", "who", "module", "what", "on", "result", "from", "why"];
+const FOLLOW_EVERY: Duration = Duration::from_secs(1);

@@ -1,0 +1,271 @@
+//! `keymoat run`: starts a program with its keys in its environment.
+//!
+//! The program takes this one's place (`execve`), so signals, terminal, standard streams and exit code are its own.
+//! Only whole values are references: those of the `.env` file and of `--map`; those of the caller's own environment
+//! only with `--expand-env`. Nothing is started unless every reference has a value.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use clap::Args;
+use http::Method;
+use keymoat_core::dotenv::{EnvFile, EnvLimits};
+use keymoat_core::names::VariableName;
+use keymoat_core::reference::{Reference, looks_like_reference};
+use keymoat_crypto::SecretBytes;
+use keymoat_server::wire::{Answer, Ask};
+
+use super::PathAndField;
+use super::reveal::plain;
+use super::which::outcome;
+use crate::client::Client;
+use crate::error::CliError;
+use crate::{Context, output};
+
+/// Flags of `run`.
+#[derive(Debug, Clone, Args)]
+pub struct Run {
+    /// File with settings and references; `.env` here when there is one.
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    env_file: Vec<PathBuf>,
+    /// Read no `.env` file.
+    #[arg(long, conflicts_with = "env_file")]
+    no_env_file: bool,
+    /// A variable and the secret that it gets.
+    #[arg(long, value_name = "VAR=PATH#FIELD")]
+    map: Vec<String>,
+    /// Resolve references that stand in the caller's own environment too.
+    #[arg(long)]
+    expand_env: bool,
+    /// Let a variable without the company's name stand in when a company is asked for.
+    #[arg(long)]
+    unqualified: bool,
+    /// The program and its arguments.
+    #[arg(trailing_var_arg = true, required = true, value_name = "CMD", value_hint = clap::ValueHint::CommandWithArguments)]
+    command: Vec<OsString>,
+}
+
+impl Run {
+    /// Starts the program; returns only when that failed.
+    ///
+    /// # Errors
+    /// When a reference has no value (125), or the program cannot be started (126, 127).
+    pub async fn run(&self, context: &Context) -> Result<u8, CliError> {
+        let plan = self.plan()?;
+        let resolved = if plan.wanted.is_empty() { BTreeMap::new() } else { self.resolve(context, &plan).await? };
+        Err(self.exec(&plan.settings, &resolved))
+    }
+
+    /// What the program's environment is made of, before any value is known.
+    fn plan(&self) -> Result<Plan, CliError> {
+        let own = own_environment();
+        let mut plan = Plan::default();
+        for path in self.env_files() {
+            plan.read_file(&path, &own)?;
+        }
+        for text in &self.map {
+            let (name, target) = text
+                .split_once('=')
+                .ok_or_else(|| CliError::new(format!("`--map {}` is not VAR=PATH#FIELD", output::printable(text))))?;
+            let target: PathAndField = target
+                .parse()
+                .map_err(|e: String| CliError::new(format!("`--map {}`: {e}", output::printable(name))))?;
+            let reference = Reference::relative(target.path, target.field);
+            plan.want(name, reference.to_string(), &own)?;
+        }
+        for (name, value) in &own {
+            if looks_like_reference(value) && !plan.wanted.contains_key(name) {
+                if !self.expand_env {
+                    return Err(CliError::new(format!(
+                        "`{name}` in your environment holds a keymoat reference that nothing has resolved"
+                    ))
+                    .hint("some tool read the rewritten `.env` by itself; unset the variable, or resolve it with --expand-env"));
+                }
+                plan.wanted.insert(name.clone(), Wanted { reference: value.clone(), is_set: false });
+            }
+        }
+        Ok(plan)
+    }
+
+    fn env_files(&self) -> Vec<PathBuf> {
+        let usual = PathBuf::from(".env");
+        match (self.no_env_file, self.env_file.is_empty()) {
+            (true, _) => Vec::new(),
+            (false, false) => self.env_file.clone(),
+            (false, true) => Some(usual).filter(|path| path.is_file()).into_iter().collect(),
+        }
+    }
+
+    /// Asks for every value at once, and says everything that is missing, not only the first.
+    async fn resolve(
+        &self,
+        context: &Context,
+        plan: &Plan,
+    ) -> Result<BTreeMap<String, SecretBytes>, CliError> {
+        let asks = plan.wanted.iter().map(|(name, wanted)| Ok((name.clone(), self.ask(context, name, wanted)?)));
+        let asks = asks.collect::<Result<Vec<(String, Ask)>, CliError>>()?;
+        super::with_client(context, async |client: &Client| {
+            let mut resolved = BTreeMap::new();
+            let mut missing = Vec::new();
+            for (name, ask) in &asks {
+                let answer: Result<Answer, CliError> = client.call(Method::POST, "/api/v1/resolve", Some(ask)).await;
+                match answer {
+                    Ok(answer) => match answer.revealed {
+                        Some(revealed) => drop(resolved.insert(name.clone(), plain(revealed.value)?)),
+                        None if answer.winner.is_some() => warn_of_override(name, &answer),
+                        None => missing.push(missing_text(name, ask, &answer)),
+                    },
+                    Err(error) if is_about_one(&error) => missing.push(refused_text(name, ask, &error)),
+                    Err(error) => return Err(error),
+                }
+            }
+            if missing.is_empty() { Ok(resolved) } else { Err(not_started(&missing)) }
+        })
+        .await
+    }
+
+    fn ask(&self, context: &Context, name: &str, wanted: &Wanted) -> Result<Ask, CliError> {
+        let reference = Reference::parse(&wanted.reference)
+            .ok()
+            .flatten()
+            .ok_or_else(|| CliError::new(format!("the reference in `{name}` is not well formed")).hint("write keymoat:PATH#FIELD or keymoat://ENV/PATH#FIELD"))?;
+        let environment = match (&context.global.env, &reference.scope) {
+            (None, Some(own)) => own.to_string(),
+            _ => context.environment()?.to_string(),
+        };
+        let set = name.parse::<VariableName>().ok().filter(|_| wanted.is_set);
+        Ok(Ask {
+            name: wanted.reference.clone(),
+            environment,
+            company: context.company()?.map(|company| company.to_string()),
+            variables_set: set.into_iter().map(|name| name.to_string()).collect(),
+            unqualified_variable: self.unqualified,
+            order: Vec::new(),
+        })
+    }
+
+    fn exec(&self, settings: &BTreeMap<String, String>, resolved: &BTreeMap<String, SecretBytes>) -> CliError {
+        let Some((program, arguments)) = self.command.split_first() else {
+            return CliError::new("which program?").exit(OWN_FAILURE);
+        };
+        let mut command = Command::new(program);
+        command.args(arguments);
+        for name in keymoat_variables() {
+            command.env_remove(name);
+        }
+        command.envs(settings);
+        for (name, value) in resolved {
+            // EXPOSE: handing the program its keys is what this command is for; it is on record.
+            let value = value.expose(|bytes| OsString::from_vec(bytes.clone()));
+            if value.as_encoded_bytes().contains(&0) {
+                return CliError::new(format!("the value of `{name}` has a zero byte, which no variable can hold"))
+                    .hint("hand it over in a file instead")
+                    .exit(OWN_FAILURE);
+            }
+            command.env(name, value);
+        }
+        let error = command.exec();
+        let code = if error.kind() == std::io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN };
+        CliError::new(format!("cannot start `{}`: {error}", Path::new(program).display())).exit(code)
+    }
+}
+
+/// What a program's environment is made of.
+#[derive(Default)]
+struct Plan {
+    /// Plain settings from the files.
+    settings: BTreeMap<String, String>,
+    /// Variables that get a value from the vault.
+    wanted: BTreeMap<String, Wanted>,
+}
+
+struct Wanted {
+    reference: String,
+    /// Whether the caller's own environment has the variable, with something that is no reference.
+    is_set: bool,
+}
+
+impl Plan {
+    fn read_file(&mut self, path: &Path, own: &BTreeMap<String, String>) -> Result<(), CliError> {
+        let text = std::fs::read_to_string(path).map_err(|e| CliError::file("read", path, &e))?;
+        let file = EnvFile::parse(&text, &EnvLimits::USUAL)
+            .map_err(|e| CliError::new(format!("`{}`, {e}", path.display())))?;
+        for entry in file.entries() {
+            let value = entry.value.as_str();
+            if looks_like_reference(value) {
+                self.want(&entry.name, value.to_owned(), own)?;
+            } else if !own.contains_key(&entry.name) {
+                // The caller's own environment comes before the file, as every reader of such files has it.
+                self.settings.insert(entry.name.clone(), value.to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    fn want(&mut self, name: &str, reference: String, own: &BTreeMap<String, String>) -> Result<(), CliError> {
+        if name.is_empty() || name.contains(['=', '\0']) {
+            return Err(CliError::new(format!("`{}` is not the name of a variable", output::printable(name))));
+        }
+        let is_set = own.get(name).is_some_and(|value| !looks_like_reference(value));
+        self.settings.remove(name);
+        self.wanted.insert(name.to_owned(), Wanted { reference, is_set });
+        Ok(())
+    }
+}
+
+fn warn_of_override(name: &str, answer: &Answer) {
+    if answer.warns {
+        output::warn(&format!("`{name}` of your environment stands in for the stored value"));
+    }
+}
+
+fn missing_text(name: &str, ask: &Ask, answer: &Answer) -> String {
+    let mut text = format!("{name}: no value for `{}` in {}", ask.name, ask.environment);
+    if let Some(error) = &answer.error {
+        text.push_str(&format!(" ({error})"));
+    }
+    for step in &answer.steps {
+        text.push_str(&format!("\n    looked in {}: {}", step.place, outcome(step)));
+    }
+    text
+}
+
+fn refused_text(name: &str, ask: &Ask, error: &CliError) -> String {
+    format!("{name}: `{}` in {}: {error}", ask.name, ask.environment)
+}
+
+/// Errors that speak of one reference; the others stop everything at once.
+fn is_about_one(error: &CliError) -> bool {
+    matches!(error.code.as_deref(), Some("not_found" | "refused" | "invalid" | "source_down" | "damaged" | "conflict"))
+}
+
+fn not_started(missing: &[String]) -> CliError {
+    let what = if missing.len() == 1 { "a key is missing" } else { "keys are missing" };
+    CliError::new(format!("not started, {what}:\n  {}", missing.join("\n  ")))
+        .hint("`keymoat which NAME` shows every place that is looked at; `keymoat put` stores a value")
+        .exit(OWN_FAILURE)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the environment layer is looked at where the program runs")]
+fn own_environment() -> BTreeMap<String, String> {
+    // What is not text is passed on untouched and cannot be a reference.
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
+}
+
+/// Keymoat's own variables, which are not the program's business.
+#[expect(clippy::disallowed_methods, reason = "the child's environment is this one without Keymoat's own variables")]
+fn keymoat_variables() -> Vec<OsString> {
+    let is_own = |name: &OsString| name.to_str().is_some_and(|name| name.starts_with("KEYMOAT_"));
+    std::env::vars_os().map(|(name, _)| name).filter(is_own).collect()
+}
+
+/// Keymoat itself failed, so that the program was not started (as `env` has it).
+pub const OWN_FAILURE: u8 = 125;
+/// The program was found and cannot be run.
+const CANNOT_RUN: u8 = 126;
+/// The program was not found.
+const NOT_FOUND: u8 = 127;

@@ -1,0 +1,189 @@
+//! `keymoat serve`.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::Args;
+use keymoat_core::audit::Action;
+use keymoat_vault::{SealedVault, Vault};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::init::{self, How};
+use crate::error::CliError;
+use crate::{Context, master_key, os_user, output};
+
+/// Flags of `serve`.
+#[derive(Debug, Clone, Args)]
+pub struct Serve {
+    /// Address to listen on.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8200")]
+    listen: Vec<SocketAddr>,
+    /// Serve plain HTTP on an address that other machines reach: only behind something that adds TLS.
+    #[arg(long)]
+    plain_http: bool,
+    /// Do not listen on the network at all, only on the socket in the data directory.
+    #[arg(long)]
+    socket_only: bool,
+    /// How the program's own log is written.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+    #[command(flatten)]
+    how: How,
+}
+
+/// How the program's own log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum LogFormat {
+    /// For people.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+impl Serve {
+    /// Serves until it is told to stop, then finishes what it has begun.
+    ///
+    /// # Errors
+    /// When the vault cannot be opened or an address cannot be listened on.
+    pub async fn run(&self, context: &Context) -> Result<u8, CliError> {
+        self.check_addresses()?;
+        start_log(self.log_format);
+        let (vault, made) = self.open(context).await?;
+        let listeners = match self.listen(&vault).await {
+            Ok(listeners) => listeners,
+            Err(error) => {
+                vault.close().await;
+                return Err(error);
+            }
+        };
+        self.greet(context, &vault, made.as_ref(), &listeners);
+        drop(made);
+        vault.record_system("server", Action::Start).await?;
+        let router = keymoat_server::router(keymoat_server::AppState::new(vault.clone()));
+        let socket = listeners.socket_path.clone();
+        keymoat_server::serve(router, listeners.tcp, listeners.unix, os_user::name_of, stop_signal()).await;
+        // Gone before the lock is, so that nobody finds a socket without a server.
+        if let Err(error) = std::fs::remove_file(&socket) {
+            tracing::debug!(%error, "the socket was already gone");
+        }
+        vault.record_system("server", Action::Stop).await?;
+        vault.close().await;
+        output::say("stopped; everything is on the disk");
+        Ok(0)
+    }
+
+    fn check_addresses(&self) -> Result<(), CliError> {
+        let open = self.listen.iter().find(|address| !address.ip().is_loopback());
+        match open {
+            Some(address) if !self.plain_http && !self.socket_only => Err(CliError::new(format!(
+                "`{address}` can be reached from other machines, and keys would cross the network in the clear"
+            ))
+            .hint("listen on 127.0.0.1 behind a proxy with TLS, or say --plain-http when something in front adds TLS")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Opens the vault, or makes it on the first start.
+    async fn open(&self, context: &Context) -> Result<(Vault, Option<init::Made>), CliError> {
+        match SealedVault::open(&context.places.data, keymoat_store::Durability::Disk)? {
+            Ok(sealed) => {
+                let offer = master_key::offer_for(&sealed, &context.places, &context.variables)?;
+                Ok((sealed.unseal(&offer, context.surroundings()?)?, None))
+            }
+            Err(empty) => {
+                drop(empty);
+                let made = init::make(context, &self.how).await?;
+                Ok((made.vault.clone(), Some(made)))
+            }
+        }
+    }
+
+    async fn listen(&self, vault: &Vault) -> Result<Listeners, CliError> {
+        let mut tcp = Vec::new();
+        let addresses = if self.socket_only { &[][..] } else { &self.listen };
+        for address in addresses {
+            let listener = TcpListener::bind(address).await.map_err(|error| {
+                CliError::new(format!("cannot listen on {address}: {error}"))
+                    .hint("another program may be there already; --listen names another address")
+            })?;
+            tcp.push(listener);
+        }
+        let socket_path = keymoat_store::socket_in(vault.data_dir());
+        // The lock of the data directory is held, so a socket that is there belongs to nobody any more.
+        if socket_path.exists() {
+            std::fs::remove_file(&socket_path).map_err(|e| CliError::file("replace", &socket_path, &e))?;
+        }
+        let unix = UnixListener::bind(&socket_path).map_err(|e| CliError::file("listen on", &socket_path, &e))?;
+        set_private(&socket_path)?;
+        Ok(Listeners { tcp, unix, socket_path })
+    }
+
+    fn greet(&self, context: &Context, vault: &Vault, made: Option<&init::Made>, listeners: &Listeners) {
+        let version = env!("CARGO_PKG_VERSION");
+        let what = if made.is_some() { "made and serves" } else { "serves" };
+        output::say(&format!("keymoat {version} {what} the vault {}", vault.instance()));
+        for listener in &listeners.tcp {
+            if let Ok(address) = listener.local_addr() {
+                output::say(&format!("  listens on   http://{}", shown(address)));
+            }
+        }
+        output::say(&format!("  socket       {}", listeners.socket_path.display()));
+        match made {
+            Some(made) => init::tell(context, made),
+            None => {
+                output::say(&format!("  data         {}", context.places.data.display()));
+                let counts = vault.counts();
+                output::say(&format!("  holds        {} secrets, {} accounts", counts.secrets, counts.accounts));
+            }
+        }
+        output::say("Ctrl-C stops it.");
+    }
+}
+
+struct Listeners {
+    tcp: Vec<TcpListener>,
+    unix: UnixListener,
+    socket_path: PathBuf,
+}
+
+/// Only this user may connect; who it is, is asked again for every connection.
+fn set_private(path: &std::path::Path) -> Result<(), CliError> {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(|e| CliError::file("protect", path, &e))
+}
+
+/// Ends when the operator or the system asks the server to stop.
+async fn stop_signal() {
+    let terminate = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut signal) => drop(signal.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => {
+            if interrupted.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+        () = terminate => {}
+    }
+}
+
+fn start_log(format: LogFormat) {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("KEYMOAT_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,keymoat=info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => builder.with_target(false).init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}
+
+fn shown(address: SocketAddr) -> String {
+    match address.ip() {
+        IpAddr::V6(ip) => format!("[{ip}]:{}", address.port()),
+        IpAddr::V4(ip) => format!("{ip}:{}", address.port()),
+    }
+}
