@@ -228,6 +228,7 @@ impl Stream {
     fn new(key: &BackupKey, header_aad: &[u8], salt: &[u8; 32]) -> (Self, [u8; 32]) {
         let aad = Canonical::new("keymoat/backup/1").field(header_aad).finish();
         let mut okm = Zeroizing::new([0u8; 64]);
+        // EXPOSE: only the key of this one stream, derived from it, leaves.
         key.0.expose(|key| hkdf_sha256(key, salt, &[STREAM_LABEL.as_bytes(), &aad], okm.as_mut_slice()));
         let aead =
             LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &okm[..KEY_LEN]).expect("AES-256 takes 32 bytes"));

@@ -80,6 +80,7 @@ pub fn open(key: &DataKey, place: &Place<'_>, ciphertext: &[u8]) -> Result<Secre
     if place.data_key != key.id() {
         return Err(OpenError::OtherKey { found: place.data_key, expected: key.id() });
     }
+    // EXPOSE: the key opens one ciphertext; the plaintext is a secret again.
     key.expose(|bytes| open_as(bytes, &purpose, ciphertext))
 }
 

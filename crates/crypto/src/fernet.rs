@@ -74,6 +74,7 @@ impl FernetKey {
         if ciphertext.is_empty() || ciphertext.len() % 16 != 0 {
             return Err(FernetError::Shape);
         }
+        // EXPOSE: the key checks and decrypts one token; the plaintext is a secret again.
         self.0.expose(|key| {
             let (signing, encryption) = key.split_at(KEY_LEN / 2);
             hmac::verify(&hmac::Key::new(hmac::HMAC_SHA256, signing), signed, signature)

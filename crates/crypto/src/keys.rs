@@ -52,6 +52,7 @@ impl MasterKey {
     }
 
     pub(crate) fn expose<R>(&self, f: impl FnOnce(&[u8; KEY_LEN]) -> R) -> R {
+        // EXPOSE: within this crate only, for the derivations and wrappings beside it.
         self.0.expose(f)
     }
 }
@@ -107,6 +108,7 @@ impl RootKey {
     /// Derives 32 bytes for `label`, with `context` after it; labels are never a prefix of one another.
     pub(crate) fn derive(&self, label: &str, context: &[u8]) -> Zeroizing<[u8; KEY_LEN]> {
         let mut out = Zeroizing::new([0; KEY_LEN]);
+        // EXPOSE: only the derived key leaves.
         self.0.expose(|root| hkdf_sha256(root, &[], &[label.as_bytes(), context], out.as_mut_slice()));
         out
     }
@@ -116,6 +118,7 @@ impl RootKey {
     }
 
     pub(crate) fn expose<R>(&self, f: impl FnOnce(&[u8; KEY_LEN]) -> R) -> R {
+        // EXPOSE: within this crate only, for the derivations and wrappings beside it.
         self.0.expose(f)
     }
 }
@@ -136,6 +139,7 @@ impl DataKey {
     }
 
     pub(crate) fn expose<R>(&self, f: impl FnOnce(&[u8; KEY_LEN]) -> R) -> R {
+        // EXPOSE: within this crate only, to seal and open.
         self.key.expose(f)
     }
 }
@@ -157,6 +161,7 @@ impl Pepper {
 
     fn with(id: u32, key: Locked) -> Self {
         // The keyed state is kept: setting it up costs as much as a digest, and each request needs one.
+        // EXPOSE: the keyed state takes its place.
         let mac = key.expose(|bytes| hmac::Key::new(hmac::HMAC_SHA256, bytes));
         Self { id, key, mac }
     }
@@ -167,6 +172,7 @@ impl Pepper {
     }
 
     pub(crate) fn expose<R>(&self, f: impl FnOnce(&[u8; KEY_LEN]) -> R) -> R {
+        // EXPOSE: within this crate only, to be wrapped.
         self.key.expose(f)
     }
 }

@@ -43,6 +43,7 @@ impl MasterKey {
 
     /// Writes the text form.
     pub fn to_text(&self) -> SecretBytes {
+        // EXPOSE: the text form is a secret itself.
         self.expose(|bytes| {
             let checksum = crc32fast::hash(bytes);
             let body = to_base64url(bytes);

@@ -119,6 +119,7 @@ impl MasterKey {
         if needed < MIN_NEEDED || count < needed {
             return Err(numbers);
         }
+        // EXPOSE: each share is a secret itself.
         let points = self
             .expose(|key| Gf256::split_bytes(usize::from(needed), usize::from(count), key, generator))
             .map_err(|_| numbers)?;

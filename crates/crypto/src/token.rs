@@ -245,6 +245,7 @@ pub fn derive_aws_secret(root: &RootKey, access_key_id: &str) -> SecretBytes {
     const LABEL: &str = "keymoat/v1/aws-secret";
     let context = Canonical::new("keymoat/aws-secret/1").field(access_key_id.as_bytes()).finish();
     let mut bytes = Zeroizing::new([0; AWS_SECRET_BYTES]);
+    // EXPOSE: only the derived secret leaves, as a secret.
     root.expose(|root| hkdf_sha256(root, &[], &[LABEL.as_bytes(), &context], bytes.as_mut_slice()));
     SecretBytes::new(Base64Unpadded::encode_string(bytes.as_slice()).into_bytes())
 }

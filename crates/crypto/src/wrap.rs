@@ -81,6 +81,7 @@ impl MasterKey {
     /// [`UnwrapError`]; a wrong master key is [`UnwrapError::Refused`].
     pub fn unwrap_root(&self, wrapped: &[u8], context: SlotContext<'_>) -> Result<RootKey, UnwrapError> {
         let aad = context.canonical();
+        // EXPOSE: the unwrapped key is a secret again.
         let key = self.expose(|wrapping| unwrap(wrapping, context.slot, &aad, wrapped))?;
         Ok(RootKey::from_bytes(&key))
     }
@@ -92,6 +93,7 @@ impl MasterKey {
         salt: &[u8; 32],
     ) -> Vec<u8> {
         let aad = context.canonical();
+        // EXPOSE: what leaves is wrapped.
         root.expose(|root| self.expose(|wrapping| wrap(wrapping, context.slot, &aad, salt, root)))
     }
 }
@@ -111,6 +113,7 @@ impl RootKey {
     /// [`UnwrapError`].
     pub fn unwrap_data_key(&self, wrapped: &[u8], context: KeyContext<'_>) -> Result<DataKey, UnwrapError> {
         let aad = context.canonical();
+        // EXPOSE: the unwrapped key is a secret again.
         let key = self.expose(|wrapping| unwrap(wrapping, context.id, &aad, wrapped))?;
         Ok(DataKey::from_bytes(context.id, &key))
     }
@@ -129,6 +132,7 @@ impl RootKey {
     /// [`UnwrapError`].
     pub fn unwrap_pepper(&self, wrapped: &[u8], context: PepperContext<'_>) -> Result<Pepper, UnwrapError> {
         let aad = context.canonical();
+        // EXPOSE: the unwrapped pepper is a secret again.
         let key = self.expose(|wrapping| unwrap(wrapping, context.id, &aad, wrapped))?;
         Ok(Pepper::from_bytes(context.id, &key))
     }
@@ -141,6 +145,7 @@ impl RootKey {
     ) -> Vec<u8> {
         assert_eq!(context.id, key.id(), "a data key is wrapped under its own number");
         let aad = context.canonical();
+        // EXPOSE: what leaves is wrapped.
         key.expose(|key| self.expose(|wrapping| wrap(wrapping, context.id, &aad, salt, key)))
     }
 
@@ -152,6 +157,7 @@ impl RootKey {
     ) -> Vec<u8> {
         assert_eq!(context.id, pepper.id(), "a pepper is wrapped under its own number");
         let aad = context.canonical();
+        // EXPOSE: what leaves is wrapped.
         pepper.expose(|key| self.expose(|wrapping| wrap(wrapping, context.id, &aad, salt, key)))
     }
 }

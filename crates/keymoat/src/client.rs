@@ -89,20 +89,44 @@ impl Client {
     /// # Errors
     /// What the server says, or that it cannot be reached.
     pub async fn bytes<B: Serialize>(&self, method: Method, path: &str, body: Option<&B>) -> Result<Bytes, CliError> {
+        let (status, body) = self.send(method, path, body).await?;
+        let body = collect(body).await?;
+        if status.is_success() { Ok(body) } else { Err(failure(status, &body)) }
+    }
+
+    /// Sends a request and gives the answer as it comes, for answers that are too large to hold.
+    ///
+    /// # Errors
+    /// What the server says, or that it cannot be reached.
+    pub async fn stream<B: Serialize>(&self, method: Method, path: &str, body: Option<&B>) -> Result<Body, CliError> {
+        let (status, body) = self.send(method, path, body).await?;
+        if status.is_success() { Ok(body) } else { Err(failure(status, &collect(body).await?)) }
+    }
+
+    /// Whether what is sent stays on this machine: in this process, or through the socket.
+    pub fn is_local(&self) -> bool {
+        !matches!(self.door, Door::Remote(_))
+    }
+
+    async fn send<B: Serialize>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&B>,
+    ) -> Result<(StatusCode, Body), CliError> {
         let request = self.request(method, path, body)?;
-        let (status, body) = match &self.door {
+        match &self.door {
             Door::InProcess { router, .. } => {
                 let answer = router.clone().oneshot(request).await;
                 let (parts, body) = answer.map_err(|never| match never {})?.into_parts();
-                (parts.status, collect(body).await?)
+                Ok((parts.status, body))
             }
             Door::Socket(path) => {
                 let stream = tokio::net::UnixStream::connect(path).await.map_err(|e| CliError::file("connect to", path, &e))?;
-                exchange(stream, request).await?
+                exchange(stream, request).await
             }
-            Door::Remote(remote) => remote.exchange(request).await?,
-        };
-        if status.is_success() { Ok(body) } else { Err(failure(status, &body)) }
+            Door::Remote(remote) => remote.exchange(request).await,
+        }
     }
 
     /// The name under which a token for this server is kept.
@@ -209,7 +233,7 @@ impl Remote {
         format!("{}-{}", self.host.replace([':', '[', ']'], "_"), self.port)
     }
 
-    async fn exchange(&self, mut request: Request<Body>) -> Result<(StatusCode, Bytes), CliError> {
+    async fn exchange(&self, mut request: Request<Body>) -> Result<(StatusCode, Body), CliError> {
         let unreachable = |why: String| {
             CliError::new(format!("cannot reach the server at {}:{}: {why}", self.host, self.port))
                 .hint("is it running? `keymoat serve` starts one")
@@ -236,16 +260,13 @@ impl Remote {
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     request: Request<Body>,
-) -> Result<(StatusCode, Bytes), CliError> {
+) -> Result<(StatusCode, Body), CliError> {
     let broken = |e: hyper::Error| CliError::new(format!("the connection to the server broke: {e}"));
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-    let driver = tokio::spawn(connection);
+    // It ends by itself: with the answer, since there is no further request.
+    tokio::spawn(connection);
     let (parts, body) = sender.send_request(request).await.map_err(broken)?.into_parts();
-    let body = collect(Body::new(body)).await?;
-    drop(sender);
-    // The answer is complete; how the connection ends no longer matters.
-    driver.abort();
-    Ok((parts.status, body))
+    Ok((parts.status, Body::new(body)))
 }
 
 async fn collect(body: Body) -> Result<Bytes, CliError> {

@@ -23,20 +23,58 @@ use crate::variables::Variables;
 /// # Errors
 /// When a named source cannot be read, or there is none.
 pub fn offer_for(vault: &SealedVault, places: &Places, variables: &Variables) -> Result<MasterKeyOffer, CliError> {
-    let kinds: Vec<&SlotSource> = vault.slots().map(|slot| &slot.source).collect();
-    if kinds.iter().any(|kind| matches!(kind, SlotSource::Key))
-        && let Some(text) = key_text(&places.master_key(vault.instance()), variables)?
+    let opens: Vec<Opens> = vault.slots().map(|slot| Opens::from(&slot.source)).collect();
+    offer(vault.instance(), &opens, places, variables)
+}
+
+/// What a slot is opened with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opens {
+    /// A key text.
+    Key,
+    /// A passphrase.
+    Passphrase,
+    /// Shares of a key.
+    Shares {
+        /// How many.
+        needed: u8,
+    },
+}
+
+impl From<&SlotSource> for Opens {
+    fn from(source: &SlotSource) -> Self {
+        match source {
+            SlotSource::Key => Opens::Key,
+            SlotSource::Passphrase { .. } => Opens::Passphrase,
+            SlotSource::Shamir { needed, .. } => Opens::Shares { needed: *needed },
+        }
+    }
+}
+
+/// Finds what opens one of these slots of a vault.
+///
+/// # Errors
+/// When a named source cannot be read, or there is none.
+pub fn offer(
+    instance: uuid::Uuid,
+    slots: &[Opens],
+    places: &Places,
+    variables: &Variables,
+) -> Result<MasterKeyOffer, CliError> {
+    let path = places.master_key(instance);
+    if slots.contains(&Opens::Key)
+        && let Some(text) = key_text(&path, variables)?
     {
         return Ok(MasterKeyOffer::Key(text));
     }
-    if kinds.iter().any(|kind| matches!(kind, SlotSource::Passphrase { .. })) {
+    if slots.contains(&Opens::Passphrase) {
         return Ok(MasterKeyOffer::Passphrase(passphrase(variables)?));
     }
-    if let Some(SlotSource::Shamir { needed, .. }) = kinds.iter().find(|kind| matches!(kind, SlotSource::Shamir { .. })) {
-        return Ok(MasterKeyOffer::Shares(shares(*needed, variables)?));
+    let needed = slots.iter().find_map(|slot| if let Opens::Shares { needed } = slot { Some(*needed) } else { None });
+    if let Some(needed) = needed {
+        return Ok(MasterKeyOffer::Shares(shares(needed, variables)?));
     }
-    let path = places.master_key(vault.instance());
-    Err(CliError::new(format!("there is no master key for the vault {}", vault.instance())).hint(format!(
+    Err(CliError::new(format!("there is no master key for the vault {instance}")).hint(format!(
         "it was looked for in KEYMOAT_MASTER_KEY, KEYMOAT_MASTER_KEY_FILE, KEYMOAT_MASTER_KEY_COMMAND, a systemd credential `{CREDENTIAL}` and `{}`",
         path.display()
     )))
@@ -111,8 +149,11 @@ pub fn read_secret_file(path: &Path) -> Result<SecretBytes, CliError> {
     Ok(SecretBytes::new(bytes))
 }
 
-/// A key file that others can read is no secret any more.
-fn read_key_file(path: &Path) -> Result<SecretBytes, CliError> {
+/// Reads a master key file. One that others can read is no secret any more.
+///
+/// # Errors
+/// When others can read it, or it cannot be read.
+pub fn read_key_file(path: &Path) -> Result<SecretBytes, CliError> {
     let wrong = |e: std::io::Error| CliError::file("read the master key file", path, &e);
     let mode = std::fs::metadata(path).map_err(wrong)?.mode() & 0o777;
     if mode & 0o077 != 0 {

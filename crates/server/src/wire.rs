@@ -868,3 +868,130 @@ pub struct Identified {
     /// The value, masked.
     pub masked: String,
 }
+
+/// What stands of the vault's own keys; never a key.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Keys {
+    /// The ways to open the vault.
+    pub slots: Vec<Slot>,
+    /// The data keys.
+    pub data_keys: Vec<DataKey>,
+    /// The peppers of token digests.
+    pub peppers: Vec<Pepper>,
+}
+
+/// A way to open the vault.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Slot {
+    /// Its number.
+    pub id: u32,
+    /// What opens it: `key`, `passphrase` or `shamir`.
+    pub kind: String,
+    /// Shares needed, for `shamir`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub needed: Option<u8>,
+    /// Shares made, for `shamir`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shares: Option<u8>,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// The data key of an environment, or of a company in it.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct DataKey {
+    /// Its number.
+    pub id: u32,
+    /// The environment.
+    pub environment: String,
+    /// The company.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub company: Option<String>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Whether new versions are encrypted under it; one that is not active is being replaced.
+    pub active: bool,
+}
+
+/// A pepper of token digests.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Pepper {
+    /// Its number.
+    pub id: u32,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Tokens and sign-in codes whose digests are under it.
+    pub digests: u64,
+}
+
+/// A way to open the vault that is to be added. Taken only through the socket or in process.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AddSlot {
+    /// What opens it: `key`, `passphrase` or `shamir`.
+    pub kind: String,
+    /// The master key's text; for a passphrase the key that it was stretched to.
+    pub master: WireSecret,
+    /// How a passphrase was stretched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub argon2: Option<serde_json::Value>,
+    /// Shares needed, for `shamir`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needed: Option<u8>,
+    /// Shares made, for `shamir`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shares: Option<u8>,
+}
+
+/// What opens another slot than the one that is to be removed. Taken only through the socket or in process.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum KeyOffer {
+    /// A key text.
+    Key(WireSecret),
+    /// A passphrase.
+    Passphrase(WireSecret),
+    /// Shares.
+    Shares(Vec<WireSecret>),
+}
+
+/// The place whose data key is to be changed.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RotateDataKey {
+    /// The environment.
+    pub environment: String,
+    /// The company.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub company: Option<String>,
+}
+
+/// What the change of a data key did.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct DataKeyRotated {
+    /// The environment.
+    pub environment: String,
+    /// The company.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub company: Option<String>,
+    /// The key that is active now.
+    pub active: u32,
+    /// Versions encrypted anew.
+    pub reencrypted: u64,
+    /// Old keys that no row is under any more; they are gone.
+    pub ended: Vec<u32>,
+    /// Versions still under old keys.
+    pub rows_under_old_keys: u64,
+    /// Whether the write-ahead log was emptied of the old ciphertexts.
+    pub scrubbed: bool,
+}
+
+/// What the change of the pepper did.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct PepperRotated {
+    /// The pepper of new digests.
+    pub newest: u32,
+    /// Tokens and sign-in codes whose digests are still under older ones; they move over when they are used.
+    pub digests_under_old_peppers: u64,
+}

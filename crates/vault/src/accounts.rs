@@ -14,7 +14,6 @@ use crate::desk::{Change, Deed, system_resource};
 use crate::entity::{Account, AccountKind, Entity as _, SecretName, SignInCodeEntity};
 use crate::receipt::Permit;
 use crate::state::State;
-use crate::tokens::account_path;
 use crate::{Caller, Code, Vault, VaultError};
 
 /// An account to be made.
@@ -137,7 +136,7 @@ impl Vault {
     /// # Errors
     /// [`Code::Refused`].
     pub async fn list_accounts(&self, caller: &Caller) -> Result<Vec<Arc<Account>>, VaultError> {
-        self.retry_stale(async || {
+        self.retry_stale(|| async {
             let resource = system_resource("accounts")?;
             let permit = self.authorize(caller, Capability::List, Action::List, resource.clone()).await?;
             self.record(&permit, Deed::done(Action::List, &resource)).await
@@ -154,7 +153,7 @@ impl Vault {
         if *name == caller.name {
             return self.account_named(name);
         }
-        self.retry_stale(async || {
+        self.retry_stale(|| async {
             let permit = self.permit_account(caller, Capability::Inspect, Action::Inspect, name).await?;
             let resource = permit.resource.clone();
             self.record(&permit, Deed::done(Action::Inspect, &resource)).await?;
@@ -171,7 +170,7 @@ impl Vault {
         name: &AccountName,
         make: impl Fn(Option<&Arc<Account>>) -> Result<Account, VaultError>,
     ) -> Result<Arc<Account>, VaultError> {
-        self.retry_stale(async || {
+        self.retry_stale(|| async {
             let permit = self.permit_account(caller, Capability::Write, action, name).await?;
             // INVARIANT: read after the permit, so that who reads something older is stale when he writes.
             let old = self.state(|state| state.accounts.get(name).map(Arc::clone));
@@ -209,7 +208,7 @@ impl Vault {
         action: Action,
         name: &AccountName,
     ) -> Result<Permit, VaultError> {
-        let resource = system_resource(&format!("accounts/{}", account_path(name)))?;
+        let resource = system_resource(&format!("accounts/{name}"))?;
         self.authorize(caller, capability, action, resource).await
     }
 
@@ -221,7 +220,11 @@ impl Vault {
             Code::Invalid => ReasonCode::Invalid,
             _ => ReasonCode::Internal,
         };
-        match self.record(permit, Deed::failed(action, &permit.resource, reason)).await {
+        let deed = match error.code {
+            Code::Refused => Deed::refused(action, &permit.resource, ReasonCode::BeyondOwnRights),
+            _ => Deed::failed(action, &permit.resource, reason),
+        };
+        match self.record(permit, deed).await {
             Ok(_) => error,
             Err(unrecorded) => unrecorded,
         }
@@ -233,7 +236,7 @@ impl Vault {
             Ending::Removed => (Capability::Delete, Action::AccountDelete),
             Ending::SwitchedOff => (Capability::Write, Action::AccountUpdate),
         };
-        self.retry_stale(async || {
+        self.retry_stale(|| async {
             let permit = self.permit_account(caller, capability, action, name).await?;
             let account = match self.account_named(name) {
                 Ok(account) if account.id == caller.principal => {

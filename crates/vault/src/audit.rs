@@ -1,8 +1,12 @@
 //! Reading the audit log, proving single records, and taking in a host's own sensitive actions.
 
-use keymoat_core::audit::{Action, AuditText, Details, Event, EventFilter, Outcome, Personal};
+use std::collections::{BTreeMap, BTreeSet};
+
+use keymoat_core::audit::{
+    Action, AuditText, DetailValue, Details, Event, EventFilter, MAX_DETAILS, Outcome, Personal,
+};
 use keymoat_core::id::PrincipalId;
-use keymoat_core::names::AccountName;
+use keymoat_core::names::{AccountName, Label};
 use keymoat_core::policy::Capability;
 use keymoat_core::tree::Hash;
 use keymoat_store::{EventRange, StoredEvent};
@@ -69,7 +73,7 @@ impl Vault {
     /// # Errors
     /// [`Code::Refused`]; [`Code::NotFound`] for an unknown account.
     pub async fn query_audit(&self, caller: &Caller, query: AuditQuery) -> Result<Vec<AuditRecord>, VaultError> {
-        self.retry_stale(async || {
+        self.retry_stale(|| async {
             let resource = system_resource("audit")?;
             let permit = self.authorize(caller, Capability::Inspect, Action::AuditRead, resource.clone()).await?;
             self.record(&permit, Deed::done(Action::AuditRead, &resource)).await
@@ -94,6 +98,9 @@ impl Vault {
             .store()
             .read(move |reader| {
                 let mut records = Vec::new();
+                if limit == 0 {
+                    return Ok(records);
+                }
                 reader.events(&range, |stored| {
                     if filter.matches(&stored.event) {
                         records.push(AuditRecord::from(stored));
@@ -111,7 +118,7 @@ impl Vault {
     /// # Errors
     /// [`Code::Refused`]; [`Code::NotFound`].
     pub async fn prove(&self, caller: &Caller, seq: u64) -> Result<Inclusion, VaultError> {
-        self.retry_stale(async || {
+        self.retry_stale(|| async {
             let resource = system_resource("audit")?;
             let permit = self.authorize(caller, Capability::Inspect, Action::AuditRead, resource.clone()).await?;
             self.record(&permit, Deed::done(Action::AuditRead, &resource)).await
@@ -135,7 +142,7 @@ impl Vault {
     /// # Errors
     /// [`Code::Refused`]; those of the store.
     pub async fn verify(&self, caller: &Caller) -> Result<VerifyReport, VaultError> {
-        self.retry_stale(async || {
+        self.retry_stale(|| async {
             let resource = system_resource("audit")?;
             let permit = self.authorize(caller, Capability::Inspect, Action::AuditRead, resource.clone()).await?;
             self.record(&permit, Deed::done(Action::AuditRead, &resource)).await
@@ -149,8 +156,12 @@ impl Vault {
     /// # Errors
     /// [`Code::Refused`].
     pub async fn checkpoint(&self, caller: &Caller) -> Result<(String, String), VaultError> {
-        let resource = system_resource("audit")?;
-        self.authorize(caller, Capability::Inspect, Action::AuditRead, resource).await?;
+        self.retry_stale(|| async {
+            let resource = system_resource("audit")?;
+            let permit = self.authorize(caller, Capability::Inspect, Action::AuditRead, resource.clone()).await?;
+            self.record(&permit, Deed::done(Action::AuditRead, &resource)).await
+        })
+        .await?;
         let note = self.store().read(|reader| reader.checkpoint()).await?;
         let note = note.ok_or_else(|| VaultError::damaged("there is no checkpoint"))?;
         Ok((note, self.audit_key()))
@@ -168,13 +179,13 @@ impl Vault {
     /// [`Code::Refused`]; [`Code::Invalid`] when a fact looks like a key.
     pub async fn record_host_event(&self, caller: &Caller, host: HostEvent) -> Result<u64, VaultError> {
         self.check_no_keys(&host)?;
-        self.retry_stale(async || {
+        self.retry_stale(|| async {
             let resource = system_resource("audit/events")?;
             let permit = self.authorize(caller, Capability::Write, Action::Host, resource).await?;
             let mut deed = Deed::done(Action::Host, About::default());
             deed.outcome = host.outcome;
             deed.details = host.details.clone();
-            let deed = deed.detail("host_action", host.action.clone());
+            let deed = deed.detail(HOST_ACTION, host.action.clone());
             Ok(self.record(&permit, deed).await?.event)
         })
         .await
@@ -191,17 +202,26 @@ impl Vault {
     }
 
     fn check_no_keys(&self, host: &HostEvent) -> Result<(), VaultError> {
+        if host.details.iter().count() >= MAX_DETAILS || host.details.get(HOST_ACTION).is_some() {
+            return Err(VaultError::invalid(format!(
+                "a host's action has at most {} details, and none is called `{HOST_ACTION}`",
+                MAX_DETAILS - 1
+            )));
+        }
         let catalogue = self.catalogue();
+        let is_key = |word: &str| match catalogue.identify(word.as_bytes()) {
+            keymoat_detect::Identification::Known(known) => known.key.sensitive,
+            keymoat_detect::Identification::Unknown => false,
+        };
+        // A key may hold `/`, `+` or `=` itself, so it is looked for between wide and between narrow delimiters.
         let looks_like_a_key = |text: &str| {
-            let words = text.split(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',' | ';' | '=' | '(' | ')'));
-            let mut words = words.filter(|word| !word.is_empty());
-            words.any(|word| match catalogue.identify(word.as_bytes()) {
-                keymoat_detect::Identification::Known(known) => known.key.sensitive,
-                keymoat_detect::Identification::Unknown => false,
-            })
+            let wide = text.split(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`' | ',' | ';' | '(' | ')'));
+            let narrow = text.split(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '_' | '-'));
+            let middle = text.split(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '_' | '-' | '.' | '/' | '+'));
+            wide.chain(narrow).chain(middle).filter(|word| !word.is_empty()).any(is_key)
         };
         for (name, value) in host.details.iter() {
-            if let keymoat_core::audit::DetailValue::Text(text) = value
+            if let DetailValue::Text(text) = value
                 && looks_like_a_key(text.as_str())
             {
                 return Err(VaultError::new(Code::Invalid, format!("the detail `{name}` holds what looks like a key"))
@@ -219,26 +239,26 @@ impl Vault {
     /// The secrets whose values an account was given since they were last written.
     pub(crate) async fn seen_by(&self, principal: PrincipalId) -> Result<Vec<SecretName>, VaultError> {
         let range = EventRange { actor: Some(principal.to_string()), ..EventRange::default() };
-        let mut seen = std::collections::BTreeMap::new();
-        let reads: Vec<(SecretName, u32)> = self
+        let seen = self
             .store()
             .read(move |reader| {
-                let mut reads = Vec::new();
+                let mut seen: BTreeMap<SecretName, BTreeSet<u32>> = BTreeMap::new();
                 reader.events(&range, |stored| {
-                    reads.extend(read_of(&stored.event));
+                    if let Some((name, version)) = read_of(&stored.event) {
+                        seen.entry(name).or_default().insert(version);
+                    }
                     true
                 })?;
-                Ok(reads)
+                Ok(seen)
             })
             .await?;
-        for (name, version) in reads {
-            let highest = seen.entry(name).or_insert(version);
-            *highest = version.max(*highest);
-        }
-        let is_still_used = |name: &SecretName, version: u32| {
-            self.find(name).is_ok_and(|secret| secret.versions.current().is_some_and(|current| current <= version))
+        let is_still_used = |name: &SecretName, versions: &BTreeSet<u32>| {
+            let labels = [Label::CURRENT, Label::PENDING];
+            self.find(name).is_ok_and(|secret| {
+                labels.iter().filter_map(|label| secret.versions.live(label)).any(|live| versions.contains(&live))
+            })
         };
-        Ok(seen.into_iter().filter(|(name, version)| is_still_used(name, *version)).map(|(name, _)| name).collect())
+        Ok(seen.into_iter().filter(|(name, versions)| is_still_used(name, versions)).map(|(name, _)| name).collect())
     }
 }
 
@@ -261,5 +281,7 @@ impl From<StoredEvent> for AuditRecord {
     }
 }
 
+/// The detail that names what the host did.
+const HOST_ACTION: &str = "host_action";
 /// Records in one answer.
 const RECORDS_MAX: usize = 10_000;

@@ -110,7 +110,7 @@ impl Vault {
     ) -> Result<BackupSummary, VaultError> {
         let resource = system_resource("backup")?;
         let permit = self
-            .retry_stale(async || {
+            .retry_stale(|| async {
                 let permit =
                     self.authorize(caller, Capability::Inspect, Action::Backup, resource.clone()).await?;
                 self.record(&permit, Deed::done(Action::Backup, &resource)).await?;

@@ -10,11 +10,13 @@ use keymoat_core::audit::{
 use keymoat_core::id::{GrantId, PrincipalId, RequestId};
 use keymoat_core::names::{AccountName, Company, Field, PolicyName, ResourcePath, Scope, SystemPart};
 use keymoat_core::policy::{self, Capability, CompiledPolicy, Decision, Explained, Refusal, Request, Resource};
-use keymoat_core::grant::{Grant, GrantState};
+use keymoat_core::grant::Grant;
 use keymoat_crypto::SecretBytes;
 use keymoat_store::{Committed, Draft, Kind, StoreError, Tx};
 
-use crate::entity::{Account, AccountKind, Entity as _, GrantEntity, Secret, SecretName, company_text};
+use crate::entity::{
+    Account, AccountKind, Entity as _, GrantEntity, Secret, SecretName, company_text, version_key,
+};
 use crate::keyring::Keyring;
 use crate::receipt::{Pass, Permit, Reader, Receipt};
 use crate::state::{State, StoredGrant, StoredPolicy};
@@ -177,8 +179,9 @@ impl Vault {
         Ok(recorded.await?.1)
     }
 
-    /// Opens a version, spending its receipt.
-    pub(crate) fn open_value(
+    /// Opens a version, spending its receipt. The ciphertext is read once more where its data key was replaced and
+    /// removed since it was read.
+    pub(crate) async fn open_value(
         &self,
         receipt: Receipt,
         caller: &Caller,
@@ -186,6 +189,14 @@ impl Vault {
         version: u32,
         ciphertext: &[u8],
     ) -> Result<SecretBytes, VaultError> {
+        let mut newer = None;
+        let key = keymoat_crypto::data_key_of(ciphertext).ok();
+        if key.is_some_and(|number| self.keyring().data_key(number).is_none()) {
+            let row = version_key(secret.id, version);
+            let row = self.store().read(move |reader| reader.row(Kind::Version, &row)).await?;
+            newer = row.and_then(|row| row.blob);
+        }
+        let ciphertext = newer.as_deref().unwrap_or(ciphertext);
         open_with(self.keyring(), receipt, &Reader::Principal(caller.principal), secret, version, ciphertext)
     }
 
@@ -195,9 +206,9 @@ impl Vault {
     }
 
     /// Does it again when the access rules changed meanwhile, a few times.
-    pub(crate) async fn retry_stale<R>(
+    pub(crate) async fn retry_stale<R, F: Future<Output = Result<R, VaultError>>>(
         &self,
-        mut work: impl AsyncFnMut() -> Result<R, VaultError>,
+        mut work: impl FnMut() -> F,
     ) -> Result<R, VaultError> {
         for _ in 1..STALE_TRIES {
             match work().await {

@@ -1,18 +1,19 @@
 //! Grants: permission that ends by itself, and the glass that can be broken.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use jiff::{SignedDuration, Timestamp};
-use keymoat_core::audit::{Action, AuditText, ReasonCode};
+use keymoat_core::audit::{Action, AuditText};
 use keymoat_core::grant::{GrantState, break_glass};
-use keymoat_core::id::GrantId;
+use keymoat_core::id::{GrantId, PrincipalId};
 use keymoat_core::names::AccountName;
 use keymoat_core::policy::{Capability, CompiledRule, Rule};
 use keymoat_store::{Kind, Tx};
 
-use crate::desk::{Deed, Rights, system_resource};
-use crate::entity::{Entity as _, GrantEntity};
-use crate::tokens::{account_path, later};
+use crate::desk::{Change, Deed, Rights, system_resource};
+use crate::entity::{Account, Entity as _, GrantEntity};
+use crate::state::{State, StoredGrant};
+use crate::tokens::{later, not_signed_in};
 use crate::{Caller, Code, Vault, VaultError};
 
 /// A grant to be made.
@@ -41,45 +42,17 @@ impl Vault {
     /// # Errors
     /// [`Code::Refused`]; [`Code::NotFound`]; [`Code::Invalid`].
     pub async fn create_grant(&self, caller: &Caller, new: NewGrant) -> Result<GrantEntity, VaultError> {
-        self.retry_stale(async || {
-            let resource = system_resource(&format!("grants/{}", account_path(&new.account)))?;
+        self.retry_stale(|| async {
+            let resource = system_resource(&format!("grants/{}", new.account))?;
             let permit = self.authorize(caller, Capability::Grant, Action::GrantCreate, resource.clone()).await?;
-            let account = self.account_named(&new.account)?;
-            let now = self.now();
-            let starts_at = new.starts_at.unwrap_or(now);
-            let covered = self.covers_rules(caller, &new.rules)?;
-            if !covered && !new.break_glass {
-                let deed = Deed::refused(Action::GrantCreate, &resource, ReasonCode::BeyondOwnRights);
-                self.record(&permit, deed).await?;
-                return Err(VaultError::new(
-                    Code::Refused,
-                    format!("the grant would allow more than `{}` may do, and nobody gives what he does not have", caller.name),
-                )
-                .hint("ask an owner, or ask for it with --break-glass: somebody else must then approve it"));
-            }
-            let state = match covered {
-                true => GrantState::Active,
-                false => break_glass(now, self.other_approvers(caller, account.id), BREAK_GLASS_DELAY),
+            let (entity, covered) = match self.new_grant(caller, &new) {
+                Ok(made) => made,
+                Err(error) => return Err(self.failed(&permit, Action::GrantCreate, error).await),
             };
-            let entity = GrantEntity {
-                id: self.new_grant_id(),
-                principal: account.id,
-                rules: new.rules.clone(),
-                starts_at,
-                expires_at: later(starts_at, new.lasts),
-                uses_left: new.uses,
-                state: state.into(),
-                granted_by: caller.principal,
-                approved_by: None,
-                reason: new.reason.clone(),
-                break_glass: !covered,
-                created_at: now,
-            };
-            entity.to_grant()?;
             let mut deed = Deed::done(Action::GrantCreate, &resource).because(Some(&new.reason));
             if !covered {
                 deed = deed.detail("break_glass", AuditText::new("yes"));
-                tracing::warn!(by = %caller.name, to = %account.name, grant = %entity.id, "the glass was broken: a grant beyond the giver's own rights was asked for");
+                tracing::warn!(by = %caller.name, to = %new.account, grant = %entity.id, "the glass was broken: a grant beyond the giver's own rights was asked for");
             }
             let draft = self.draft(caller, deed, Some(permit.decided_by.clone()));
             let (pass, stored) = (permit.pass, entity.clone());
@@ -138,7 +111,7 @@ impl Vault {
     ) -> Result<Vec<GrantEntity>, VaultError> {
         let own = account == Some(&caller.name);
         if !own {
-            self.retry_stale(async || {
+            self.retry_stale(|| async {
                 let resource = system_resource("grants")?;
                 let permit = self.authorize(caller, Capability::List, Action::List, resource.clone()).await?;
                 self.record(&permit, Deed::done(Action::List, &resource)).await
@@ -160,12 +133,18 @@ impl Vault {
         work: impl Fn(&mut GrantEntity) -> Result<(), VaultError> + Send + Sync + 'static,
     ) -> Result<GrantEntity, VaultError> {
         let work = Arc::new(work);
-        self.retry_stale(async || {
+        self.retry_stale(|| async {
             let resource = system_resource(&format!("grants/{id}"))?;
             let permit = self.authorize(caller, Capability::Grant, action, resource.clone()).await?;
+            let stored = self.state(|state| state.grants.get(&id).map(|stored| stored.entity.clone()));
+            if let (Action::GrantApprove, Some(entity)) = (action, &stored)
+                && let Err(error) = self.check_approver(caller, entity)
+            {
+                return Err(self.failed(&permit, action, error).await);
+            }
             let draft = self.draft(caller, Deed::done(action, &resource), Some(permit.decided_by.clone()));
             let (pass, work) = (permit.pass, Arc::clone(&work));
-            let (entity, _) = self
+            let changed = self
                 .store()
                 .run_tx("change_grant", move |tx| {
                     pass.enter(tx)?;
@@ -175,46 +154,118 @@ impl Vault {
                     tx.append(draft.clone());
                     Ok::<_, VaultError>(entity)
                 })
-                .await?;
-            Ok(entity)
+                .await;
+            match changed {
+                Ok((entity, _)) => Ok(entity),
+                Err(error) if error.code == Code::NotFound || (error.code == Code::Conflict && !error.is_stale()) => {
+                    Err(self.failed(&permit, action, error).await)
+                }
+                Err(error) => Err(error),
+            }
         })
         .await
     }
 
-    fn covers_rules(&self, caller: &Caller, rules: &[Rule]) -> Result<bool, VaultError> {
-        let compiled: Vec<CompiledRule> = rules
-            .iter()
-            .cloned()
-            .map(CompiledRule::new)
-            .collect::<Result<_, _>>()
-            .map_err(|e| VaultError::invalid(e.to_string()))?;
+    /// The grant that is asked for, and whether the caller may give it by himself.
+    fn new_grant(&self, caller: &Caller, new: &NewGrant) -> Result<(GrantEntity, bool), VaultError> {
+        if new.uses == Some(0) {
+            return Err(VaultError::invalid("a grant that may be used 0 times is of no use"));
+        }
+        let account = self.account_named(&new.account)?;
         let now = self.now();
-        let wanted: Vec<&CompiledRule> = compiled.iter().collect();
-        Ok(self.state(|state| Rights::of(state, caller.principal).cover(&wanted, now)))
+        let starts_at = new.starts_at.unwrap_or(now);
+        let mut entity = GrantEntity {
+            id: self.new_grant_id(),
+            principal: account.id,
+            rules: new.rules.clone(),
+            starts_at,
+            expires_at: later(starts_at, new.lasts),
+            uses_left: new.uses,
+            state: GrantState::Active.into(),
+            granted_by: caller.principal,
+            approved_by: None,
+            reason: new.reason.clone(),
+            break_glass: false,
+            created_at: now,
+        };
+        if entity.expires_at <= now {
+            return Err(VaultError::invalid("the grant would have ended before it is made"));
+        }
+        let change = Change::Grant(Arc::new(StoredGrant::new(entity.clone())?));
+        if self.may_change(caller, &change) {
+            return Ok((entity, true));
+        }
+        if !new.break_glass {
+            let why = format!(
+                "the grant would allow more than `{}` may do, and nobody gives what he does not have",
+                caller.name
+            );
+            return Err(VaultError::new(Code::Refused, why)
+                .hint("ask an owner, or ask for it with --break-glass: another administrator must then approve it"));
+        }
+        entity.break_glass = true;
+        entity.state = self.broken_glass(caller, account.id, now)?.into();
+        Ok((entity, false))
     }
 
-    /// Accounts other than the two concerned that may grant something and could approve.
-    fn other_approvers(&self, caller: &Caller, receiver: keymoat_core::id::PrincipalId) -> usize {
+    /// How a grant beyond the giver's rights starts: another administrator approves it; where there is no other, an
+    /// administrator's takes effect late.
+    fn broken_glass(
+        &self,
+        caller: &Caller,
+        receiver: PrincipalId,
+        now: Timestamp,
+    ) -> Result<GrantState, VaultError> {
+        let others = self.state(|state| {
+            let others = state.accounts.values().filter(|account| account.id != caller.principal);
+            others.filter(|account| !receives(account, receiver, state) && is_administrator(state, account, now)).count()
+        });
+        let is_one_himself =
+            self.state(|state| state.account(caller.principal).is_some_and(|own| is_administrator(state, own, now)));
+        if others == 0 && !is_one_himself {
+            return Err(VaultError::new(Code::Refused, "there is no administrator who could approve it")
+                .hint("ask an owner"));
+        }
+        Ok(break_glass(now, others, BREAK_GLASS_DELAY))
+    }
+
+    /// Whether the caller may approve a grant: an administrator, not one who gets it, and neither his account nor what
+    /// he signed in with was made by somebody else just now.
+    fn check_approver(&self, caller: &Caller, entity: &GrantEntity) -> Result<(), VaultError> {
         let now = self.now();
-        let Ok(resource) = system_resource("grants/any") else { return 0 };
+        let is_fresh = |since: Timestamp| later(since, BREAK_GLASS_DELAY) > now;
         self.state(|state| {
-            let others = state.accounts.values().filter(|account| {
-                account.id != caller.principal && account.id != receiver && account.kind.principal_kind().is_some()
-            });
-            others
-                .filter(|account| {
-                    let request = keymoat_core::policy::Request {
-                        capability: Capability::Grant,
-                        resource: &resource,
-                        address: None,
-                        module: None,
-                        now,
-                    };
-                    Rights::of(state, account.id).decide(&request).is_allowed()
-                })
-                .count()
+            let account = state.account(caller.principal).ok_or_else(not_signed_in)?;
+            if receives(account, entity.principal, state) {
+                return Err(VaultError::conflict("grant cannot be approved by who receives it"));
+            }
+            if !is_administrator(state, account, now) {
+                return Err(VaultError::new(Code::Refused, "only an administrator approves a grant")
+                    .hint("one who may write and pass on everything in `sys`"));
+            }
+            let foreign_since = caller.token.and_then(|id| state.tokens.get(&id)?.foreign_since);
+            if is_fresh(account.created_at) || foreign_since.is_some_and(is_fresh) {
+                return Err(VaultError::new(
+                    Code::Refused,
+                    "an account that was made within the last hour, or that signed in with what somebody else made within it, approves nothing",
+                )
+                .hint("so that nobody makes himself a second administrator; wait, or sign in with a token of your own"));
+            }
+            Ok(())
         })
     }
+}
+
+/// Whether a grant to `receiver` is one to this account, itself or as a member of a group.
+fn receives(account: &Account, receiver: PrincipalId, state: &State) -> bool {
+    account.id == receiver
+        || account.groups.iter().filter_map(|name| state.accounts.get(name)).any(|group| group.id == receiver)
+}
+
+/// Whether an account has charge of everything in Keymoat itself, and acts.
+fn is_administrator(state: &State, account: &Account, now: Timestamp) -> bool {
+    let acts = account.active && account.kind.principal_kind().is_some();
+    acts && Rights::with(state, account, None).cover(&[&ADMINISTRATION], now)
 }
 
 fn stored_grant(tx: &Tx<'_>, id: GrantId) -> Result<GrantEntity, VaultError> {
@@ -226,3 +277,9 @@ fn stored_grant(tx: &Tx<'_>, id: GrantId) -> Result<GrantEntity, VaultError> {
 
 /// Long enough for others to notice and revoke it.
 const BREAK_GLASS_DELAY: SignedDuration = SignedDuration::from_hours(1);
+/// What makes an administrator: charge of every part of Keymoat itself.
+static ADMINISTRATION: LazyLock<CompiledRule> = LazyLock::new(|| {
+    let rule = r#"{"capabilities":["write","delete","grant"],"environments":["sys"],"paths":["**"]}"#;
+    let rule: Rule = serde_json::from_str(rule).expect("the rule is read by a test");
+    CompiledRule::new(rule).expect("the rule is compiled by a test")
+});

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use keymoat_core::names::{Company, Environment};
 use keymoat_crypto::{
     DataKey, Fingerprint, FingerprintKey, KeyContext, MacKey, Pepper, PepperContext, Place, RootKey, SecretBytes,
-    TokenDigest, Token,
+    SignInCode, Token, TokenDigest,
 };
 use keymoat_store::{LedgerKeys, Row};
 use uuid::Uuid;
@@ -115,6 +115,11 @@ impl Keyring {
         })
     }
 
+    /// The digests under which a presented sign-in code may be stored: one a pepper.
+    pub(crate) fn code_digests(&self, code: &SignInCode) -> Vec<TokenDigest> {
+        self.read(|keys| keys.peppers.values().map(|pepper| code.digest(pepper)).collect())
+    }
+
     pub(crate) fn newest_pepper(&self) -> Option<Arc<Pepper>> {
         self.read(|keys| keys.peppers.get(&keys.newest_pepper).cloned())
     }
@@ -144,6 +149,8 @@ impl Keyring {
             keys.data_keys.insert(entity.id, Arc::clone(&key));
             if entity.active {
                 keys.active.insert((entity.environment, entity.company), key);
+            } else {
+                keys.active.retain(|_, active| active.id() != entity.id);
             }
         });
         Ok(())

@@ -22,6 +22,7 @@ mod places;
 mod policies;
 mod receipt;
 mod refusals;
+mod rekey;
 mod resolve;
 mod secrets;
 mod state;
@@ -42,6 +43,7 @@ use tokio::sync::watch;
 use crate::clock::HighWater;
 use crate::keyring::Keyring;
 use crate::refusals::Refusals;
+use crate::rekey::Rekeying;
 use crate::state::State;
 
 pub use accounts::{AccountChange, LeaverReport, NewAccount};
@@ -55,6 +57,7 @@ pub use grants::NewGrant;
 pub use idempotency::Attempt;
 pub use open::{MasterKeyOffer, NewSlot, NewVault, SealedVault, Surroundings, VerifyReport};
 pub use policies::Explanation;
+pub use rekey::{DataKeyRotation, KeyReport, PepperReport, PepperRotation, RekeyProgress, Tended};
 pub use resolve::{Answer, Asked, Layer, LookedAt, StepOutcome, Target};
 pub use secrets::{Annotation, Put, Revealed, SecretPage, Written};
 pub use state::Wanted;
@@ -76,6 +79,7 @@ struct Inner {
     clock: HighWater,
     outside: PathBuf,
     refusals: Refusals,
+    rekeying: Rekeying,
     /// Whether something was destroyed that may still stand in the write-ahead log.
     scrub_due: AtomicBool,
     /// The number of the newest change, for those who wait for the next one.
@@ -168,6 +172,10 @@ impl Vault {
 
     pub(crate) fn keyring_arc(&self) -> Arc<Keyring> {
         Arc::clone(&self.inner.keyring)
+    }
+
+    pub(crate) fn rekeying(&self) -> &Rekeying {
+        &self.inner.rekeying
     }
 
     pub(crate) fn refusals(&self) -> &Refusals {

@@ -20,6 +20,7 @@ use crate::entity::{
 };
 use crate::keyring::Keyring;
 use crate::refusals::Refusals;
+use crate::rekey::Rekeying;
 use crate::secrets::put_data_key;
 use crate::state::State;
 use crate::{Code, Inner, Vault, VaultError};
@@ -290,6 +291,7 @@ pub(crate) fn start(
             clock,
             outside,
             refusals: Refusals::default(),
+            rekeying: Rekeying::default(),
             scrub_due: AtomicBool::new(false),
             changes,
         }),

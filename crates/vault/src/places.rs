@@ -59,7 +59,7 @@ impl Vault {
         path: &str,
         entity: E,
     ) -> Result<E, VaultError> {
-        self.retry_stale(async || {
+        self.retry_stale(|| async {
             let resource = system_resource(path)?;
             let permit = self.authorize(caller, Capability::Write, Action::Configure, resource.clone()).await?;
             let draft = self.draft(caller, Deed::done(Action::Configure, &resource), Some(permit.decided_by.clone()));

@@ -34,18 +34,18 @@ impl Vault {
         let entity =
             PolicyEntity { policy, updated_at: self.now(), updated_by: caller.name.to_string() };
         let stored = Arc::new(StoredPolicy::compile(entity)?);
-        self.retry_stale(async || {
+        self.retry_stale(|| async {
             let resource = system_resource(&format!("policies/{name}"))?;
             let permit = self.authorize(caller, Capability::Write, Action::PolicyWrite, resource.clone()).await?;
             if !self.may_change(caller, &Change::Policy { name: name.clone(), after: Some(Arc::clone(&stored)) }) {
                 return Err(self.beyond_policy(caller, Action::PolicyWrite, &resource, &name).await);
             }
             let draft = self.draft(caller, Deed::done(Action::PolicyWrite, &resource), Some(permit.decided_by.clone()));
-            let (pass, stored) = (permit.pass, Arc::clone(&stored));
+            let (pass, row) = (permit.pass, Arc::clone(&stored));
             self.store()
                 .run_tx("put_policy", move |tx| {
                     pass.enter(tx)?;
-                    tx.put(Kind::Policy, &stored.entity.key(), &stored.entity.body(), None)?;
+                    tx.put(Kind::Policy, &row.entity.key(), &row.entity.body(), None)?;
                     tx.append(draft.clone());
                     Ok::<_, VaultError>(())
                 })
@@ -61,7 +61,7 @@ impl Vault {
     /// [`Code::Refused`]; [`Code::NotFound`]; [`Code::Conflict`] while somebody holds it.
     pub async fn delete_policy(&self, caller: &Caller, name: &PolicyName) -> Result<(), VaultError> {
         check_not_built_in(name)?;
-        self.retry_stale(async || {
+        self.retry_stale(|| async {
             let resource = system_resource(&format!("policies/{name}"))?;
             let permit = self.authorize(caller, Capability::Delete, Action::PolicyDelete, resource.clone()).await?;
             let holders = self.state(|state| {
@@ -97,7 +97,7 @@ impl Vault {
     /// # Errors
     /// [`Code::Refused`].
     pub async fn list_policies(&self, caller: &Caller) -> Result<Vec<PolicyEntity>, VaultError> {
-        self.retry_stale(async || {
+        self.retry_stale(|| async {
             let resource = system_resource("policies")?;
             let permit = self.authorize(caller, Capability::List, Action::List, resource.clone()).await?;
             self.record(&permit, Deed::done(Action::List, &resource)).await
@@ -111,7 +111,7 @@ impl Vault {
     /// # Errors
     /// [`Code::Refused`]; [`Code::NotFound`].
     pub async fn show_policy(&self, caller: &Caller, name: &PolicyName) -> Result<PolicyEntity, VaultError> {
-        self.retry_stale(async || {
+        self.retry_stale(|| async {
             let resource = system_resource(&format!("policies/{name}"))?;
             let permit = self.authorize(caller, Capability::Inspect, Action::Inspect, resource.clone()).await?;
             self.record(&permit, Deed::done(Action::Inspect, &resource)).await
@@ -132,7 +132,7 @@ impl Vault {
         wanted: &Resource,
     ) -> Result<Explanation, VaultError> {
         if *account != caller.name {
-            self.retry_stale(async || {
+            self.retry_stale(|| async {
                 let resource = system_resource("policies")?;
                 let permit = self.authorize(caller, Capability::Inspect, Action::Inspect, resource.clone()).await?;
                 self.record(&permit, Deed::done(Action::Inspect, &resource)).await

@@ -42,10 +42,23 @@ impl Refusals {
         source.recorded += 1;
         Some(std::mem::take(&mut source.suppressed))
     }
+
+    /// The sources whose minute is over with refusals that were only counted, a bounded part of them; forgets them.
+    pub(crate) fn overdue(&self, now: Timestamp) -> Vec<(Option<IpAddr>, u64)> {
+        let minute = now.as_second() / 60;
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let over = sources.iter().filter(|(_, source)| source.minute < minute && source.suppressed > 0);
+        let overdue: Vec<_> = over.map(|(address, source)| (*address, source.suppressed)).take(OVERDUE_AT_ONCE).collect();
+        overdue.iter().for_each(|(address, _)| drop(sources.remove(address)));
+        sources.retain(|_, source| source.minute >= minute || source.suppressed > 0);
+        overdue
+    }
 }
 
 /// Enough to see what somebody tries, too few to fill a disk.
 const RECORDED_A_MINUTE: u32 = 5;
+/// Keeps those who try from many addresses from filling the disk after all.
+const OVERDUE_AT_ONCE: usize = 20;
 /// Bounds the memory that addresses can take.
 const SOURCES_MAX: usize = 10_000;
 
@@ -66,6 +79,17 @@ mod tests {
         assert_eq!(refusals.admit(Some("192.0.2.2".parse().unwrap()), at(60)), Some(0));
         assert_eq!(refusals.admit(source, at(120)), Some(995));
         assert_eq!(refusals.admit(source, at(121)), Some(0));
+    }
+
+    #[test]
+    fn what_was_only_counted_is_handed_over_once() {
+        let refusals = Refusals::default();
+        let source = Some("192.0.2.1".parse().unwrap());
+        (0..100).for_each(|_| drop(refusals.admit(source, at(60))));
+        assert_eq!(refusals.overdue(at(119)), []);
+        assert_eq!(refusals.overdue(at(120)), [(source, 95)]);
+        assert_eq!(refusals.overdue(at(180)), []);
+        assert_eq!(refusals.admit(source, at(180)), Some(0));
     }
 
     #[test]

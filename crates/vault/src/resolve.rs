@@ -4,10 +4,13 @@
 
 use std::sync::Arc;
 
-use keymoat_core::audit::{Action, ReasonCode};
+use keymoat_core::audit::{Action, AuditText, ReasonCode};
 use keymoat_core::names::{Company, Environment, Field, SecretPath, VariableName};
 use keymoat_core::policy::Capability;
-use keymoat_core::resolve::{EnvOverride, Finding, Order, Place, Question, Resolution, Step, Verdict, plan, resolve};
+use keymoat_core::resolve::{
+    EnvOverride, Finding, Order, Place, Question, Resolution, ResolveError, Step, Verdict, plan, resolve,
+};
+use keymoat_store::StoreError;
 
 use crate::desk::{Deed, secret_resource};
 use crate::entity::{FieldFacts, Secret, SecretName};
@@ -106,17 +109,38 @@ impl Vault {
     /// [`Code::NotFound`] for an unknown environment or company; [`Code::Refused`] when the caller may not inspect what
     /// answers.
     pub async fn which(&self, caller: &Caller, asked: &Asked) -> Result<Answer, VaultError> {
-        self.answer(caller, asked, Capability::Inspect, Action::Inspect).await
+        self.check_asked(asked)?;
+        self.retry_stale(|| async {
+            let found = self.look_everywhere(caller, asked, Capability::Inspect)?;
+            self.record_search(caller, asked, &found, Action::Inspect).await?;
+            Ok(self.answer(caller, asked, found))
+        })
+        .await
     }
 
     /// Gives out the value that answers, with the steps that led to it. `None` when a variable of the caller's answers,
     /// or nothing does; the steps say which.
     ///
     /// # Errors
-    /// As [`Vault::which`] and [`Vault::reveal`].
+    /// As [`Vault::which`] and [`Vault::reveal`]; [`Code::SourceDown`] when a source that comes first does not answer.
     pub async fn resolve(&self, caller: &Caller, asked: &Asked) -> Result<(Answer, Option<Revealed>), VaultError> {
-        let answer = self.answer(caller, asked, Capability::Reveal, Action::Reveal).await?;
-        let winner = answer.winner.and_then(|number| answer.steps.get(number)).and_then(|step| step.secret.clone());
+        self.check_asked(asked)?;
+        let found = self
+            .retry_stale(|| async {
+                let found = self.look_everywhere(caller, asked, Capability::Reveal)?;
+                // A stored value that answers is recorded when it is given out.
+                if found.winner().is_none() {
+                    self.record_search(caller, asked, &found, Action::Reveal).await?;
+                }
+                Ok(found)
+            })
+            .await?;
+        if let Some(ResolveError::Down { .. }) = &found.resolution.error {
+            let message = found.resolution.error.as_ref().map(ToString::to_string).unwrap_or_default();
+            return Err(VaultError::new(Code::SourceDown, message).hint("`keymoat which` shows every step"));
+        }
+        let winner = found.winner().cloned();
+        let answer = self.answer(caller, asked, found);
         let revealed = match winner {
             Some(name) => {
                 Some(self.reveal(caller, &name, answer.field.as_ref(), &Wanted::default(), None).await?)
@@ -126,30 +150,34 @@ impl Vault {
         Ok((answer, revealed))
     }
 
-    async fn answer(
-        &self,
-        caller: &Caller,
-        asked: &Asked,
-        capability: Capability,
-        action: Action,
-    ) -> Result<Answer, VaultError> {
+    fn check_asked(&self, asked: &Asked) -> Result<(), VaultError> {
+        if asked.variables_set.len() > VARIABLES_MAX {
+            return Err(VaultError::invalid(format!("at most {VARIABLES_MAX} variables can be named")));
+        }
         self.check_environment(&asked.environment)?;
-        asked.company.as_ref().map_or(Ok(()), |company| self.check_company(company))?;
+        asked.company.as_ref().map_or(Ok(()), |company| self.check_company(company))
+    }
+
+    /// Looks in every place; what the caller may not look at is said to be refused, and nothing is on record yet.
+    fn look_everywhere(&self, caller: &Caller, asked: &Asked, capability: Capability) -> Result<Search, VaultError> {
+        let epoch = self.state(|state| state.epoch);
         let question = self.question(asked)?;
         let places = plan(&asked.order, &question)?;
-        let mut findings = Vec::new();
-        for place in places {
-            let finding = self.look(caller, asked, &place, capability, action).await?;
-            findings.push((place, finding));
-        }
-        let found: Vec<Option<(SecretName, Option<String>)>> =
-            findings.iter().map(|(place, finding)| self.found(asked, place, finding)).collect();
-        let resolution = resolve(&question, findings);
-        if capability == Capability::Inspect {
-            self.record_which(caller, asked, &question, &resolution).await?;
-        }
-        let accounts = self.other_accounts(caller, asked, &question);
-        Ok(answer_of(question, resolution, found, accounts))
+        let findings: Vec<(Place, Finding)> = places
+            .into_iter()
+            .map(|place| {
+                let finding = self.look(caller, asked, &place, capability);
+                (place, finding)
+            })
+            .collect();
+        let names = findings.iter().map(|(place, _)| stored_name(asked, place)).collect();
+        let found = findings.iter().map(|(place, finding)| self.found(asked, place, finding)).collect();
+        Ok(Search { resolution: resolve(&question, findings), question, names, found, capability, epoch })
+    }
+
+    fn answer(&self, caller: &Caller, asked: &Asked, search: Search) -> Answer {
+        let accounts = self.other_accounts(caller, asked, &search.question);
+        answer_of(search.question, search.resolution, search.found, accounts)
     }
 
     /// What is looked for: a variable stands for the secret that was imported from it, or for what the catalogue says.
@@ -164,8 +192,9 @@ impl Vault {
                 (path.clone(), field.clone(), variables)
             }
         };
-        let stored = self.stored(asked, &path);
-        let env_override = stored.map_or(EnvOverride::Warn, |secret| secret.env_override);
+        // Where the shared and the company's own say different things, the stricter holds.
+        let said = self.stored(asked, &path).into_iter().map(|secret| secret.env_override);
+        let env_override = said.max_by_key(|said| *said as u8).unwrap_or(EnvOverride::Warn);
         Ok(Question {
             path,
             field,
@@ -183,9 +212,12 @@ impl Vault {
     ) -> Result<(SecretPath, Option<Field>), VaultError> {
         let tag = variable_tag(name);
         let imported = self.state(|state| {
-            let secrets = state.secrets.values().filter(|secret| secret.name.environment == asked.environment);
-            let mut tagged = secrets.filter(|secret| secret.tags.contains_key(&tag));
-            tagged.next().map(|secret| (secret.name.path.clone(), secret.tags.get(&tag).cloned().unwrap_or_default()))
+            let is_asked = |secret: &&Arc<Secret>| {
+                secret.name.environment == asked.environment
+                    && (secret.name.company.is_none() || secret.name.company == asked.company)
+            };
+            let secret = state.with_variable_tag(&tag).find(is_asked)?;
+            Some((secret.name.path.clone(), secret.tags.get(&tag).cloned().unwrap_or_default()))
         });
         if let Some((path, field)) = imported {
             return Ok((path, if field.is_empty() { None } else { Some(field.parse()?) }));
@@ -202,13 +234,17 @@ impl Vault {
 
     /// The variables that stand for a secret: those that it was imported from.
     fn variables_of(&self, asked: &Asked, path: &SecretPath, field: Option<&Field>) -> Vec<VariableName> {
-        let Some(secret) = self.stored(asked, path) else { return Vec::new() };
         let wanted = field.map_or("", Field::as_str);
-        let tags = secret.tags.iter().filter(|(_, value)| value.as_str() == wanted);
-        tags.filter_map(|(tag, _)| tag.strip_prefix(VARIABLE_TAG)?.parse().ok()).collect()
+        let stored = self.stored(asked, path);
+        let tags = stored.iter().flat_map(|secret| &secret.tags).filter(|(_, value)| value.as_str() == wanted);
+        let mut variables: Vec<VariableName> =
+            tags.filter_map(|(tag, _)| tag.strip_prefix(VARIABLE_TAG)?.parse().ok()).collect();
+        variables.dedup();
+        variables
     }
 
-    fn stored(&self, asked: &Asked, path: &SecretPath) -> Option<Arc<Secret>> {
+    /// The shared secret of that path and the company's own, as far as there are any.
+    fn stored(&self, asked: &Asked, path: &SecretPath) -> Vec<Arc<Secret>> {
         let name = |company: Option<&Company>| SecretName {
             environment: asked.environment.clone(),
             company: company.cloned(),
@@ -216,44 +252,31 @@ impl Vault {
         };
         self.state(|state| {
             let own = asked.company.as_ref().and_then(|company| state.secrets.get(&name(Some(company))));
-            state.secrets.get(&name(None)).or(own).map(Arc::clone)
+            state.secrets.get(&name(None)).into_iter().chain(own).map(Arc::clone).collect()
         })
     }
 
-    async fn look(
-        &self,
-        caller: &Caller,
-        asked: &Asked,
-        place: &Place,
-        capability: Capability,
-        action: Action,
-    ) -> Result<Finding, VaultError> {
-        let (company, path, field) = match place {
+    fn look(&self, caller: &Caller, asked: &Asked, place: &Place, capability: Capability) -> Finding {
+        let field = match place {
             Place::Variable(name) => {
-                return Ok(match asked.variables_set.contains(name) {
+                return match asked.variables_set.contains(name) {
                     true => Finding::Found { version: None, same_as_next: None },
                     false => Finding::Absent,
-                });
+                };
             }
             Place::Upstream { name, .. } => {
-                return Ok(Finding::Down { reason: format!("no upstream store `{name}` is configured") });
+                return Finding::Down { reason: format!("no upstream store `{name}` is configured") };
             }
-            Place::Stored { path, field } => (None, path, field),
-            Place::Company { company, path, field } => (Some(company.clone()), path, field),
+            Place::Stored { field, .. } | Place::Company { field, .. } => field.as_ref(),
         };
-        let name = SecretName { environment: asked.environment.clone(), company, path: path.clone() };
-        let resource = secret_resource(&name, field.as_ref());
-        if !self.may(caller, capability, &resource) {
-            // Deciding once more writes the refusal down.
-            return match self.authorize(caller, capability, action, resource).await {
-                Err(error) if error.code != Code::Refused => Err(error),
-                _ => Ok(Finding::Refused),
-            };
+        let Some(name) = stored_name(asked, place) else { return Finding::Absent };
+        if !self.may(caller, capability, &secret_resource(&name, field)) {
+            return Finding::Refused;
         }
-        Ok(match self.current(&name, field.as_ref()) {
+        match self.current(&name, field) {
             Some((version, _)) => Finding::Found { version: Some(version), same_as_next: None },
             None => Finding::Absent,
-        })
+        }
     }
 
     /// The current version of a secret that has the field, with what may be shown of it.
@@ -277,34 +300,48 @@ impl Vault {
         if !matches!(finding, Finding::Found { .. }) {
             return None;
         }
-        let (company, path, field) = match place {
-            Place::Stored { path, field } => (None, path, field),
-            Place::Company { company, path, field } => (Some(company.clone()), path, field),
-            Place::Variable(_) | Place::Upstream { .. } => return None,
-        };
-        let name = SecretName { environment: asked.environment.clone(), company, path: path.clone() };
+        let (Place::Stored { field, .. } | Place::Company { field, .. }) = place else { return None };
+        let name = stored_name(asked, place)?;
         let masked = self.current(&name, field.as_ref()).and_then(|(_, masked)| masked);
         Some((name, masked))
     }
 
-    async fn record_which(
+    /// One record of the search: what answers, that nothing does, or that the caller may not know.
+    async fn record_search(
         &self,
         caller: &Caller,
         asked: &Asked,
-        question: &Question,
-        resolution: &Resolution,
+        search: &Search,
+        action: Action,
     ) -> Result<(), VaultError> {
-        let name = SecretName {
+        let field = search.question.field.as_ref();
+        if let Some(name) = search.refused() {
+            // Deciding once more writes the refusal down and says it.
+            let resource = secret_resource(name, field);
+            return match self.authorize(caller, search.capability, action, resource).await {
+                Err(error) => Err(error),
+                Ok(_) => Err(StoreError::Stale.into()),
+            };
+        }
+        let asked_for = SecretName {
             environment: asked.environment.clone(),
             company: asked.company.clone(),
-            path: question.path.clone(),
+            path: search.question.path.clone(),
         };
-        let resource = secret_resource(&name, question.field.as_ref());
-        let deed = match resolution.winner {
-            Some(_) => Deed::done(Action::Inspect, &resource),
-            None => Deed::failed(Action::Inspect, &resource, ReasonCode::NotFound),
+        let name = search.winner().unwrap_or(&asked_for);
+        let resource = secret_resource(name, field);
+        let deed = match (&search.resolution.error, search.resolution.winner) {
+            (None, Some(_)) if search.winner().is_none() => {
+                Deed::done(Action::Inspect, &resource).detail("answered_by", AuditText::new("environment"))
+            }
+            (None, Some(_)) => Deed::done(action, &resource),
+            (None, None) => Deed::failed(action, &resource, ReasonCode::NotFound),
+            (Some(ResolveError::OverrideDenied { .. }), _) => {
+                Deed::failed(action, &resource, ReasonCode::OverrideDenied)
+            }
+            (Some(_), _) => Deed::failed(action, &resource, ReasonCode::SourceDown),
         };
-        self.store().append(self.draft(caller, deed, None), None).await?;
+        self.store().append(self.draft(caller, deed, None), Some(search.epoch)).await?;
         Ok(())
     }
 
@@ -313,11 +350,60 @@ impl Vault {
         let Some(provider) = question.path.as_str().split('/').next() else { return Vec::new() };
         let Ok(provider) = provider.parse::<SecretPath>() else { return Vec::new() };
         let names: Vec<SecretName> = self.state(|state| {
-            let secrets = state.secrets.keys().filter(|name| name.environment == asked.environment);
-            secrets.filter(|name| name.path.is_within(&provider) && name.path != question.path).cloned().collect()
+            let companies = std::iter::once(None).chain(asked.company.as_ref().map(Some));
+            let names = companies.flat_map(|company| {
+                let first = SecretName {
+                    environment: asked.environment.clone(),
+                    company: company.cloned(),
+                    path: provider.clone(),
+                };
+                let beside = first.clone();
+                state.secrets.range(first..).map(|(name, _)| name).take_while(move |name| {
+                    name.environment == beside.environment
+                        && name.company == beside.company
+                        && name.path.as_str().starts_with(beside.path.as_str())
+                })
+            });
+            let others = names.filter(|name| name.path.is_within(&provider) && name.path != question.path);
+            others.take(ACCOUNTS_MAX).cloned().collect()
         });
         names.into_iter().filter(|name| self.may(caller, Capability::List, &secret_resource(name, None))).collect()
     }
+}
+
+/// What was found where.
+struct Search {
+    question: Question,
+    resolution: Resolution,
+    /// The stored secret that each place is about.
+    names: Vec<Option<SecretName>>,
+    /// What was found there.
+    found: Vec<Option<(SecretName, Option<String>)>>,
+    capability: Capability,
+    epoch: u64,
+}
+
+impl Search {
+    /// The stored secret that answers.
+    fn winner(&self) -> Option<&SecretName> {
+        self.found.get(self.resolution.winner?)?.as_ref().map(|(name, _)| name)
+    }
+
+    /// The secret that ended the search because the caller may not look at it.
+    fn refused(&self) -> Option<&SecretName> {
+        let is_refused = |step: &Step| matches!(step.verdict, Verdict::Fails(ResolveError::Refused { .. }));
+        self.names.get(self.resolution.steps.iter().position(is_refused)?)?.as_ref()
+    }
+}
+
+/// The stored secret that a place is about.
+fn stored_name(asked: &Asked, place: &Place) -> Option<SecretName> {
+    let (company, path) = match place {
+        Place::Stored { path, .. } => (None, path),
+        Place::Company { company, path, .. } => (Some(company.clone()), path),
+        Place::Variable(_) | Place::Upstream { .. } => return None,
+    };
+    Some(SecretName { environment: asked.environment.clone(), company, path: path.clone() })
 }
 
 fn answer_of(
@@ -361,4 +447,8 @@ pub fn variable_tag(name: &VariableName) -> String {
     format!("{VARIABLE_TAG}{name}")
 }
 
-const VARIABLE_TAG: &str = "variable.";
+/// Other accounts of a provider that are named beside an answer.
+const ACCOUNTS_MAX: usize = 100;
+/// Variables that one question can name.
+const VARIABLES_MAX: usize = 1000;
+pub(crate) const VARIABLE_TAG: &str = "variable.";

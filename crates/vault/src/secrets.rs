@@ -1,5 +1,6 @@
 //! Use-cases on secrets: write, look at, reveal, move between versions, remove.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -111,7 +112,7 @@ impl Vault {
         self.check_place(&put.name)?;
         put.annotation.check()?;
         let put = Arc::new(put);
-        self.retry_stale(async || {
+        self.retry_stale(|| async {
             let resource = secret_resource(&put.name, None);
             let permit = self.authorize(caller, Capability::Write, put.action, resource).await?;
             self.put_permitted(&permit, Arc::clone(&put)).await
@@ -144,6 +145,9 @@ impl Vault {
             .await;
         match outcome {
             Ok((stored, committed)) => {
+                if stored.pruned {
+                    self.scrub_later();
+                }
                 let also_at = self.visible(&permit.caller, stored.also_at);
                 Ok(Written {
                     secret: Arc::new(stored.secret),
@@ -163,6 +167,7 @@ impl Vault {
             Code::Duplicate => ReasonCode::Duplicate,
             Code::Conflict if !error.is_stale() => ReasonCode::Conflict,
             Code::Invalid => ReasonCode::Invalid,
+            Code::TooLarge => ReasonCode::TooLarge,
             _ => return error,
         };
         let deed = Deed::failed(put.action, &permit.resource, reason);
@@ -202,7 +207,7 @@ impl Vault {
         why: Option<&AuditText>,
     ) -> Result<Revealed, VaultError> {
         self.check_place(name)?;
-        self.retry_stale(async || {
+        self.retry_stale(|| async {
             let resource = secret_resource(name, field);
             let permit = self.authorize(caller, Capability::Reveal, Action::Reveal, resource.clone()).await?;
             let found = match self.ciphertext(name, field, wanted).await {
@@ -215,7 +220,7 @@ impl Vault {
             };
             let deed = Deed::done(Action::Reveal, &resource).because(why);
             let (receipt, event) = self.receive(&permit, deed, &found.secret, found.version).await?;
-            let value = self.open_value(receipt, caller, &found.secret, found.version, &found.bytes)?;
+            let value = self.open_value(receipt, caller, &found.secret, found.version, &found.bytes).await?;
             found.give(value, field, event)
         })
         .await
@@ -227,7 +232,7 @@ impl Vault {
     /// [`Code::Refused`]; [`Code::NotFound`].
     pub async fn inspect(&self, caller: &Caller, name: &SecretName) -> Result<Arc<Secret>, VaultError> {
         self.check_place(name)?;
-        self.retry_stale(async || {
+        self.retry_stale(|| async {
             let resource = secret_resource(name, None);
             let permit = self.authorize(caller, Capability::Inspect, Action::Inspect, resource.clone()).await?;
             let secret = self.find(name);
@@ -255,61 +260,52 @@ impl Vault {
         limit: usize,
     ) -> Result<SecretPage, VaultError> {
         self.check_environment(environment)?;
-        let all: Vec<Arc<Secret>> = self.state(|state| {
-            state
-                .secrets
-                .values()
-                .filter(|secret| secret.name.environment == *environment)
-                .filter(|secret| company.is_none_or(|company| secret.name.company.as_ref() == Some(company)))
-                .filter(|secret| prefix.is_none_or(|prefix| secret.name.path.is_within(prefix)))
-                .filter(|secret| after.is_none_or(|after| secret.name > *after))
-                .map(Arc::clone)
-                .collect()
-        });
-        let mut secrets: Vec<Arc<Secret>> = all
-            .into_iter()
-            .filter(|secret| self.may(caller, Capability::List, &secret_resource(&secret.name, None)))
-            .take(limit.saturating_add(1))
-            .collect();
-        let more = secrets.len() > limit;
-        secrets.truncate(limit);
-        let about = About {
-            scope: Some(environment.clone().into()),
-            company: company.cloned(),
-            path: prefix.map(|prefix| ResourcePath::from(prefix.clone())),
-            field: None,
-        };
-        self.record_list(caller, environment, about).await?;
-        let next = if more { secrets.last().map(|secret| secret.name.clone()) } else { None };
-        Ok(SecretPage { secrets, next })
+        let asked = Listed { environment, company, prefix, after, limit };
+        self.retry_stale(|| async {
+            let (rights, epoch) = self.state(|state| (Rights::of_caller(state, caller), state.epoch));
+            let (deed, outcome) = match rights.may_list_in(environment, self.now()) {
+                true => (Deed::done(Action::List, asked.about()), Ok(self.page(caller, &rights, &asked))),
+                false => {
+                    let error = VaultError::new(
+                        Code::Refused,
+                        format!("`{}` may not list anything in `{environment}`", caller.name),
+                    );
+                    let refused = Deed::refused(Action::List, asked.about(), ReasonCode::NoRule);
+                    (refused, Err(error.hint("ask an administrator for a policy or a grant")))
+                }
+            };
+            self.store().append(self.draft(caller, deed, None), Some(epoch)).await?;
+            outcome
+        })
+        .await
     }
 
-    /// A list is on record; one of somebody who may list nothing there is a refusal.
-    async fn record_list(
-        &self,
-        caller: &Caller,
-        environment: &Environment,
-        about: About,
-    ) -> Result<(), VaultError> {
-        let now = self.now();
-        let scope = environment.clone().into();
-        let may_list_something = self.state(|state| {
-            Rights::of(state, caller.principal).allowing_rules(now).any(|rule| {
-                let rule = rule.as_written();
-                rule.capabilities.contains(&Capability::List)
-                    && rule.environments.iter().any(|pattern| pattern.matches(&scope))
-            })
-        });
-        let deed = match may_list_something {
-            true => Deed::done(Action::List, about),
-            false => Deed::refused(Action::List, about, ReasonCode::NoRule),
-        };
-        self.store().append(self.draft(caller, deed, None), None).await?;
-        if may_list_something {
-            return Ok(());
+    /// Goes through the names a part at a time, so that nobody who changes something waits for a long list.
+    fn page(&self, caller: &Caller, rights: &Rights, asked: &Listed<'_>) -> SecretPage {
+        let mut secrets: Vec<Arc<Secret>> = Vec::new();
+        let mut at = asked.start();
+        while secrets.len() <= asked.limit {
+            let part = self.state(|state| {
+                let names = state.secrets.range((at.clone(), Bound::Unbounded));
+                let names = names.take_while(|(name, _)| asked.is_near(name));
+                names.take(LISTED_AT_ONCE).map(|(_, secret)| Arc::clone(secret)).collect::<Vec<_>>()
+            });
+            let Some(last) = part.last() else { break };
+            at = Bound::Excluded(last.name.clone());
+            let is_over = part.len() < LISTED_AT_ONCE;
+            let listed = part.into_iter().filter(|secret| asked.is_about(&secret.name)).filter(|secret| {
+                let resource = secret_resource(&secret.name, None);
+                rights.decide(&self.request(caller, Capability::List, &resource)).is_allowed()
+            });
+            secrets.extend(listed);
+            if is_over {
+                break;
+            }
         }
-        Err(VaultError::new(Code::Refused, format!("`{}` may not list anything in `{environment}`", caller.name))
-            .hint("ask an administrator for a policy or a grant"))
+        let more = secrets.len() > asked.limit;
+        secrets.truncate(asked.limit);
+        let next = if more { secrets.last().map(|secret| secret.name.clone()) } else { None };
+        SecretPage { secrets, next }
     }
 
     /// Changes what is said about a secret.
@@ -430,13 +426,13 @@ impl Vault {
                     false => versions.clone(),
                 };
                 change.versions(|set| set.destroy(&numbers, now))?;
-                change.drop_values(&numbers)
+                change.drop_values(&numbers)?;
+                change.forget_fingerprints(&numbers);
+                Ok(())
             })
             .await?;
-        // The write-ahead log still holds the old pages; a long read may be in the way for a moment.
-        if let Err(error) = self.store().scrub().await {
-            tracing::warn!(%error, "the write-ahead log could not be emptied after a destroy; the next one will");
-        }
+        // The write-ahead log still holds the old pages.
+        self.scrub_soon().await;
         Ok(secret)
     }
 
@@ -451,7 +447,7 @@ impl Vault {
     ) -> Result<Arc<Secret>, VaultError> {
         self.check_place(name)?;
         let work = Arc::new(work);
-        self.retry_stale(async || {
+        self.retry_stale(|| async {
             let resource = secret_resource(name, None);
             let permit = self.authorize(caller, capability, action, resource.clone()).await?;
             let mut deed = Deed::done(action, &resource);
@@ -522,6 +518,61 @@ impl Vault {
     }
 }
 
+/// Which secrets are to be listed.
+struct Listed<'a> {
+    environment: &'a Environment,
+    company: Option<&'a Company>,
+    prefix: Option<&'a SecretPath>,
+    after: Option<&'a SecretName>,
+    limit: usize,
+}
+
+impl Listed<'_> {
+    fn about(&self) -> About {
+        About {
+            scope: Some(self.environment.clone().into()),
+            company: self.company.cloned(),
+            path: self.prefix.map(|prefix| ResourcePath::from(prefix.clone())),
+            field: None,
+        }
+    }
+
+    /// Where the names begin.
+    fn start(&self) -> Bound<SecretName> {
+        let first = SecretName {
+            environment: self.environment.clone(),
+            company: self.company.cloned(),
+            path: self.prefix.cloned().unwrap_or_else(|| "0".parse().expect("a path can begin with a digit")),
+        };
+        match self.after {
+            Some(after) if *after >= first => Bound::Excluded(after.clone()),
+            _ => Bound::Included(first),
+        }
+    }
+
+    /// Whether what is asked for can still come: names are in the order of environment, company, path.
+    fn is_near(&self, name: &SecretName) -> bool {
+        name.environment == *self.environment
+            && self.company.is_none_or(|company| name.company.as_ref() == Some(company))
+    }
+
+    fn is_about(&self, name: &SecretName) -> bool {
+        self.company.is_none_or(|company| name.company.as_ref() == Some(company))
+            && self.prefix.is_none_or(|prefix| name.path.is_within(prefix))
+    }
+}
+
+impl Rights {
+    /// Whether some rule allows to list something in an environment.
+    fn may_list_in(&self, environment: &Environment, now: Timestamp) -> bool {
+        let scope = environment.clone().into();
+        self.allowing_rules(now).map(|rule| rule.as_written()).any(|rule| {
+            rule.capabilities.contains(&Capability::List)
+                && rule.environments.iter().any(|pattern| pattern.matches(&scope))
+        })
+    }
+}
+
 /// A version's ciphertext with what is known of it.
 pub(crate) struct Found {
     pub(crate) secret: Arc<Secret>,
@@ -587,6 +638,8 @@ struct Stored {
     version: u32,
     is_new: bool,
     also_at: Vec<SecretName>,
+    /// Whether versions were dropped because there were too many.
+    pruned: bool,
 }
 
 impl Writer {
@@ -619,7 +672,7 @@ impl Writer {
         tx.put(Kind::Secret, &secret.key(), &secret.body(), None)?;
         let entity = VersionEntity { secret: secret.id, version, data_key: key.id() };
         tx.put(Kind::Version, &entity.key(), &entity.body(), Some(&ciphertext))?;
-        Ok(Stored { secret, version, is_new, also_at })
+        Ok(Stored { secret, version, is_new, also_at, pruned: !pruned.is_empty() })
     }
 
     /// The current value that fields go over; opened for that alone, in the transaction that records the write.
@@ -656,7 +709,7 @@ impl Writer {
         let mut elsewhere = Vec::new();
         for FieldFacts { field, fingerprint, .. } in facts {
             let Some(fingerprint) = fingerprint else { continue };
-            for row in tx.rows_with_prefix(Kind::Fingerprint, &format!("{fingerprint}/"), SAME_VALUE_MAX)? {
+            for row in tx.rows_with_prefix(Kind::Fingerprint, &format!("{fingerprint}/"), usize::MAX)? {
                 let other = FingerprintEntity::parse(&row)?;
                 if other.name.environment != put.name.environment {
                     elsewhere.push(other.name);
@@ -760,6 +813,14 @@ impl Change<'_, '_> {
         }
         let versions = self.secret.versions.versions().iter();
         versions.filter(|(_, state)| state.destroyed_at.is_none()).map(|(number, _)| *number).collect()
+    }
+
+    /// Takes the fingerprints out of what is said of versions whose values are gone.
+    fn forget_fingerprints(&mut self, versions: &[u32]) {
+        for version in versions {
+            let facts = self.secret.facts.get_mut(version);
+            facts.into_iter().flat_map(|facts| &mut facts.fields).for_each(|field| field.fingerprint = None);
+        }
     }
 
     /// Removes the ciphertexts and fingerprints of versions.
@@ -879,7 +940,7 @@ fn only(versions: &[u32]) -> Option<u32> {
     }
 }
 
-/// More places than this of one value are not told apart.
-const SAME_VALUE_MAX: usize = 64;
+/// Names looked at before the state is let go of for a moment.
+const LISTED_AT_ONCE: usize = 512;
 /// Versions kept of a secret that says nothing else.
 const DEFAULT_VERSIONS_KEPT: u32 = 20;

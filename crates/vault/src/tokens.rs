@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use crate::desk::{About, Deed, Rights, system_resource};
 use crate::entity::{Account, AccountKind, Entity as _, SignInCodeEntity, TokenEntity};
+use crate::rekey::check_pepper;
 use crate::state::State;
 use crate::{Caller, Code, Origin, Vault, VaultError};
 
@@ -60,6 +61,7 @@ impl Vault {
                     }
                     return Err(error);
                 }
+                self.note_pepper(&token, text);
                 caller_of(&account, Some(token.id), origin)
             }
             Err(reason) => {
@@ -107,7 +109,7 @@ impl Vault {
         };
         let foreign_since = code.foreign.then(|| self.now());
         let (token, entity) = self.make_token(&caller, &account, &new, foreign_since)?;
-        let deed = Deed::done(Action::SignIn, &system_resource(&format!("accounts/{}", account_path(&account.name)))?);
+        let deed = Deed::done(Action::SignIn, &system_resource(&format!("accounts/{}", account.name))?);
         let draft = self.draft(&caller, deed, None);
         let stored = entity.clone();
         self.store()
@@ -116,6 +118,7 @@ impl Vault {
                 if !tx.remove(Kind::SignInCode, &code.digest)? {
                     return Err(not_signed_in());
                 }
+                check_pepper(tx, stored.pepper)?;
                 tx.put(Kind::Token, &stored.key(), &stored.body(), None)?;
                 tx.append(draft.clone());
                 Ok(())
@@ -130,11 +133,11 @@ impl Vault {
     /// [`Code::Refused`]; [`Code::NotFound`]; [`Code::Invalid`].
     pub async fn create_token(&self, caller: &Caller, new: NewToken) -> Result<IssuedToken, VaultError> {
         check_new_token(&new)?;
-        self.retry_stale(async || {
-            let resource = system_resource(&format!("tokens/{}", account_path(&new.account)))?;
+        self.retry_stale(|| async {
+            let resource = system_resource(&format!("tokens/{}", new.account))?;
             let permit = self.authorize(caller, Capability::Grant, Action::TokenCreate, resource.clone()).await?;
             let account = match self.actor_named(&new.account).and_then(|account| {
-                self.check_within_own_token(caller, &new)?;
+                self.check_within_own_token(caller, &new.networks)?;
                 Ok(account)
             }) {
                 Ok(account) => account,
@@ -150,6 +153,7 @@ impl Vault {
             self.store()
                 .run_tx("create_token", move |tx| {
                     pass.enter(tx)?;
+                    check_pepper(tx, stored.pepper)?;
                     tx.put(Kind::Token, &stored.key(), &stored.body(), None)?;
                     tx.append(draft.clone());
                     Ok::<_, VaultError>(())
@@ -169,10 +173,10 @@ impl Vault {
         caller: &Caller,
         account: Option<&AccountName>,
     ) -> Result<Vec<Arc<TokenEntity>>, VaultError> {
-        let path = account.map_or_else(|| "tokens".to_owned(), |name| format!("tokens/{}", account_path(name)));
+        let path = account.map_or_else(|| "tokens".to_owned(), |name| format!("tokens/{name}"));
         let resource = system_resource(&path)?;
         let principal = account.map(|name| self.account_named(name).map(|account| account.id));
-        self.retry_stale(async || {
+        self.retry_stale(|| async {
             let permit = self.authorize(caller, Capability::List, Action::List, resource.clone()).await?;
             self.record(&permit, Deed::done(Action::List, &resource)).await
         })
@@ -189,7 +193,7 @@ impl Vault {
     /// # Errors
     /// [`Code::Refused`]; [`Code::NotFound`].
     pub async fn revoke_token(&self, caller: &Caller, id: TokenId) -> Result<(), VaultError> {
-        self.retry_stale(async || {
+        self.retry_stale(|| async {
             let token = self.state(|state| state.tokens.get(&id).map(Arc::clone));
             let resource = system_resource(&format!("tokens/{id}"))?;
             let own = token.as_ref().is_some_and(|token| token.principal == caller.principal);
@@ -253,14 +257,17 @@ impl Vault {
     /// # Errors
     /// [`Code::Refused`]; those of the store.
     pub async fn create_sign_in_code(&self, caller: &Caller, account: &AccountName) -> Result<SignInCode, VaultError> {
-        self.retry_stale(async || {
-            let resource = system_resource(&format!("tokens/{}", account_path(account)))?;
+        self.retry_stale(|| async {
+            let resource = system_resource(&format!("tokens/{account}"))?;
             let permit = self.authorize(caller, Capability::Grant, Action::TokenCreate, resource.clone()).await?;
-            let account = match self.actor_named(account) {
+            let account = match self.actor_named(account).and_then(|account| {
+                self.check_within_own_token(caller, &[])?;
+                Ok(account)
+            }) {
                 Ok(account) => account,
                 Err(error) => return Err(self.failed(&permit, Action::TokenCreate, error).await),
             };
-            if !self.covers_account(caller, &account) {
+            if account.id != caller.principal && !self.covers_account(caller, &account) {
                 return Err(self.beyond(caller, Action::TokenCreate, &resource, &account.name).await);
             }
             let (code, entity) = self.make_code(caller, &account)?;
@@ -269,6 +276,7 @@ impl Vault {
             self.store()
                 .run_tx("create_sign_in_code", move |tx| {
                     pass.enter(tx)?;
+                    check_pepper(tx, entity.pepper)?;
                     tx.put(Kind::SignInCode, &entity.key(), &entity.body(), None)?;
                     tx.append(draft.clone());
                     Ok::<_, VaultError>(())
@@ -316,7 +324,7 @@ impl Vault {
     }
 
     /// What a token is bound to, what is made with it is bound to as well.
-    fn check_within_own_token(&self, caller: &Caller, new: &NewToken) -> Result<(), VaultError> {
+    fn check_within_own_token(&self, caller: &Caller, networks: &[IpNet]) -> Result<(), VaultError> {
         let Some(own) = caller.token.and_then(|id| self.state(|state| state.tokens.get(&id).map(Arc::clone))) else {
             return Ok(());
         };
@@ -325,7 +333,7 @@ impl Vault {
                 .hint("sign in with one that is not limited"));
         }
         let within = |net: &IpNet| own.networks.iter().any(|outer| outer.contains(net));
-        if !own.networks.is_empty() && (new.networks.is_empty() || !new.networks.iter().all(within)) {
+        if !own.networks.is_empty() && (networks.is_empty() || !networks.iter().all(within)) {
             return Err(VaultError::new(
                 Code::Refused,
                 "your token is bound to addresses, so the new one must be bound to some of them",
@@ -377,10 +385,11 @@ impl Vault {
 
     fn known_code(&self, text: &SecretBytes) -> Option<(Arc<Account>, SignInCodeEntity)> {
         let code = SignInCode::parse(text).ok()?;
-        let digest = code.digest(&*self.keyring().newest_pepper()?);
+        let digests = self.keyring().code_digests(&code);
         let now = self.now();
         self.state(|state| {
-            let code = state.sign_in_codes.get(&digest).filter(|code| now < code.expires_at)?;
+            let code = digests.iter().find_map(|digest| state.sign_in_codes.get(digest));
+            let code = code.filter(|code| now < code.expires_at)?;
             let account = state.account(code.principal).filter(|account| account.active)?;
             Some((Arc::clone(account), code.clone()))
         })
@@ -456,11 +465,6 @@ impl SignInCodeEntity {
 pub(crate) fn digest_of(text: &str) -> Result<TokenDigest, VaultError> {
     let bytes = BASE64.decode(text).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
     bytes.map(TokenDigest::from_bytes).ok_or_else(|| VaultError::damaged("a token's digest cannot be read"))
-}
-
-/// An account's name as a path segment of the parts of Keymoat.
-pub(crate) fn account_path(name: &AccountName) -> &str {
-    name.as_str()
 }
 
 /// A time so much later; the end of time when it would be beyond that.

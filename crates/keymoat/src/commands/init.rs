@@ -158,11 +158,20 @@ fn new_passphrase(context: &Context) -> Result<SecretBytes, CliError> {
     if !from_elsewhere && !first.ct_eq(&prompt::secret("The same passphrase again")?) {
         return Err(CliError::new("the two passphrases differ"));
     }
-    if first.len() < PASSPHRASE_BYTES_MIN {
-        return Err(CliError::new(format!("a passphrase has at least {PASSPHRASE_BYTES_MIN} characters"))
-            .hint("a few random words are easy to remember and hard to guess"));
-    }
+    check_passphrase(&first)?;
     Ok(first)
+}
+
+/// Refuses a passphrase that is too short to be the only thing between a thief and the vault.
+///
+/// # Errors
+/// When it is.
+pub fn check_passphrase(passphrase: &SecretBytes) -> Result<(), CliError> {
+    if passphrase.len() >= PASSPHRASE_BYTES_MIN {
+        return Ok(());
+    }
+    Err(CliError::new(format!("a passphrase has at least {PASSPHRASE_BYTES_MIN} characters"))
+        .hint("a few random words are easy to remember and hard to guess"))
 }
 
 /// NIST SP 800-63B for a secret that is the only factor.

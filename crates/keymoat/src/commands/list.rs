@@ -1,7 +1,7 @@
 //! `keymoat list`.
 
 use clap::Args;
-use keymoat_core::names::SecretPath;
+use keymoat_core::names::{Company, Environment, SecretPath};
 use keymoat_server::wire::{Secret, SecretPage};
 
 use crate::Context;
@@ -25,26 +25,7 @@ impl List {
         let environment = context.environment()?;
         let company = context.company()?;
         let secrets = super::with_client(context, async |client: &Client| {
-            let mut secrets: Vec<Secret> = Vec::new();
-            let mut cursor: Option<String> = None;
-            loop {
-                let url = format!(
-                    "/api/v1/secrets{}",
-                    query(&[
-                        ("environment", Some(environment.as_str())),
-                        ("company", company.as_ref().map(keymoat_core::names::Company::as_str)),
-                        ("prefix", self.prefix.as_ref().map(SecretPath::as_str)),
-                        ("limit", Some("1000")),
-                        ("cursor", cursor.as_deref()),
-                    ])
-                );
-                let page: SecretPage = client.get(&url).await?;
-                secrets.extend(page.secrets);
-                cursor = page.next;
-                if cursor.is_none() {
-                    return Ok(secrets);
-                }
-            }
+            all(client, &environment, company.as_ref(), self.prefix.as_ref()).await
         })
         .await?;
         if context.global.format == Format::Json {
@@ -57,6 +38,38 @@ impl List {
         }
         output::table(&["path", "company", "version", "fields", "provider", "expires"], secrets.iter().map(row));
         Ok(0)
+    }
+}
+
+/// Every secret of an environment that the caller may see, page by page.
+///
+/// # Errors
+/// What the vault says.
+pub async fn all(
+    client: &Client,
+    environment: &Environment,
+    company: Option<&Company>,
+    prefix: Option<&SecretPath>,
+) -> Result<Vec<Secret>, CliError> {
+    let mut secrets: Vec<Secret> = Vec::new();
+    let mut cursor: Option<String> = None;
+    loop {
+        let url = format!(
+            "/api/v1/secrets{}",
+            query(&[
+                ("environment", Some(environment.as_str())),
+                ("company", company.map(Company::as_str)),
+                ("prefix", prefix.map(SecretPath::as_str)),
+                ("limit", Some("1000")),
+                ("cursor", cursor.as_deref()),
+            ])
+        );
+        let page: SecretPage = client.get(&url).await?;
+        secrets.extend(page.secrets);
+        cursor = page.next;
+        if cursor.is_none() {
+            return Ok(secrets);
+        }
     }
 }
 

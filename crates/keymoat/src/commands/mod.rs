@@ -14,6 +14,7 @@ pub mod list;
 pub mod login;
 pub mod place;
 pub mod policy;
+pub mod private_file;
 pub mod provider;
 pub mod put;
 pub mod reference;

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use keymoat_core::audit::Action;
@@ -17,7 +18,7 @@ use crate::{Context, master_key, os_user, output};
 #[derive(Debug, Clone, Args)]
 pub struct Serve {
     /// Address to listen on.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8200")]
+    #[arg(long, env = "KEYMOAT_LISTEN", value_name = "ADDRESS", value_delimiter = ',', default_value = "127.0.0.1:8200")]
     listen: Vec<SocketAddr>,
     /// Serve plain HTTP on an address that other machines reach: only behind something that adds TLS.
     #[arg(long)]
@@ -60,9 +61,19 @@ impl Serve {
         self.greet(context, &vault, made.as_ref(), &listeners);
         drop(made);
         vault.record_system("server", Action::Start).await?;
-        let router = keymoat_server::router(keymoat_server::AppState::new(vault.clone()));
         let socket = listeners.socket_path.clone();
-        keymoat_server::serve(router, listeners.tcp, listeners.unix, os_user::name_of, stop_signal()).await;
+        let sweeper = tokio::spawn(sweep(vault.clone()));
+        let router = keymoat_server::router(keymoat_server::AppState::new(vault.clone()));
+        let listeners = keymoat_server::Listeners {
+            tcp: listeners.tcp,
+            unix: Some(listeners.unix),
+            user_name: os_user::name_of,
+            limits: keymoat_server::Limits::default(),
+        };
+        keymoat_server::serve(router, listeners, stop_signal()).await;
+        sweeper.abort();
+        // An aborted task has let go of the vault only when it has ended.
+        drop(sweeper.await);
         // Gone before the lock is, so that nobody finds a socket without a server.
         if let Err(error) = std::fs::remove_file(&socket) {
             tracing::debug!(%error, "the socket was already gone");
@@ -138,6 +149,18 @@ impl Serve {
             }
         }
         output::say("Ctrl-C stops it.");
+    }
+}
+
+/// Removes what has ended, once a minute.
+async fn sweep(vault: Vault) {
+    let mut minutes = tokio::time::interval(Duration::from_secs(60));
+    minutes.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        minutes.tick().await;
+        if let Err(error) = vault.sweep().await {
+            tracing::warn!(%error, "what has ended could not be removed; the next minute tries again");
+        }
     }
 }
 

@@ -1,0 +1,170 @@
+//! A home directory of its own for each test, and the built program in it.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+/// A machine with nothing but a home directory.
+pub struct Home {
+    dir: TempDir,
+}
+
+/// What a command left behind.
+#[derive(Debug)]
+pub struct Done {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Home {
+    /// An empty home directory.
+    pub fn new() -> Self {
+        Self { dir: TempDir::new().unwrap() }
+    }
+
+    /// One with a vault in it.
+    pub fn with_vault() -> Self {
+        let home = Self::new();
+        home.ok(&["init"]);
+        home
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    pub fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path().join(name)).unwrap()
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.path().join(".local/share/keymoat")
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.path().join(".config/keymoat")
+    }
+
+    pub fn database(&self) -> PathBuf {
+        self.data().join("keymoat.db")
+    }
+
+    /// The program, with a clean environment.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_keymoat"));
+        command
+            .args(arguments)
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("HOME", self.path())
+            .current_dir(self.path());
+        command
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Done {
+        done(self.command(arguments).stdin(Stdio::null()).output().unwrap())
+    }
+
+    pub fn run_with_stdin(&self, arguments: &[&str], stdin: &str) -> Done {
+        feed(self.command(arguments), stdin)
+    }
+
+    /// Runs what must succeed.
+    #[track_caller]
+    pub fn ok(&self, arguments: &[&str]) -> Done {
+        let done = self.run(arguments);
+        assert_eq!(done.code, 0, "{arguments:?}: {done:?}");
+        done
+    }
+
+    /// Stores a field without the value ever standing on a command line.
+    #[track_caller]
+    pub fn put(&self, env: &str, path: &str, field: &str, value: &str) {
+        let done = self.run_with_stdin(&["put", path, &format!("{field}=-"), "--env", env], value);
+        assert_eq!(done.code, 0, "{done:?}");
+    }
+
+    /// Starts a server and waits until it says that it listens.
+    pub fn serve(&self) -> Server {
+        let log = self.path().join("server.log");
+        let out = std::fs::File::create(&log).unwrap();
+        let child = self
+            .command(&["serve", "--listen", "127.0.0.1:0"])
+            .stdin(Stdio::null())
+            .stdout(out.try_clone().unwrap())
+            .stderr(out)
+            .spawn()
+            .unwrap();
+        let mut server = Server { child, log };
+        server.wait_until_it_listens();
+        server
+    }
+}
+
+/// A running server; it is killed when the test forgets it.
+pub struct Server {
+    pub child: Child,
+    log: PathBuf,
+}
+
+impl Server {
+    fn wait_until_it_listens(&mut self) {
+        // The log is polled: the server tells nobody else that it is ready. The loop is bounded by the server's life.
+        while !self.log().contains("Ctrl-C stops it.") {
+            assert!(self.child.try_wait().unwrap().is_none(), "the server ended: {}", self.log());
+            std::thread::yield_now();
+        }
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// The address that it listens on.
+    pub fn address(&self) -> String {
+        let log = self.log();
+        let line = log.lines().find(|line| line.contains("listens on")).unwrap();
+        line.rsplit(' ').next().unwrap().to_owned()
+    }
+
+    /// Asks it to stop, as Ctrl-C does, and gives its exit code.
+    pub fn interrupt(mut self) -> i32 {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+        self.child.wait().unwrap().code().unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs a command with text on its stdin.
+pub fn feed(mut command: Command, stdin: &str) -> Done {
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
+    done(child.wait_with_output().unwrap())
+}
+
+pub fn done(output: Output) -> Done {
+    Done {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}

@@ -1,0 +1,103 @@
+//! `keymoat serve`: the first start, the second, the commands beside it, the end.
+
+mod common;
+
+use common::Home;
+
+#[test]
+fn the_first_start_makes_a_vault_and_the_second_says_nothing_alarming() {
+    let home = Home::new();
+    let server = home.serve();
+    let first = server.log();
+    for part in ["made and serves", "listens on", "socket", "data", "master key", "keymoat login", "code"] {
+        assert!(first.contains(part), "{part}: {first}");
+    }
+    assert!(first.lines().count() <= 24, "one screen: {first}");
+    assert_eq!(server.interrupt(), 0);
+    assert!(!home.data().join("keymoat.sock").exists());
+
+    let server = home.serve();
+    let second = server.log();
+    for part in ["code", "warn", "error", "made"] {
+        assert!(!second.contains(part), "{part}: {second}");
+    }
+    assert_eq!(server.interrupt(), 0);
+}
+
+#[test]
+fn commands_beside_a_server_speak_to_it() {
+    let home = Home::new();
+    let server = home.serve();
+    home.put("prod", "stripe", "secret_key", "sk_live_51MadeUpExample0000KeymoatShop");
+    let status = home.ok(&["status"]);
+    assert!(status.stdout.contains("state     fine\n"), "{}", status.stdout);
+    let revealed = home.ok(&["reveal", "stripe#secret_key", "--env", "prod"]);
+    assert_eq!(revealed.stdout, "sk_live_51MadeUpExample0000KeymoatShop\n");
+    assert!(home.ok(&["audit", "verify"]).stdout.starts_with("intact"));
+    assert_eq!(server.interrupt(), 0);
+    // The vault is as the server left it.
+    assert!(home.ok(&["audit", "verify"]).stdout.starts_with("intact"));
+    assert_eq!(home.ok(&["reveal", "stripe#secret_key", "--env", "prod"]).stdout, revealed.stdout);
+}
+
+#[test]
+fn a_second_server_is_turned_away() {
+    let home = Home::new();
+    let server = home.serve();
+    let second = home.run(&["serve", "--listen", "127.0.0.1:0"]);
+    assert_eq!(second.code, 2);
+    assert!(second.stderr.contains("in use by another Keymoat process"), "{second:?}");
+    assert!(second.stderr.contains(&server.child.id().to_string()), "{second:?}");
+}
+
+#[test]
+fn plain_http_stays_on_this_machine_unless_told() {
+    let home = Home::new();
+    let done = home.run(&["serve", "--listen", "0.0.0.0:0"]);
+    assert_eq!(done.code, 2);
+    assert!(done.stderr.contains("in the clear") && done.stderr.contains("--plain-http"), "{done:?}");
+    assert!(!home.database().exists(), "nothing was made");
+}
+
+#[test]
+fn an_administrator_elsewhere_signs_in_with_the_code_once() {
+    let home = Home::new();
+    let server = home.serve();
+    let log = server.log();
+    let code = log.lines().find_map(|line| line.split_once("code ")).unwrap().1.trim().to_owned();
+    let address = server.address();
+    let elsewhere = Home::new();
+    let signed_in = elsewhere.run_with_stdin(&["login", "--server", &address], &code);
+    assert_eq!(signed_in.code, 0, "{signed_in:?}");
+    let who = elsewhere.ok(&["status", "--server", &address]);
+    assert!(who.stdout.contains("you are   admin (user)"), "{who:?}");
+    let again = elsewhere.run_with_stdin(&["login", "--server", &address], &code);
+    assert_eq!(again.code, 1, "{again:?}");
+
+    // An administrator reads no values by default.
+    home.put("prod", "stripe", "secret_key", "sk_live_51MadeUpExample0000KeymoatShop");
+    let refused = elsewhere.run(&["reveal", "stripe#secret_key", "--env", "prod", "--server", &address]);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(refused.stderr.contains("may not reveal"), "{refused:?}");
+    assert_eq!(refused.stdout, "");
+}
+
+#[test]
+fn a_wrong_master_key_opens_nothing_and_says_what_to_do() {
+    let home = Home::with_vault();
+    let other = Home::with_vault();
+    let key = |home: &Home| {
+        std::fs::read_dir(home.config())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .find(|path| path.extension().is_some_and(|extension| extension == "key"))
+            .unwrap()
+    };
+    std::fs::copy(key(&other), key(&home)).unwrap();
+    let done = home.run(&["list", "--env", "prod"]);
+    assert_eq!(done.code, 2, "{done:?}");
+    assert!(done.stderr.contains("does not fit"), "{done:?}");
+    std::fs::remove_file(key(&home)).unwrap();
+    let done = home.run(&["list", "--env", "prod"]);
+    assert!(done.stderr.contains("no master key") && done.stderr.contains("KEYMOAT_MASTER_KEY_FILE"), "{done:?}");
+}

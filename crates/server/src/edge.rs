@@ -1,0 +1,256 @@
+//! What every request passes first and every answer last: strict checks, numbers, limits, caught panics, headers,
+//! logs, metrics.
+//!
+//! Paths are never normalised: a spelling that could mean another path is refused. Nothing here looks at who asks.
+//! Of a request only method, route template, status, duration and number are logged; never a query or a body.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::Poll;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use keymoat_core::id::RequestId;
+use tracing::Instrument as _;
+
+use crate::AppState;
+use crate::body::BODY_BYTES_MAX;
+use crate::context::Peer;
+use crate::metrics::Stopwatch;
+use crate::problem::Problem;
+
+/// The number of a request, put among its extensions for those who act on it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Number(pub(crate) RequestId);
+
+/// The outermost layer.
+pub(crate) async fn edge(State(app): State<AppState>, mut request: Request, next: Next) -> Response {
+    let stopwatch = Stopwatch::start();
+    let number = number_of(&app, request.headers());
+    request.extensions_mut().insert(Number(number));
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
+    let span = tracing::info_span!("request", %method, route, request = %number);
+    let answered = async {
+        let response = match check(&request) {
+            Ok(()) => caught(next.run(request)).await,
+            Err(problem) => problem.into_response(),
+        };
+        let response = finish(response, number);
+        let took = stopwatch.elapsed();
+        tracing::info!(status = response.status().as_u16(), micros = took.as_micros() as u64, "answered");
+        app.metrics.answered(&method, &route, response.status(), took);
+        response
+    };
+    answered.instrument(span).await
+}
+
+/// What is there for no route.
+pub(crate) async fn no_route() -> Problem {
+    Problem::not_found("there is no such address here").hint("GET /api/openapi.json lists what there is")
+}
+
+/// What is there for a route with another method.
+pub(crate) async fn no_method() -> Problem {
+    Problem::of_status(StatusCode::METHOD_NOT_ALLOWED)
+}
+
+/// The client's own number when it is of our form, so that its logs and ours fit together; a new one otherwise.
+fn number_of(app: &AppState, headers: &HeaderMap) -> RequestId {
+    let own = headers.get(&X_REQUEST_ID).and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
+    own.unwrap_or_else(|| app.vault.new_request_id())
+}
+
+/// A panic becomes an answer; its message goes to the log of the process alone.
+async fn caught(answer: impl Future<Output = Response>) -> Response {
+    let mut answer = pin!(answer);
+    std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(cx))) {
+        Ok(poll) => poll,
+        Err(_) => {
+            tracing::error!("a request ended in a panic");
+            Poll::Ready(Problem::internal().into_response())
+        }
+    })
+    .await
+}
+
+fn finish(mut response: Response, number: RequestId) -> Response {
+    let status = response.status();
+    let problem = response.extensions_mut().remove::<Problem>();
+    let is_bare = problem.is_none() && (status.is_client_error() || status.is_server_error());
+    if let Some(problem) = problem.or_else(|| is_bare.then(|| Problem::of_status(status))) {
+        response = problem.render(number, response.headers());
+    }
+    let headers = response.headers_mut();
+    for (name, value) in &ALWAYS_SENT {
+        headers.insert(name, value.clone());
+    }
+    let number = HeaderValue::from_str(&number.to_string()).expect("a number is digits and hyphens");
+    headers.insert(X_REQUEST_ID, number);
+    response
+}
+
+/// Everything that is checked before a request is looked at.
+fn check(request: &Request) -> Result<(), Problem> {
+    let peer = request.extensions().get::<Peer>();
+    check_headers(request.headers())?;
+    check_host(request.headers(), matches!(peer, Some(Peer::Tcp { .. })))?;
+    check_framing(request.headers())?;
+    check_target(request.uri())
+}
+
+fn check_headers(headers: &HeaderMap) -> Result<(), Problem> {
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if headers.len() <= HEADERS_MAX && bytes <= HEADER_BYTES_MAX {
+        return Ok(());
+    }
+    Err(Problem::new(
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        "too_large",
+        format!("a request has at most {HEADERS_MAX} headers of {HEADER_BYTES_MAX} bytes together"),
+    ))
+}
+
+/// Exactly one `Host` (RFC 9112 §3.2); on a socket of this machine none is fine too.
+fn check_host(headers: &HeaderMap, is_tcp: bool) -> Result<(), Problem> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let wrong = |what| Err(Problem::malformed(what).ending_connection());
+    match (hosts.next(), hosts.next()) {
+        (None, _) if is_tcp => wrong("the request has no `Host` header"),
+        (None, _) => Ok(()),
+        (Some(_), Some(_)) => wrong("the request has more than one `Host` header"),
+        (Some(host), None) => match Authority::try_from(host.as_bytes()) {
+            Ok(authority) if !authority.as_str().contains('@') => Ok(()),
+            _ => wrong("the `Host` header is not the name of a host"),
+        },
+    }
+}
+
+/// A request says how long it is in exactly one way, so that a proxy in front cannot see another end of it.
+fn check_framing(headers: &HeaderMap) -> Result<(), Problem> {
+    let lengths = headers.get_all(header::CONTENT_LENGTH).iter().count();
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        if lengths > 0 {
+            let twofold = "the request has both `Content-Length` and `Transfer-Encoding`";
+            return Err(Problem::malformed(twofold).ending_connection());
+        }
+        return Err(Problem::new(
+            StatusCode::LENGTH_REQUIRED,
+            "length_required",
+            "the request has a body of unknown length",
+        )
+        .hint("send it in one piece with a `Content-Length`")
+        .ending_connection());
+    }
+    if lengths > 1 {
+        return Err(Problem::malformed("the request has more than one `Content-Length`").ending_connection());
+    }
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    match length {
+        Some(length) if length > BODY_BYTES_MAX as u64 => {
+            Err(Problem::too_large(format!("a body has at most {BODY_BYTES_MAX} bytes")).ending_connection())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A path in its one spelling: no escapes but that of the colon, no empty and no dot segments.
+fn check_target(uri: &Uri) -> Result<(), Problem> {
+    if uri.scheme().is_some() || uri.authority().is_some() {
+        return Err(Problem::malformed("the request's target is not a path").hint("send the path alone: `/api/v1/…`"));
+    }
+    let (path, query) = (uri.path(), uri.query().unwrap_or_default());
+    if path.len() > PATH_BYTES_MAX || query.len() > QUERY_BYTES_MAX {
+        let long = format!("a path has at most {PATH_BYTES_MAX} bytes, a query {QUERY_BYTES_MAX}");
+        return Err(Problem::new(StatusCode::URI_TOO_LONG, "too_large", long));
+    }
+    let Some(rest) = path.strip_prefix('/') else { return Err(wrong_path()) };
+    let plain = rest.replace("%3A", ":").replace("%3a", ":");
+    let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~:@/".contains(&b);
+    let is_fine = |segment: &str| !matches!(segment, "." | "..");
+    let has_empty = plain.split('/').rev().skip(1).any(str::is_empty);
+    if !plain.bytes().all(is_allowed) || !plain.split('/').all(is_fine) || has_empty {
+        return Err(wrong_path());
+    }
+    Ok(())
+}
+
+fn wrong_path() -> Problem {
+    Problem::malformed("the path has a spelling that is not taken")
+        .hint("names have letters, digits and `-._~:@`; no escapes, no empty, `.` or `..` segments")
+}
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Sent with everything: nothing here is a page, and nothing is to be kept.
+const ALWAYS_SENT: [(HeaderName, HeaderValue); 4] = [
+    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'")),
+    (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+];
+/// Browsers send about 20, proxies add some.
+pub(crate) const HEADERS_MAX: usize = 64;
+/// More is somebody else's cookies.
+const HEADER_BYTES_MAX: usize = 16 * 1024;
+/// The longest path of a secret is 256 bytes.
+const PATH_BYTES_MAX: usize = 1024;
+/// Far longer than all parameters of any route.
+const QUERY_BYTES_MAX: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_and_whether_they_pass() {
+        #[track_caller]
+        fn check(target: &str, passes: bool) {
+            let uri: Uri = target.parse().unwrap();
+            assert_eq!(check_target(&uri).is_ok(), passes, "{target}");
+        }
+        check("/", true);
+        check("/api/v1/secrets/prod/payments/stripe?company=acme", true);
+        check("/api/v1/accounts/os:ana", true);
+        check("/api/v1/accounts/os%3Aana", true);
+        check("/api/v1/secrets/prod/stripe/", true); // refused later, as the path of a secret
+        for path in ["a%2fb", "a%2Fb", "%2e%2e/a", "a%00", "a%5cb", "a//b", "//a", "./a", "../a", "a/..", "a/.", "a%20", "a;b", "a+b", "a%25", "é"] {
+            match format!("/api/v1/secrets/prod/{path}").parse::<Uri>() {
+                Ok(uri) => assert!(check_target(&uri).is_err(), "{path}"),
+                Err(_) => assert!(!path.is_ascii(), "{path}"),
+            }
+        }
+        check("http://elsewhere.test/api/v1/status", false);
+        check("*", false);
+        check(&format!("/{}", "a".repeat(2000)), false);
+        check(&format!("/a?b={}", "a".repeat(5000)), false);
+    }
+
+    #[test]
+    fn heads_and_what_is_wrong_with_them() {
+        #[track_caller]
+        fn check(lines: &[(&str, &str)], status: u16) {
+            let headers: HeaderMap = lines
+                .iter()
+                .map(|(name, value)| {
+                    (HeaderName::try_from(*name).unwrap(), HeaderValue::try_from(*value).unwrap())
+                })
+                .collect();
+            let checked = check_headers(&headers)
+                .and_then(|()| check_host(&headers, true))
+                .and_then(|()| check_framing(&headers));
+            assert_eq!(checked.map_or_else(|problem| problem.status.as_u16(), |()| 200), status, "{lines:?}");
+        }
+        check(&[("host", "vault.test:8200")], 200);
+        check(&[("host", "[::1]:8200"), ("content-length", "3")], 200);
+        check(&[], 400);
+        check(&[("host", "a@b")], 400);
+        check(&[("host", "a/b")], 400);
+        check(&[("host", "a"), ("transfer-encoding", "chunked")], 411);
+        check(&[("host", "a"), ("transfer-encoding", "chunked"), ("content-length", "3")], 400);
+        check(&[("host", "a"), ("content-length", "1048577")], 413);
+        check(&[("host", "a"), ("x-long", &"a".repeat(20_000))], 431);
+    }
+}

@@ -1,0 +1,121 @@
+//! Requests that may be sent again: the header `Idempotency-Key`
+//! (draft-ietf-httpapi-idempotency-key-header).
+//!
+//! The first request under a key is done, and its answer remembered for a day; the same one again gets that answer.
+//! Routes whose answers hold a value refuse the header: such an answer is not kept anywhere.
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::Response;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http_body_util::BodyExt as _;
+use keymoat_vault::{Attempt, Caller, Code};
+use serde::{Deserialize, Serialize};
+
+use crate::AppState;
+use crate::body::{self, BODY_BYTES_MAX};
+use crate::problem::Problem;
+use crate::routes::{Repeat, Route};
+
+/// What is remembered of an answer.
+#[derive(Debug, Serialize, Deserialize)]
+struct Remembered {
+    status: u16,
+    etag: Option<String>,
+    body: serde_json::Value,
+}
+
+/// Answers a request, from memory when it was answered before.
+pub(crate) async fn answer(app: &AppState, route: &Route, request: Request, next: Next) -> Result<Response, Problem> {
+    let key = match key_of(request.headers())? {
+        None => return Ok(next.run(request).await),
+        Some(key) => key,
+    };
+    match route.repeat {
+        Repeat::Harmless => Ok(next.run(request).await),
+        Repeat::Never => Err(Problem::malformed("this route takes no `Idempotency-Key`")
+            .hint("its answer holds a value, and such an answer is not kept")),
+        Repeat::Remembered => remembered(app, &key, request, next).await,
+    }
+}
+
+async fn remembered(app: &AppState, key: &str, request: Request, next: Next) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    let caller = parts.extensions.get::<Caller>().cloned().ok_or_else(Problem::internal)?;
+    let body = body::read(body).await?;
+    let target = parts.uri.to_string();
+    let condition = |name| parts.headers.get(name).map_or(b"".as_slice(), HeaderValue::as_bytes).to_vec();
+    let (if_match, if_none_match) = (condition(header::IF_MATCH), condition(header::IF_NONE_MATCH));
+    let method = parts.method.clone();
+    let asked: [&[u8]; 5] = [method.as_str().as_bytes(), target.as_bytes(), &if_match, &if_none_match, &body];
+    if let Attempt::Answered(answer) = app.vault.claim(&caller, key, &asked).await? {
+        return replay(answer);
+    }
+    let response = next.run(Request::from_parts(parts, Body::from(body.clone()))).await;
+    keep(app, &caller, key, &asked, response).await
+}
+
+/// Remembers what was done; lets go of the key when nothing was. When nobody knows, the key stays claimed, so that it
+/// is not done twice.
+async fn keep(
+    app: &AppState,
+    caller: &Caller,
+    key: &str,
+    asked: &[&[u8]],
+    response: Response,
+) -> Result<Response, Problem> {
+    let status = response.status();
+    let nothing_done = status.is_client_error()
+        || response.extensions().get::<Problem>().is_some_and(|p| p.code == Code::Unavailable.as_str());
+    if nothing_done {
+        app.vault.forget(caller, key).await?;
+        return Ok(response);
+    }
+    if !status.is_success() {
+        return Ok(response);
+    }
+    let (parts, body) = response.into_parts();
+    let bytes = body.collect().await.map_err(|_| Problem::internal())?.to_bytes();
+    if bytes.len() <= BODY_BYTES_MAX {
+        let remembered = Remembered {
+            status: status.as_u16(),
+            etag: parts.headers.get(header::ETAG).and_then(|tag| tag.to_str().ok()).map(str::to_owned),
+            body: if bytes.is_empty() { serde_json::Value::Null } else { serde_json::from_slice(&bytes).map_err(|_| Problem::internal())? },
+        };
+        let answer = serde_json::to_value(&remembered).map_err(|_| Problem::internal())?;
+        app.vault.remember(caller, key, asked, answer).await?;
+    }
+    Ok(Response::from_parts(parts, Body::from(bytes)))
+}
+
+fn replay(answer: serde_json::Value) -> Result<Response, Problem> {
+    let remembered: Remembered = serde_json::from_value(answer).map_err(|_| Problem::internal())?;
+    let mut response = Response::new(match remembered.body {
+        serde_json::Value::Null => Body::empty(),
+        body => Body::from(body.to_string()),
+    });
+    *response.status_mut() = StatusCode::from_u16(remembered.status).map_err(|_| Problem::internal())?;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(REPLAYED, HeaderValue::from_static("true"));
+    if let Some(tag) = remembered.etag.and_then(|tag| HeaderValue::try_from(tag).ok()) {
+        headers.insert(header::ETAG, tag);
+    }
+    Ok(response)
+}
+
+fn key_of(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let mut values = headers.get_all(&KEY).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => match value.to_str() {
+            Ok(key) => Ok(Some(key.to_owned())),
+            Err(_) => Err(Problem::malformed("the `Idempotency-Key` is not ASCII text")),
+        },
+        (Some(_), Some(_)) => Err(Problem::malformed("the request has more than one `Idempotency-Key`")),
+    }
+}
+
+const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");

@@ -1,0 +1,468 @@
+//! All routes on one screen, with what each needs. The router, the documentation and the tests are made from this table
+//! alone, so none of them can have a route that the others do not know.
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::{MethodRouter, delete, get, patch, post, put};
+use http::header;
+use keymoat_core::policy::Capability::{self, Delete, Grant, Inspect, List, Reveal, Rotate, Write};
+
+use crate::openapi::Form;
+use crate::params::Params;
+use crate::problem::Problem;
+use crate::{AppState, api, context, edge, params, repeat, wire};
+
+/// Every route.
+pub static ROUTES: &[Route] = &[
+    route(Verb::Get, "/healthz", Needs::Nobody, "Whether the process lives", || get(api::health::healthz))
+        .text("text/plain"),
+    route(Verb::Get, "/readyz", Needs::Nobody, "Whether the store works", || get(api::health::readyz))
+        .text("text/plain"),
+    route(Verb::Get, "/metrics", local_or(Inspect, "sys/metrics"), "Counters for Prometheus", || get(api::health::metrics))
+        .text("text/plain"),
+    route(Verb::Get, "/api/openapi.json", Needs::Nobody, "This document", || get(api::health::openapi))
+        .json(Form::object()),
+    route(Verb::Get, "/api/v1/status", Needs::Nobody, "How the server is; more for who is signed in", || get(api::status::status))
+        .json(Form::one::<wire::Status>()),
+    route(Verb::Post, "/api/v1/sign-in/code", Needs::Nobody, "Exchanges a one-time code for a token", || post(api::status::sign_in_code))
+        .takes(Form::one::<wire::CodeSignIn>()).json(Form::one::<wire::IssuedToken>()).never_kept(),
+    route(Verb::Get, "/api/v1/whoami", Needs::SignedIn, "Who the caller is", || get(api::status::whoami))
+        .json(Form::one::<wire::WhoAmI>()),
+    route(Verb::Get, "/api/v1/environments", Needs::SignedIn, "The environments", || get(api::places::environments))
+        .json(Form::list::<wire::Place>()),
+    route(Verb::Put, "/api/v1/environments/{name}", needs(Write, "sys/environments/{name}"), "Makes an environment, or describes it", || put(api::places::put_environment))
+        .takes(Form::one::<wire::PutPlace>()).json(Form::one::<wire::Place>()).kept(),
+    route(Verb::Get, "/api/v1/companies", Needs::SignedIn, "The companies", || get(api::places::companies))
+        .json(Form::list::<wire::Place>()),
+    route(Verb::Put, "/api/v1/companies/{name}", needs(Write, "sys/companies/{name}"), "Makes a company, or describes it", || put(api::places::put_company))
+        .takes(Form::one::<wire::PutPlace>()).json(Form::one::<wire::Place>()).kept(),
+    route(Verb::Get, "/api/v1/secrets", needs(List, "{environment}/{prefix}"), "Secrets, a page at a time, without values", || get(api::secrets::list))
+        .query(LIST_QUERY).json(Form::one::<wire::SecretPage>()),
+    route(Verb::Get, "/api/v1/secrets/{environment}/{*path}", needs(Inspect, "{environment}/{path}"), "A secret without its values", || get(api::secrets::show))
+        .query(COMPANY).json(Form::one::<wire::Secret>()),
+    route(Verb::Put, "/api/v1/secrets/{environment}/{*path}", needs(Write, "{environment}/{path}"), "Writes a value", || put(api::secrets::put))
+        .query(COMPANY).takes(Form::one::<wire::PutSecret>()).json(Form::one::<wire::Written>()).kept().conditional(),
+    route(Verb::Patch, "/api/v1/secrets/{environment}/{*path}", needs(Write, "{environment}/{path}"), "Changes what is said about a secret", || patch(api::secrets::annotate))
+        .query(COMPANY).takes(Form::one::<wire::Annotate>()).json(Form::one::<wire::Secret>()).kept(),
+    route(Verb::Delete, "/api/v1/secrets/{environment}/{*path}", needs(Delete, "{environment}/{path}"), "Deletes versions, so that they can come back", || delete(api::secrets::remove))
+        .query(DELETE_QUERY).json(Form::one::<wire::Secret>()).kept(),
+    route(Verb::Post, "/api/v1/reveal/{environment}/{*path}", needs(Reveal, "{environment}/{path}"), "Gives a value out", || post(api::secrets::reveal))
+        .query(COMPANY).takes(Form::one::<wire::Reveal>()).json(Form::one::<wire::Revealed>()).never_kept(),
+    route(Verb::Post, "/api/v1/rollback/{environment}/{*path}", needs(Write, "{environment}/{path}"), "Makes an older version current", || post(api::versions::rollback))
+        .query(COMPANY).takes(Form::one::<wire::OneVersion>()).json(Form::one::<wire::Secret>()).kept(),
+    route(Verb::Post, "/api/v1/promote/{environment}/{*path}", needs(Rotate, "{environment}/{path}"), "Makes the pending version current", || post(api::versions::promote))
+        .query(COMPANY).json(Form::one::<wire::Secret>()).kept(),
+    route(Verb::Post, "/api/v1/labels/{environment}/{*path}", needs(Write, "{environment}/{path}"), "Moves a label, or takes it away", || post(api::versions::label))
+        .query(COMPANY).takes(Form::one::<wire::SetLabel>()).json(Form::one::<wire::Secret>()).kept(),
+    route(Verb::Post, "/api/v1/undelete/{environment}/{*path}", needs(Delete, "{environment}/{path}"), "Brings deleted versions back", || post(api::versions::undelete))
+        .query(COMPANY).takes(Form::one::<wire::SomeVersions>()).json(Form::one::<wire::Secret>()).kept(),
+    route(Verb::Post, "/api/v1/destroy/{environment}/{*path}", needs(Delete, "{environment}/{path}"), "Destroys versions for good", || post(api::versions::destroy))
+        .query(COMPANY).takes(Form::one::<wire::SomeVersions>()).json(Form::one::<wire::Secret>()).kept(),
+    route(Verb::Post, "/api/v1/which", each(Inspect, "{environment}/{path}"), "Where a value would come from, without the value", || post(api::resolve::which))
+        .takes(Form::one::<wire::Ask>()).json(Form::one::<wire::Answer>()),
+    route(Verb::Post, "/api/v1/resolve", each(Reveal, "{environment}/{path}"), "Where a value comes from, and the value", || post(api::resolve::resolve))
+        .takes(Form::one::<wire::Ask>()).json(Form::one::<wire::Answer>()).never_kept(),
+    route(Verb::Get, "/api/v1/changes", each(List, "{environment}/{path}"), "What changed, and waits for it", || get(api::changes::changes))
+        .query(CHANGES_QUERY).json(Form::one::<wire::Changes>()),
+    route(Verb::Get, "/api/v1/accounts", needs(List, "sys/accounts"), "The accounts", || get(api::accounts::list))
+        .json(Form::list::<wire::Account>()),
+    route(Verb::Post, "/api/v1/accounts", needs(Write, "sys/accounts/{name}"), "Makes an account", || post(api::accounts::create))
+        .takes(Form::one::<wire::CreateAccount>()).created(Form::one::<wire::Account>()).kept(),
+    route(Verb::Get, "/api/v1/accounts/{name}", needs(Inspect, "sys/accounts/{name}"), "An account; everybody may look at his own", || get(api::accounts::show))
+        .json(Form::one::<wire::Account>()),
+    route(Verb::Patch, "/api/v1/accounts/{name}", needs(Write, "sys/accounts/{name}"), "Changes an account", || patch(api::accounts::update))
+        .takes(Form::one::<wire::UpdateAccount>()).json(Form::one::<wire::Account>()).kept(),
+    route(Verb::Delete, "/api/v1/accounts/{name}", needs(Delete, "sys/accounts/{name}"), "Removes an account with its tokens and grants", || delete(api::accounts::remove))
+        .nothing().kept(),
+    route(Verb::Post, "/api/v1/accounts/{name}/leave", needs(Write, "sys/accounts/{name}"), "Ends all that an account may do", || post(api::accounts::leave))
+        .json(Form::one::<wire::Left>()).kept(),
+    route(Verb::Post, "/api/v1/accounts/{name}/tokens", needs(Grant, "sys/tokens/{name}"), "Makes a token", || post(api::tokens::create))
+        .takes(Form::one::<wire::CreateToken>()).created(Form::one::<wire::IssuedToken>()).never_kept(),
+    route(Verb::Post, "/api/v1/accounts/{name}/sign-in-code", needs(Grant, "sys/tokens/{name}"), "Makes a one-time sign-in code", || post(api::tokens::sign_in_code))
+        .created(Form::one::<wire::NewCode>()).never_kept(),
+    route(Verb::Get, "/api/v1/tokens", needs(List, "sys/tokens/{account}"), "Tokens, never the tokens themselves", || get(api::tokens::list))
+        .query(ACCOUNT).json(Form::list::<wire::Token>()),
+    route(Verb::Post, "/api/v1/tokens/renew", Needs::SignedIn, "Prolongs the caller's own token", || post(api::tokens::renew))
+        .json(Form::one::<wire::Token>()).kept(),
+    route(Verb::Delete, "/api/v1/tokens/{id}", needs(Grant, "sys/tokens/{id}"), "Ends a token; everybody may end his own", || delete(api::tokens::revoke))
+        .nothing().kept(),
+    route(Verb::Get, "/api/v1/policies", needs(List, "sys/policies"), "The policies", || get(api::policies::list))
+        .json(Form::list::<wire::Policy>()),
+    route(Verb::Post, "/api/v1/policies/explain", needs(Inspect, "sys/policies"), "What would be decided, and why; everybody may ask about himself", || post(api::policies::explain))
+        .takes(Form::one::<wire::Explain>()).json(Form::one::<wire::Explanation>()),
+    route(Verb::Get, "/api/v1/policies/{name}", needs(Inspect, "sys/policies/{name}"), "A policy", || get(api::policies::show))
+        .json(Form::one::<wire::Policy>()),
+    route(Verb::Put, "/api/v1/policies/{name}", needs(Write, "sys/policies/{name}"), "Writes a policy: the document itself", || put(api::policies::put))
+        .takes(Form::object()).json(Form::one::<wire::Policy>()).kept(),
+    route(Verb::Delete, "/api/v1/policies/{name}", needs(Delete, "sys/policies/{name}"), "Removes a policy that nobody holds", || delete(api::policies::remove))
+        .nothing().kept(),
+    route(Verb::Get, "/api/v1/grants", needs(List, "sys/grants"), "Grants; everybody may list his own", || get(api::grants::list))
+        .query(ACCOUNT).json(Form::list::<wire::Grant>()),
+    route(Verb::Post, "/api/v1/grants", needs(Grant, "sys/grants/{account}"), "Makes a grant", || post(api::grants::create))
+        .takes(Form::one::<wire::CreateGrant>()).created(Form::one::<wire::Grant>()).kept(),
+    route(Verb::Post, "/api/v1/grants/{id}/approve", needs(Grant, "sys/grants/{id}"), "Approves a grant that waits", || post(api::grants::approve))
+        .json(Form::one::<wire::Grant>()).kept(),
+    route(Verb::Delete, "/api/v1/grants/{id}", needs(Grant, "sys/grants/{id}"), "Ends a grant", || delete(api::grants::revoke))
+        .json(Form::one::<wire::Grant>()).kept(),
+    route(Verb::Get, "/api/v1/audit", needs(Inspect, "sys/audit"), "Audit records", || get(api::audit::query))
+        .query(AUDIT_QUERY).json(Form::one::<wire::AuditPage>()),
+    route(Verb::Post, "/api/v1/audit/events", needs(Write, "sys/audit/events"), "Writes down a sensitive action of a host program", || post(api::audit::record))
+        .takes(Form::one::<wire::HostEvent>()).created(Form::one::<wire::Recorded>()).kept(),
+    route(Verb::Get, "/api/v1/audit/checkpoint", needs(Inspect, "sys/audit"), "The newest signed checkpoint", || get(api::audit::checkpoint))
+        .json(Form::one::<wire::Checkpoint>()),
+    route(Verb::Post, "/api/v1/audit/verify", needs(Inspect, "sys/audit"), "Checks the whole log and every row", || post(api::audit::verify))
+        .json(Form::one::<wire::Verification>()),
+    route(Verb::Get, "/api/v1/audit/{seq}/proof", needs(Inspect, "sys/audit"), "Proves that a record is in the log", || get(api::audit::proof))
+        .json(Form::one::<wire::Proof>()),
+    route(Verb::Get, "/api/v1/providers", Needs::SignedIn, "The catalogue's providers", || get(api::providers::list))
+        .json(Form::list::<wire::Provider>()),
+    route(Verb::Post, "/api/v1/providers/identify", Needs::SignedIn, "Whose key a value is", || post(api::providers::identify))
+        .takes(Form::one::<wire::Identify>()).json(Form::one::<wire::Identified>()),
+    route(Verb::Get, "/api/v1/providers/{id}", Needs::SignedIn, "A provider of the catalogue", || get(api::providers::show))
+        .json(Form::one::<wire::Provider>()),
+];
+
+/// A route.
+#[derive(Clone, Copy)]
+pub struct Route {
+    /// The method.
+    pub method: Verb,
+    /// The path, as axum spells it: `{name}` for a segment, `{*path}` for the rest.
+    pub path: &'static str,
+    /// What the caller needs.
+    pub needs: Needs,
+    /// What it does, for people.
+    pub summary: &'static str,
+    /// What its query may hold.
+    pub query: &'static [Parameter],
+    /// What becomes of its answer when the request may be sent again.
+    pub repeat: Repeat,
+    /// Whether `If-Match` and `If-None-Match` mean something.
+    pub conditional: bool,
+    pub(crate) takes: Option<Form>,
+    pub(crate) gives: Given,
+    pub(crate) status: u16,
+    handler: fn() -> MethodRouter<AppState>,
+}
+
+/// The methods that routes have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// Reads.
+    Get,
+    /// Does something.
+    Post,
+    /// Writes.
+    Put,
+    /// Changes.
+    Patch,
+    /// Removes.
+    Delete,
+}
+
+/// What a caller needs. The front desk decides; this says what it will ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// Nothing.
+    Nobody,
+    /// To be signed in.
+    SignedIn,
+    /// To be signed in and to have a capability.
+    Capability {
+        /// The capability.
+        capability: Capability,
+        /// On what; names in braces stand for those of the request.
+        resource: &'static str,
+    },
+    /// To be signed in; what he lacks the capability for is left out of the answer, or stands there as refused.
+    Each {
+        /// The capability.
+        capability: Capability,
+        /// On what.
+        resource: &'static str,
+    },
+    /// To be on this machine, or to be signed in and to have a capability.
+    LocalOr {
+        /// The capability.
+        capability: Capability,
+        /// On what.
+        resource: &'static str,
+    },
+}
+
+/// A parameter of a query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parameter {
+    /// Its name.
+    pub name: &'static str,
+    /// What it says.
+    pub about: &'static str,
+}
+
+/// What becomes of the answer to a request with an `Idempotency-Key`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeat {
+    /// Nothing is changed, so the key means nothing.
+    Harmless,
+    /// It is remembered.
+    Remembered,
+    /// It holds a value, so it is not kept and the key is refused.
+    Never,
+}
+
+/// What a route answers with.
+#[derive(Clone, Copy)]
+pub(crate) enum Given {
+    Nothing,
+    Json(Form),
+    Text(&'static str),
+}
+
+impl Route {
+    /// The names in braces of the path, outermost first.
+    pub fn path_names(&self) -> impl Iterator<Item = &'static str> {
+        self.path.split('/').filter_map(|segment| {
+            let name = segment.strip_prefix('{')?.strip_suffix('}')?;
+            Some(name.strip_prefix('*').unwrap_or(name))
+        })
+    }
+
+    /// Whether the request has a JSON body.
+    pub fn takes_body(&self) -> bool {
+        self.takes.is_some()
+    }
+
+    /// What it is grouped under: the first word of the path after `/api/v1`.
+    pub(crate) fn tag(&self) -> &'static str {
+        let rest = self.path.strip_prefix("/api/v1/").unwrap_or("server");
+        rest.split('/').next().unwrap_or(rest)
+    }
+
+    /// A name that no other route has.
+    pub(crate) fn id(&self) -> String {
+        let words = self.path.split('/').map(|segment| segment.trim_matches(['{', '}', '*']));
+        let words = words.filter(|word| !word.is_empty() && !matches!(*word, "api" | "v1"));
+        let words: Vec<String> = words.map(|word| word.replace(['-', '.'], "_")).collect();
+        format!("{}_{}", self.method.as_str().to_lowercase(), words.join("_"))
+    }
+
+    pub(crate) fn forms(&self) -> impl Iterator<Item = Form> {
+        let given = match self.gives {
+            Given::Json(form) => Some(form),
+            Given::Nothing | Given::Text(_) => None,
+        };
+        self.takes.into_iter().chain(given)
+    }
+
+    const fn query(self, query: &'static [Parameter]) -> Self {
+        Self { query, ..self }
+    }
+
+    const fn takes(self, form: Form) -> Self {
+        Self { takes: Some(form), ..self }
+    }
+
+    const fn json(self, form: Form) -> Self {
+        Self { gives: Given::Json(form), ..self }
+    }
+
+    const fn created(self, form: Form) -> Self {
+        Self { gives: Given::Json(form), status: 201, ..self }
+    }
+
+    const fn text(self, kind: &'static str) -> Self {
+        Self { gives: Given::Text(kind), ..self }
+    }
+
+    const fn nothing(self) -> Self {
+        Self { gives: Given::Nothing, status: 204, ..self }
+    }
+
+    const fn kept(self) -> Self {
+        Self { repeat: Repeat::Remembered, ..self }
+    }
+
+    const fn never_kept(self) -> Self {
+        Self { repeat: Repeat::Never, ..self }
+    }
+
+    const fn conditional(self) -> Self {
+        Self { conditional: true, ..self }
+    }
+}
+
+impl Verb {
+    /// The name of the method.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Verb::Get => "GET",
+            Verb::Post => "POST",
+            Verb::Put => "PUT",
+            Verb::Patch => "PATCH",
+            Verb::Delete => "DELETE",
+        }
+    }
+}
+
+/// The router of all routes, each behind the checks that its entry asks for.
+pub(crate) fn router(app: AppState) -> Router {
+    let mut router = Router::new();
+    for route in ROUTES {
+        let checks = from_fn_with_state((app.clone(), route), enter);
+        router = router.route(route.path, (route.handler)().route_layer(checks));
+    }
+    router
+        .fallback(edge::no_route)
+        .method_not_allowed_fallback(edge::no_method)
+        .layer(from_fn_with_state(app.clone(), edge::edge))
+        .with_state(app)
+}
+
+/// What stands before every handler: who asks, then what is asked.
+async fn enter(
+    State((app, route)): State<(AppState, &'static Route)>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    params::refuse_tokens_in(request.uri().query())?;
+    let mut request = signed_in(&app, route, request).await?;
+    let params = Params::parse(request.uri().query(), route.query)?;
+    request.extensions_mut().insert(params);
+    check_conditions(route, &request)?;
+    repeat::answer(&app, route, request, next).await
+}
+
+async fn signed_in(app: &AppState, route: &Route, request: Request) -> Result<Request, Problem> {
+    let request = match route.needs {
+        Needs::Nobody => return Ok(request),
+        Needs::LocalOr { .. } => {
+            let (parts, body) = request.into_parts();
+            let is_local = context::is_local(&parts);
+            let request = Request::from_parts(parts, body);
+            if is_local {
+                return Ok(request);
+            }
+            request
+        }
+        Needs::SignedIn | Needs::Capability { .. } | Needs::Each { .. } => request,
+    };
+    let (caller, mut request) = context::sign_in(app, request).await?;
+    request.extensions_mut().insert(caller);
+    Ok(request)
+}
+
+/// A condition that would not be kept is not passed over.
+fn check_conditions(route: &Route, request: &Request) -> Result<(), Problem> {
+    let conditions = [header::IF_MATCH, header::IF_NONE_MATCH, header::IF_UNMODIFIED_SINCE];
+    let has_any = conditions.iter().any(|name| request.headers().contains_key(name));
+    if route.conditional || route.method == Verb::Get || !has_any {
+        return Ok(());
+    }
+    Err(Problem::malformed("this route takes no conditions").hint("leave `If-Match` and its like out"))
+}
+
+/// A route that answers 200 and changes nothing; the methods above say what differs.
+const fn route(
+    method: Verb,
+    path: &'static str,
+    needs: Needs,
+    summary: &'static str,
+    handler: fn() -> MethodRouter<AppState>,
+) -> Route {
+    Route {
+        method,
+        path,
+        needs,
+        summary,
+        query: &[],
+        repeat: Repeat::Harmless,
+        conditional: false,
+        takes: None,
+        gives: Given::Nothing,
+        status: 200,
+        handler,
+    }
+}
+
+const fn needs(capability: Capability, resource: &'static str) -> Needs {
+    Needs::Capability { capability, resource }
+}
+
+const fn each(capability: Capability, resource: &'static str) -> Needs {
+    Needs::Each { capability, resource }
+}
+
+const fn local_or(capability: Capability, resource: &'static str) -> Needs {
+    Needs::LocalOr { capability, resource }
+}
+
+const fn parameter(name: &'static str, about: &'static str) -> Parameter {
+    Parameter { name, about }
+}
+
+const COMPANY: &[Parameter] = &[parameter("company", "the company whose own it is; none for what all share")];
+const ACCOUNT: &[Parameter] = &[parameter("account", "only of this account")];
+const DELETE_QUERY: &[Parameter] = &[
+    parameter("company", "the company whose own it is; none for what all share"),
+    parameter("versions", "numbers, joined by commas; all versions when left out"),
+];
+const LIST_QUERY: &[Parameter] = &[
+    parameter("environment", "the environment; needed"),
+    parameter("company", "only of this company"),
+    parameter("prefix", "only this path and what is below it"),
+    parameter("cursor", "`next` of the page before"),
+    parameter("limit", "secrets on a page, 1 to 1000; 100 when left out"),
+];
+const CHANGES_QUERY: &[Parameter] = &[
+    parameter("after", "`next` of the page before; without it the answer is only where the feed stands now"),
+    parameter("wait_secs", "how long to wait for a change, 0 to 60 seconds; 0 when left out"),
+    parameter("limit", "changes on a page, 1 to 1000; 100 when left out"),
+];
+const AUDIT_QUERY: &[Parameter] = &[
+    parameter("environment", "only in this environment; `sys` for Keymoat itself"),
+    parameter("path", "only on this path and what is below it"),
+    parameter("account", "only by this account"),
+    parameter("action", "only this action"),
+    parameter("result", "only with this end: `allowed`, `refused` or `failed`"),
+    parameter("module", "only by this module"),
+    parameter("company", "only for this company"),
+    parameter("since", "only from this time on"),
+    parameter("until", "only before this time"),
+    parameter("before", "only lower numbers: `next` of the page before"),
+    parameter("from", "only this number and higher ones"),
+    parameter("limit", "records on a page, 1 to 1000; 100 when left out"),
+    parameter("oldest_first", "`true` for oldest first"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_route_has_a_name_of_its_own() {
+        let ids: BTreeSet<String> = ROUTES.iter().map(Route::id).collect();
+        assert_eq!(ids.len(), ROUTES.len());
+    }
+
+    #[test]
+    fn what_gives_a_value_is_never_kept() {
+        let gives_values = ["IssuedToken", "NewCode", "Revealed", "Answer"];
+        for route in ROUTES {
+            let Given::Json(form) = route.gives else { continue };
+            let text = serde_json::to_string(&form.schema()).unwrap();
+            let gives = gives_values.iter().any(|name| text.ends_with(&format!("/{name}\"}}")));
+            assert!(!gives || route.repeat != Repeat::Remembered, "{}", route.path);
+        }
+    }
+
+    #[test]
+    fn what_changes_something_can_be_repeated() {
+        for route in ROUTES {
+            let changes = matches!(route.method, Verb::Put | Verb::Patch | Verb::Delete);
+            assert!(!changes || route.repeat == Repeat::Remembered, "{}", route.path);
+        }
+    }
+}

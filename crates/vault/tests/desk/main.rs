@@ -1,0 +1,16 @@
+//! What the front desk promises, on a real vault in a directory of its own.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod access;
+mod audit;
+mod canary;
+mod common;
+mod duplicates;
+mod privilege;
+mod receipts;
+mod reopen;
+mod resolution;
+mod sweeping;
+mod tokens;
+mod writes;

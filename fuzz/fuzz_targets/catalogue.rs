@@ -1,0 +1,10 @@
+//! Provider files of users.
+#![no_main]
+
+use keymoat_detect::Catalogue;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let _ = Catalogue::with_extra(&[("mine.toml".to_owned(), text.to_owned())]);
+});
