@@ -10,7 +10,7 @@ use crate::output::Format;
 /// Keeps third-party API keys safe: finds them, stores them encrypted, hands them out only to whoever may have them,
 /// and writes down every use.
 #[derive(Debug, Parser)]
-#[command(name = "keymoat", version, propagate_version = true, max_term_width = 110)]
+#[command(name = "keymoat", version, max_term_width = 110)]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -137,4 +137,14 @@ pub enum Command {
     /// Write the manual page.
     #[command(hide = true)]
     Man,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn every_command_is_well_formed() {
+        super::Cli::command().debug_assert();
+    }
 }

@@ -95,7 +95,7 @@ pub(crate) fn is_local(parts: &Parts) -> bool {
     match parts.extensions.get::<Peer>() {
         Some(Peer::OsUser { .. } | Peer::Local) => true,
         Some(Peer::Tcp { addr }) => {
-            addr.ip().is_loopback() && !FORWARDED.iter().any(|name| parts.headers.contains_key(name))
+            addr.ip().is_loopback() && !FORWARDED.iter().any(|name| parts.headers.contains_key(*name))
         }
         None => false,
     }

@@ -10,7 +10,7 @@ use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::schema::{ArrayBuilder, ComponentsBuilder, ObjectBuilder, Ref, Schema, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Content, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, PathsBuilder, RefOr, Required, Response, ResponseBuilder};
-use utoipa::{PartialSchema as _, ToSchema};
+use utoipa::ToSchema;
 
 use crate::problem::PROBLEM_JSON;
 use crate::routes::{Given, Needs, ROUTES, Route, Verb};
@@ -61,7 +61,7 @@ pub fn document() -> OpenApi {
         .schemas_from_iter(named)
         .security_scheme(TOKEN, SecurityScheme::Http(token))
         .build();
-    let license = LicenseBuilder::new().name(Some("Apache-2.0")).identifier(Some("Apache-2.0")).build();
+    let license = LicenseBuilder::new().name("Apache-2.0").identifier(Some("Apache-2.0")).build();
     let info = InfoBuilder::new()
         .title("Keymoat")
         .version("1")

@@ -122,6 +122,18 @@ pub static ROUTES: &[Route] = &[
         .takes(Form::one::<wire::Identify>()).json(Form::one::<wire::Identified>()),
     route(Verb::Get, "/api/v1/providers/{id}", Needs::SignedIn, "A provider of the catalogue", || get(api::providers::show))
         .json(Form::one::<wire::Provider>()),
+    route(Verb::Post, "/api/v1/backup", needs(Inspect, "sys/backup"), "A backup of everything", || post(api::backup::backup))
+        .text("application/octet-stream"),
+    route(Verb::Get, "/api/v1/rekey", needs(Rotate, "sys/keys"), "What stands of the vault's own keys", || get(api::rekey::list))
+        .json(Form::one::<wire::Keys>()),
+    route(Verb::Post, "/api/v1/rekey/slots", needs(Rotate, "sys/keys/slots"), "Adds a way to open the vault; only on its own machine", || post(api::rekey::add_slot))
+        .takes(Form::one::<wire::AddSlot>()).created(Form::one::<wire::Slot>()).kept(),
+    route(Verb::Post, "/api/v1/rekey/slots/{id}/remove", needs(Rotate, "sys/keys/slots/{id}"), "Removes a way to open the vault; only on its own machine", || post(api::rekey::remove_slot))
+        .takes(Form::one::<wire::KeyOffer>()).nothing().kept(),
+    route(Verb::Post, "/api/v1/rekey/data-key", needs(Rotate, "sys/keys/data"), "Encrypts a place anew under a new data key", || post(api::rekey::data_key))
+        .takes(Form::one::<wire::RotateDataKey>()).json(Form::one::<wire::DataKeyRotated>()).kept(),
+    route(Verb::Post, "/api/v1/rekey/pepper", needs(Rotate, "sys/keys/peppers"), "Gives the digests of tokens a new pepper", || post(api::rekey::pepper))
+        .json(Form::one::<wire::PepperRotated>()).kept(),
 ];
 
 /// A route.

@@ -100,6 +100,9 @@ pub struct StatusCounts {
     pub tokens: u64,
     /// Grants.
     pub grants: u64,
+    /// Sign-in codes that can still be used.
+    #[serde(default)]
+    pub sign_in_codes: u64,
 }
 
 /// Who the caller is.

@@ -15,8 +15,8 @@ use keymoat_core::audit::{Action, AuditText, MAX_EVENT_BYTES, ReasonCode};
 use keymoat_core::policy::{Capability, CompiledPolicy};
 use keymoat_crypto::{BACKUP_HEADER_LEN, BackupError, BackupKey, BackupOpener, BackupSealer, RootKey};
 use keymoat_store::{
-    CopiedEvent, CopiedRow, Counts, DataDir, Entry, Kind, OpenError, OutsideFit, Reader, Row, SealedStore, Tallied,
-    Tally, Trust, database_in,
+    CopiedEvent, CopiedRow, Counts, DataDir, Entry, Kind, OpenError, OutsideFit, Reader, Row, SealedStore,
+    Tallied, Tally, Trust, database_in,
 };
 use serde::{Deserialize, Serialize};
 
@@ -292,7 +292,8 @@ impl<R: Read + Seek> BackupFile<R> {
         self.source.seek(SeekFrom::Start(self.head.len() as u64)).map_err(unreadable)?;
         let mut stream_header = [0; BACKUP_HEADER_LEN];
         read_exactly(&mut self.source, &mut stream_header)?;
-        let mut opener = BackupOpener::new(&BackupKey::from_root(root), &self.head, &stream_header).map_err(unopened)?;
+        let mut opener =
+            BackupOpener::new(&BackupKey::from_root(root), &self.head, &stream_header).map_err(unopened)?;
         let mut frames = Frames::default();
         let mut piece = vec![0; PIECE_BYTES];
         loop {
@@ -380,7 +381,9 @@ impl Record {
 
     /// The entry that it carries; none for the end.
     fn into_entry(self) -> Result<Option<Entry>, VaultError> {
-        let decode = |text: &str| BASE64.decode(text).map_err(|_| altered("a record is not base64 where it should be"));
+        let decode = |text: &str| {
+            BASE64.decode(text).map_err(|_| altered("a record is not base64 where it should be"))
+        };
         let optional = |text: Option<String>| text.map(|text| decode(&text)).transpose();
         Ok(Some(match self {
             Self::Row { kind, key, seq, body, blob } => {
@@ -402,8 +405,9 @@ impl Record {
     /// The record with its length in front.
     fn framed(&self) -> Result<Vec<u8>, VaultError> {
         let mut frame = vec![0; LENGTH_BYTES];
-        serde_json::to_writer(&mut frame, self)
-            .map_err(|e| VaultError::new(Code::Internal, format!("a record of the backup cannot be written: {e}")))?;
+        serde_json::to_writer(&mut frame, self).map_err(|e| {
+            VaultError::new(Code::Internal, format!("a record of the backup cannot be written: {e}"))
+        })?;
         let length = frame.len() - LENGTH_BYTES;
         let Some(length) = u32::try_from(length).ok().filter(|_| length <= RECORD_BYTES_MAX) else {
             return Err(VaultError::damaged("a row or an event is larger than any that Keymoat writes"));
@@ -434,11 +438,13 @@ impl Frames {
             }
             let Some((json, next)) = after.split_at_checked(length) else { break };
             // The text of a parser's error may repeat what it read.
-            let record = serde_json::from_slice(json).map_err(|_| altered("a record in it cannot be read"))?;
+            let record =
+                serde_json::from_slice(json).map_err(|_| altered("a record in it cannot be read"))?;
             each(record)?;
             rest = next;
         }
-        self.pending = rest.to_vec();
+        let used = self.pending.len() - rest.len();
+        self.pending.drain(..used);
         Ok(())
     }
 }
@@ -470,8 +476,9 @@ fn write_backup(
 ) -> Result<BackupSummary, VaultError> {
     let header = header_of(reader, created_at)?;
     let mut head = MAGIC.to_vec();
-    serde_json::to_writer(&mut head, &header)
-        .map_err(|e| VaultError::new(Code::Internal, format!("the header of the backup cannot be written: {e}")))?;
+    serde_json::to_writer(&mut head, &header).map_err(|e| {
+        VaultError::new(Code::Internal, format!("the header of the backup cannot be written: {e}"))
+    })?;
     head.push(b'\n');
     output.write(&head)?;
     let (mut sealer, stream_header) = BackupSealer::new(&BackupKey::from_root(keyring.root()), &head);
@@ -483,7 +490,8 @@ fn write_backup(
         output.write(&sealer.push(&Record::of(entry).framed()?))
     })?;
     // What cannot be restored must not look like a backup: without its last chunk it does not open.
-    let tallied = tally.finish(&header.checkpoint).map_err(|untrusted| VaultError::damaged(untrusted.to_string()))?;
+    let tallied =
+        tally.finish(&header.checkpoint).map_err(|untrusted| VaultError::damaged(untrusted.to_string()))?;
     output.write(&sealer.push(&Record::end(&tallied).framed()?))?;
     output.write(&sealer.finish())?;
     Ok(BackupSummary {
@@ -556,7 +564,9 @@ fn check_version(row: &Row, keyring: &Keyring) -> Result<(), VaultError> {
     // INVARIANT: kinds come in the order of their names, so every data key was taken in before the first version.
     match number == version.data_key && keyring.data_key(number).is_some() {
         true => Ok(()),
-        false => Err(altered(&format!("version `{}` is under data key {number}, which is not in it", row.key))),
+        false => {
+            Err(altered(&format!("version `{}` is under data key {number}, which is not in it", row.key)))
+        }
     }
 }
 

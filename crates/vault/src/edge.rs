@@ -8,7 +8,7 @@ use keymoat_core::id::PrincipalId;
 use keymoat_core::names::AccountName;
 use keymoat_core::policy::Capability;
 
-use crate::desk::system_resource;
+use crate::desk::{Deed, system_resource};
 use crate::entity::SecretName;
 use crate::{Caller, Code, Origin, Vault, VaultError};
 
@@ -66,6 +66,21 @@ impl Vault {
         }
         VaultError::new(Code::NotSignedIn, "nobody is signed in")
             .hint("send a token in the header `Authorization: Bearer …`; `keymoat login` gets one")
+    }
+
+    /// Refuses a master key that came over a network; it is on record, and that key is no secret any more.
+    pub async fn refuse_remote_key(&self, caller: &Caller) -> VaultError {
+        let recorded = async {
+            let resource = system_resource("keys/slots")?;
+            let deed = Deed::refused(Action::Rekey, &resource, ReasonCode::ConditionFailed);
+            self.store().append(self.draft(caller, deed, None), None).await?;
+            Ok::<_, VaultError>(())
+        };
+        match recorded.await {
+            Ok(()) => VaultError::new(Code::Refused, "a master key does not travel over a network")
+                .hint("do it on the vault's own machine, and take another key than this one"),
+            Err(error) => error,
+        }
     }
 
     /// The name of an account, while there is one.

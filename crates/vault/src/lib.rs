@@ -143,6 +143,7 @@ impl Vault {
 
     /// How much there is, for health and metrics; no names.
     pub fn counts(&self) -> Counts {
+        let now = self.now();
         self.state(|state| Counts {
             environments: state.environments.len(),
             companies: state.companies.len(),
@@ -150,6 +151,7 @@ impl Vault {
             accounts: state.accounts.len(),
             tokens: state.tokens.len(),
             grants: state.grants.len(),
+            sign_in_codes: state.sign_in_codes.values().filter(|code| code.expires_at > now).count(),
             change: state.change,
         })
     }
@@ -234,6 +236,8 @@ pub struct Counts {
     pub tokens: usize,
     /// Grants, ended ones included.
     pub grants: usize,
+    /// Sign-in codes that can still be used.
+    pub sign_in_codes: usize,
     /// Number of the newest change.
     pub change: u64,
 }

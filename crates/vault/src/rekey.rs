@@ -21,7 +21,8 @@ use keymoat_store::{Draft, Kind, Row, StoreError, Tx};
 
 use crate::desk::{Deed, open_with, system_resource};
 use crate::entity::{
-    DataKeyEntity, Entity as _, PepperEntity, Secret, Slot, TokenEntity, VersionEntity, company_text, number_key,
+    DataKeyEntity, Entity as _, PepperEntity, Secret, Slot, TokenEntity, VersionEntity, company_text,
+    number_key,
 };
 use crate::keyring::Keyring;
 use crate::open::unwrap_root;
@@ -142,7 +143,8 @@ impl Vault {
         self.retry_stale(|| async {
             let resource = system_resource(&format!("{KEYS}/slots"))?;
             let permit = self.authorize(caller, Capability::Rotate, Action::Rekey, resource.clone()).await?;
-            let deed = Deed::done(Action::Rekey, &resource).detail("added", AuditText::new(new.source.name()));
+            let deed =
+                Deed::done(Action::Rekey, &resource).detail("added", AuditText::new(new.source.name()));
             let draft = self.draft(caller, deed, Some(permit.decided_by.clone()));
             let (keyring, new, now, pass) = (self.keyring_arc(), Arc::clone(&new), self.now(), permit.pass);
             let (slot, _) = self
@@ -151,12 +153,15 @@ impl Vault {
                     pass.enter(tx)?;
                     let rows = tx.rows_with_prefix(Kind::Slot, "", usize::MAX)?;
                     if rows.len() >= SLOTS_MAX {
-                        return Err(VaultError::conflict(format!("a vault has at most {SLOTS_MAX} key slots"))
-                            .hint("remove one that is no longer used first"));
+                        return Err(VaultError::conflict(format!(
+                            "a vault has at most {SLOTS_MAX} key slots"
+                        ))
+                        .hint("remove one that is no longer used first"));
                     }
                     let id = next_number(&rows);
                     let slot = Slot { id, source: new.source.clone(), created_at: now };
-                    let context = SlotContext { instance: keyring.instance(), slot: id, kind: slot.source.name() };
+                    let context =
+                        SlotContext { instance: keyring.instance(), slot: id, kind: slot.source.name() };
                     let wrapped = new.master.wrap_root(keyring.root(), context);
                     tx.put(Kind::Slot, &slot.key(), &slot.body(), Some(&wrapped))?;
                     tx.append(draft.clone());
@@ -173,7 +178,12 @@ impl Vault {
     /// # Errors
     /// [`Code::Refused`]; [`Code::NotFound`]; [`Code::Conflict`] for the last slot; [`Code::Sealed`] when the offered
     /// master key opens none of the others.
-    pub async fn remove_slot(&self, caller: &Caller, id: u32, other: &MasterKeyOffer) -> Result<(), VaultError> {
+    pub async fn remove_slot(
+        &self,
+        caller: &Caller,
+        id: u32,
+        other: &MasterKeyOffer,
+    ) -> Result<(), VaultError> {
         let _busy = self.rekeying().busy.lock().await;
         self.retry_stale(|| async {
             let resource = system_resource(&format!("{KEYS}/slots/{id}"))?;
@@ -279,8 +289,10 @@ impl Vault {
         let newest = self
             .retry_stale(|| async {
                 let resource = system_resource(&format!("{KEYS}/pepper"))?;
-                let permit = self.authorize(caller, Capability::Rotate, Action::Rekey, resource.clone()).await?;
-                let draft = self.draft(caller, Deed::done(Action::Rekey, &resource), Some(permit.decided_by.clone()));
+                let permit =
+                    self.authorize(caller, Capability::Rotate, Action::Rekey, resource.clone()).await?;
+                let draft =
+                    self.draft(caller, Deed::done(Action::Rekey, &resource), Some(permit.decided_by.clone()));
                 let (keyring, now, pass) = (self.keyring_arc(), self.now(), permit.pass);
                 let (id, _) = self
                     .store()
@@ -309,7 +321,9 @@ impl Vault {
         let Ok(_busy) = self.rekeying().busy.try_lock() else { return Ok(Tended::default()) };
         let redigested = self.redigest().await?;
         let mut peppers_ended = Vec::new();
-        let Some(newest) = self.keyring().newest_pepper() else { return Ok(Tended { redigested, peppers_ended }) };
+        let Some(newest) = self.keyring().newest_pepper() else {
+            return Ok(Tended { redigested, peppers_ended });
+        };
         let peppers: Vec<PepperEntity> = parsed(self.rows(Kind::Pepper).await?)?;
         for pepper in peppers.into_iter().filter(|pepper| pepper.id < newest.id()) {
             if self.end_pepper(pepper.id).await? {
@@ -324,7 +338,9 @@ impl Vault {
 
     /// Remembers that a token, which has just been recognised, stands under an older pepper.
     pub(crate) fn note_pepper(&self, entity: &TokenEntity, text: &SecretBytes) {
-        let Some(newest) = self.keyring().newest_pepper().filter(|newest| entity.pepper < newest.id()) else { return };
+        let Some(newest) = self.keyring().newest_pepper().filter(|newest| entity.pepper < newest.id()) else {
+            return;
+        };
         let Ok(token) = Token::parse(text) else { return };
         let redigest = Redigest {
             old_digest: entity.digest.clone(),
@@ -339,14 +355,21 @@ impl Vault {
     }
 
     /// The slot, other than `id`, that the offered master key opens.
-    fn other_slot_that_opens(&self, rows: &[Row], id: u32, offer: &MasterKeyOffer) -> Result<Row, VaultError> {
+    fn other_slot_that_opens(
+        &self,
+        rows: &[Row],
+        id: u32,
+        offer: &MasterKeyOffer,
+    ) -> Result<Row, VaultError> {
         if !rows.iter().any(|row| row.key == slot_key(id)) {
             return Err(no_slot(id));
         }
         let others: Vec<&Row> = rows.iter().filter(|row| row.key != slot_key(id)).collect();
         if others.is_empty() {
-            return Err(VaultError::conflict("the last key slot cannot be removed: nobody could open the vault again")
-                .hint("add another one first"));
+            return Err(VaultError::conflict(
+                "the last key slot cannot be removed: nobody could open the vault again",
+            )
+            .hint("add another one first"));
         }
         for row in others {
             let slot = (Slot::parse(row)?, row.blob.clone().unwrap_or_default());
@@ -409,7 +432,11 @@ impl Vault {
     }
 
     /// The keys of the next versions that are under one of the old data keys, a batch of them.
-    async fn versions_under(&self, old: &Arc<BTreeSet<u32>>, after: String) -> Result<Vec<String>, VaultError> {
+    async fn versions_under(
+        &self,
+        old: &Arc<BTreeSet<u32>>,
+        after: String,
+    ) -> Result<Vec<String>, VaultError> {
         let old = Arc::clone(old);
         let keys = self.store().read(move |reader| {
             let mut keys = Vec::new();
@@ -447,7 +474,8 @@ impl Vault {
         active: &Arc<DataKey>,
     ) -> Result<u64, VaultError> {
         let secrets: Vec<(String, Option<Arc<Secret>>)> = self.state(|state| {
-            let secret_of = |key: &str| state.secret_by_id(key.split_once('/')?.0.parse().ok()?).map(Arc::clone);
+            let secret_of =
+                |key: &str| state.secret_by_id(key.split_once('/')?.0.parse().ok()?).map(Arc::clone);
             keys.into_iter().map(|key| (secret_of(&key), key)).map(|(secret, key)| (key, secret)).collect()
         });
         let part = rekey_part()?;
@@ -497,7 +525,8 @@ impl Vault {
         let ids: Vec<u32> = old.iter().copied().collect();
         let text = ids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
         let deed = place.describe(Deed::done(Action::Rekey, &system_resource(&format!("{KEYS}/data"))?));
-        let deed = deed.detail("ended", AuditText::new(&text)).detail("rows_under_old_keys", AuditText::new("0"));
+        let deed =
+            deed.detail("ended", AuditText::new(&text)).detail("rows_under_old_keys", AuditText::new("0"));
         let draft = self.system_draft(&rekey_part()?, deed);
         let ended = ids.clone();
         self.store()
@@ -560,7 +589,8 @@ impl Vault {
             let codes = state.sign_in_codes.values().filter(|code| code.pepper == id);
             (tokens.map(Arc::clone).collect::<Vec<_>>(), codes.cloned().collect::<Vec<_>>())
         });
-        let lives = tokens.iter().any(|token| !token.has_ended(now)) || codes.iter().any(|code| !code.has_ended(now));
+        let lives =
+            tokens.iter().any(|token| !token.has_ended(now)) || codes.iter().any(|code| !code.has_ended(now));
         // INVARIANT: a new digest is only written under the newest pepper, so those under this one only become fewer.
         if lives || tokens.len() + codes.len() > ENDED_ROWS_MAX {
             return Ok(false);
@@ -639,7 +669,12 @@ impl Place {
 }
 
 /// Retires the active data key of a place and makes a new one.
-fn replace_data_key(tx: &mut Tx<'_>, keyring: &Keyring, place: &Place, now: Timestamp) -> Result<(), VaultError> {
+fn replace_data_key(
+    tx: &mut Tx<'_>,
+    keyring: &Keyring,
+    place: &Place,
+    now: Timestamp,
+) -> Result<(), VaultError> {
     let rows = tx.rows_with_prefix(Kind::DataKey, "", usize::MAX)?;
     let mut found = false;
     for row in &rows {
@@ -662,10 +697,12 @@ fn replace_data_key(tx: &mut Tx<'_>, keyring: &Keyring, place: &Place, now: Time
 fn redigest_token(tx: &mut Tx<'_>, id: TokenId, redigest: &Redigest) -> Result<bool, VaultError> {
     let Some(row) = tx.row(Kind::Token, &id.to_string())? else { return Ok(false) };
     let mut token = TokenEntity::parse(&row)?;
-    if token.digest != redigest.old_digest {
-        return Ok(false);
+    // A token that was presented before one more change of the pepper waits until it is presented again.
+    match check_pepper(tx, redigest.pepper) {
+        Ok(()) if token.digest == redigest.old_digest => {}
+        Ok(()) | Err(StoreError::Stale) => return Ok(false),
+        Err(error) => return Err(error.into()),
     }
-    check_pepper(tx, redigest.pepper)?;
     token.digest.clone_from(&redigest.new_digest);
     token.pepper = redigest.pepper;
     // Who may do what is the same as before, so nobody has to decide again.

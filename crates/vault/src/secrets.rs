@@ -55,6 +55,8 @@ pub struct Annotation {
     pub owner: Option<String>,
     /// All of its tags.
     pub tags: Option<std::collections::BTreeMap<String, String>>,
+    /// Tags to add to those that are there, or over them.
+    pub add_tags: std::collections::BTreeMap<String, String>,
     /// When it stops being valid; `Some(None)` takes the date away.
     pub expires_at: Option<Option<Timestamp>>,
     /// What a variable may do.
@@ -320,8 +322,7 @@ impl Vault {
     ) -> Result<Arc<Secret>, VaultError> {
         annotation.check()?;
         self.change(caller, name, Capability::Write, Action::Annotate, None, move |change| {
-            annotation.apply(change.secret);
-            Ok(())
+            annotation.apply(change.secret)
         })
         .await
     }
@@ -607,7 +608,8 @@ impl Annotation {
         }
     }
 
-    fn apply(&self, secret: &mut Secret) {
+    /// Changes what is said; fails when the tags have become too many.
+    fn apply(&self, secret: &mut Secret) -> Result<(), VaultError> {
         let set = |target: &mut String, value: &Option<String>| {
             if let Some(value) = value {
                 target.clone_from(value);
@@ -618,10 +620,16 @@ impl Annotation {
         if let Some(tags) = &self.tags {
             secret.tags.clone_from(tags);
         }
+        if !self.add_tags.is_empty() {
+            secret.tags.extend(self.add_tags.iter().map(|(name, value)| (name.clone(), value.clone())));
+            check_tags(secret.tags.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+                .map_err(|error| VaultError::invalid(error.to_string()))?;
+        }
         secret.expires_at = self.expires_at.unwrap_or(secret.expires_at);
         secret.env_override = self.env_override.unwrap_or(secret.env_override);
         secret.cas_required = self.cas_required.unwrap_or(secret.cas_required);
         secret.max_versions = self.max_versions.unwrap_or(secret.max_versions);
+        Ok(())
     }
 }
 
@@ -650,7 +658,7 @@ impl Writer {
         check_expected(&secret, put)?;
         let whole = put.value.over(self.old_value(tx, &secret, put)?.as_ref())?;
         let fields = whole.fields()?;
-        put.annotation.apply(&mut secret);
+        put.annotation.apply(&mut secret)?;
 
         let effect = match put.pending {
             true => secret.versions.put_pending(self.now),

@@ -13,8 +13,8 @@ use keymoat_crypto::{MasterKey, SecretBytes};
 use keymoat_store::{Durability, database_in};
 use keymoat_vault::entity::AccountKind;
 use keymoat_vault::{
-    AuditQuery, AuditRecord, BackupFile, BackupSummary, Caller, Code, MasterKeyOffer, NewAccount, NewToken, NewValue,
-    RestoreSummary, Vault, VaultError,
+    AuditQuery, AuditRecord, BackupFile, BackupSummary, Caller, Code, MasterKeyOffer, NewAccount, NewToken,
+    NewValue, RestoreSummary, Vault, VaultError,
 };
 use place::{Place, account, contains, environment, name, nobody, origin, owner, put, reveal, text};
 
@@ -48,7 +48,10 @@ fn verify(bytes: &[u8], offer: &MasterKeyOffer) -> Result<BackupSummary, VaultEr
 
 async fn records(vault: &Vault, caller: &Caller, action: Action) -> Vec<AuditRecord> {
     let filter = EventFilter { action: Some(action), ..EventFilter::default() };
-    vault.query_audit(caller, AuditQuery { filter, oldest_first: true, limit: 100, ..AuditQuery::default() }).await.unwrap()
+    vault
+        .query_audit(caller, AuditQuery { filter, oldest_first: true, limit: 100, ..AuditQuery::default() })
+        .await
+        .unwrap()
 }
 
 /// What stands in a table, a row a line.
@@ -71,7 +74,8 @@ async fn furnished(place: &Place) -> (Vault, MasterKeyOffer, SecretBytes, Secret
         put(&vault, &me, "prod/stripe", text(&format!("made-up-value-{version}-4f8Kq2Zr9Lw7Tn3X"))).await;
     }
     put(&vault, &me, "prod/acme:stripe", text("made-up-company-value-5Rt8Vb2Nm6Qp")).await;
-    let fields = ["user", "password"].map(|field| (field.parse().unwrap(), SecretBytes::from_slice(b"made up")));
+    let fields =
+        ["user", "password"].map(|field| (field.parse().unwrap(), SecretBytes::from_slice(b"made up")));
     put(&vault, &me, "dev/database", NewValue::Fields(fields.into())).await;
     put(&vault, &me, "dev/gone", text("made-up-and-destroyed")).await;
     put(&vault, &me, "dev/deleted", text("made-up-and-deleted")).await;
@@ -120,7 +124,10 @@ async fn everything_comes_back_elsewhere() {
         let value = reveal(&vault, &me, "prod/stripe", Some(version)).await.unwrap();
         assert_eq!(value, format!("made-up-value-{version}-4f8Kq2Zr9Lw7Tn3X"));
     }
-    assert_eq!(reveal(&vault, &me, "prod/acme:stripe", None).await.unwrap(), "made-up-company-value-5Rt8Vb2Nm6Qp");
+    assert_eq!(
+        reveal(&vault, &me, "prod/acme:stripe", None).await.unwrap(),
+        "made-up-company-value-5Rt8Vb2Nm6Qp"
+    );
     assert_eq!(reveal(&vault, &me, "dev/gone", Some(1)).await.unwrap_err().code, Code::NotFound);
     let shop = vault.sign_in_with_token(&token, origin(&vault)).await.unwrap();
     assert!(reveal(&vault, &shop, "prod/stripe", None).await.is_ok());
@@ -202,7 +209,10 @@ async fn a_backup_beside_writers_is_of_one_moment() {
     let (vault, _) = restore(&backups[2].0, &there, &offer, None).await.unwrap();
     let me = owner(&vault).await;
     for n in 0..200 {
-        assert_eq!(reveal(&vault, &me, &format!("prod/before-{n}"), None).await.unwrap(), format!("value {n}"));
+        assert_eq!(
+            reveal(&vault, &me, &format!("prod/before-{n}"), None).await.unwrap(),
+            format!("value {n}")
+        );
     }
     vault.close().await;
     assert_eq!(there.verify(&offer).problems, vec![]);
@@ -316,7 +326,8 @@ async fn a_master_key_that_does_not_fit() {
         let error = refused(&bytes, &other, true, "another key").await;
         assert_eq!(error.code, Code::Sealed, "{error}");
     }
-    let error = refused(&bytes, &MasterKeyOffer::Key(MasterKey::generate().to_text()), false, "another key").await;
+    let error =
+        refused(&bytes, &MasterKeyOffer::Key(MasterKey::generate().to_text()), false, "another key").await;
     assert!(error.hint.unwrap().contains(&summary.instance.to_string()), "it says whose it is");
     let file = BackupFile::open(Cursor::new(&bytes)).unwrap();
     assert_eq!(file.header().instance.id, summary.instance);
@@ -413,7 +424,8 @@ async fn another_history_of_the_same_vault_needs_a_reason() {
     let error = restore(&bytes, &here, &offer, None).await.err().unwrap();
     assert_eq!(error.code, Code::Conflict, "{error}");
     assert!(error.message.contains("rewritten"), "{error}");
-    let (vault, _) = restore(&bytes, &here, &offer, Some("the other machine is the right one")).await.unwrap();
+    let (vault, _) =
+        restore(&bytes, &here, &offer, Some("the other machine is the right one")).await.unwrap();
     vault.close().await;
     assert_eq!(here.verify(&offer).problems, vec![]);
 }
@@ -467,7 +479,8 @@ async fn a_sink_that_fails_is_told_and_recorded() {
         assert_eq!(error.code, Code::Unavailable, "{error}");
         assert!(error.message.contains("no space left"), "{error}");
     }
-    let outcomes: Vec<_> = records(&vault, &me, Action::Backup).await.iter().map(|record| record.event.result).collect();
+    let outcomes: Vec<_> =
+        records(&vault, &me, Action::Backup).await.iter().map(|record| record.event.result).collect();
     assert_eq!(outcomes, [Outcome::Allowed, Outcome::Failed].repeat(3));
     let (bytes, _) = backup_of(&vault, &me).await.unwrap();
     verify(&bytes, &offer).unwrap();
@@ -481,7 +494,9 @@ async fn an_edited_vault_gives_no_backup() {
     let me = owner(&vault).await;
     put(&vault, &me, "prod/stripe", text("made up")).await;
     let connection = rusqlite::Connection::open(database_in(&here.data())).unwrap();
-    connection.execute("UPDATE state SET body = replace(body, 'stripe', 'strape') WHERE kind = 'secret'", []).unwrap();
+    connection
+        .execute("UPDATE state SET body = replace(body, 'stripe', 'strape') WHERE kind = 'secret'", [])
+        .unwrap();
     drop(connection);
     let error = backup_of(&vault, &me).await.unwrap_err();
     assert_eq!(error.code, Code::Damaged, "{error}");
@@ -497,7 +512,8 @@ async fn nothing_in_it_can_be_read_without_the_key() {
     vault.close().await;
     // EXPOSE: a made-up token in a test.
     let token = token.expose(|token| token.clone());
-    for canary in [&b"made-up-value"[..], b"made-up-company", b"stripe", b"acme", b"shop", b"reader", &token] {
+    for canary in [&b"made-up-value"[..], b"made-up-company", b"stripe", b"acme", b"shop", b"reader", &token]
+    {
         assert!(!contains(&bytes, canary), "{}", String::from_utf8_lossy(canary));
     }
 }
@@ -514,7 +530,8 @@ async fn ten_thousand_secrets() {
         let (vault, me) = (vault.clone(), me.clone());
         writers.push(tokio::spawn(async move {
             for n in 0..100 {
-                put(&vault, &me, &format!("prod/s-{writer}-{n}"), text(&format!("made up {writer} {n}"))).await;
+                put(&vault, &me, &format!("prod/s-{writer}-{n}"), text(&format!("made up {writer} {n}")))
+                    .await;
             }
         }));
     }

@@ -28,20 +28,6 @@ pub fn seconds(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Writes a length of time, given in seconds, so that [`seconds`] reads it.
-pub fn text(seconds: u64) -> String {
-    let mut rest = seconds;
-    let mut text = String::new();
-    for (unit, length) in UNITS.iter().rev() {
-        let number = rest / length;
-        if number > 0 {
-            text.push_str(&format!("{number}{unit}"));
-        }
-        rest %= length;
-    }
-    if text.is_empty() { "0s".to_owned() } else { text }
-}
-
 /// Units and their lengths in seconds, shortest first.
 const UNITS: [(char, u64); 5] = [('s', 1), ('m', 60), ('h', 3_600), ('d', 86_400), ('w', 604_800)];
 /// Nothing that is to end by itself lasts longer.
@@ -53,6 +39,20 @@ const TOO_LONG: &str = "that is longer than a century";
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// A length of time in seconds, as people write it.
+    fn text(seconds: u64) -> String {
+        let mut rest = seconds;
+        let mut text = String::new();
+        for (unit, length) in UNITS.iter().rev() {
+            let number = rest / length;
+            if number > 0 {
+                text.push_str(&format!("{number}{unit}"));
+            }
+            rest %= length;
+        }
+        if text.is_empty() { "0s".to_owned() } else { text }
+    }
 
     #[test]
     fn texts_and_their_lengths() {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use clap::Subcommand;
 use http::Method;
-use keymoat_core::is_safe_to_show;
+use keymoat_core::names::is_safe_to_show;
 use keymoat_crypto::SecretBytes;
 use keymoat_detect::{Catalogue, Identification};
 use keymoat_server::wire::{Identified, Identify, Provider as WireProvider, ProviderKey, WireSecret};

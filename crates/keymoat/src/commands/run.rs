@@ -100,7 +100,6 @@ impl Run {
         }
     }
 
-    /// Asks for every value at once, and says everything that is missing, not only the first.
     async fn resolve(
         &self,
         context: &Context,
@@ -108,24 +107,16 @@ impl Run {
     ) -> Result<BTreeMap<String, SecretBytes>, CliError> {
         let asks = plan.wanted.iter().map(|(name, wanted)| Ok((name.clone(), self.ask(context, name, wanted)?)));
         let asks = asks.collect::<Result<Vec<(String, Ask)>, CliError>>()?;
-        super::with_client(context, async |client: &Client| {
-            let mut resolved = BTreeMap::new();
-            let mut missing = Vec::new();
-            for (name, ask) in &asks {
-                let answer: Result<Answer, CliError> = client.call(Method::POST, "/api/v1/resolve", Some(ask)).await;
-                match answer {
-                    Ok(answer) => match answer.revealed {
-                        Some(revealed) => drop(resolved.insert(name.clone(), plain(revealed.value)?)),
-                        None if answer.winner.is_some() => warn_of_override(name, &answer),
-                        None => missing.push(missing_text(name, ask, &answer)),
-                    },
-                    Err(error) if is_about_one(&error) => missing.push(refused_text(name, ask, &error)),
-                    Err(error) => return Err(error),
-                }
-            }
-            if missing.is_empty() { Ok(resolved) } else { Err(not_started(&missing)) }
-        })
-        .await
+        let client = Client::connect(context).await?.module(&self.program_name());
+        let resolved = resolve_all(&client, &asks).await;
+        client.close().await;
+        resolved
+    }
+
+    /// The program's name without its directory: the module that records name when nothing else does.
+    fn program_name(&self) -> String {
+        let program = self.command.first().map(Path::new).and_then(Path::file_name);
+        program.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
     }
 
     fn ask(&self, context: &Context, name: &str, wanted: &Wanted) -> Result<Ask, CliError> {
@@ -172,6 +163,25 @@ impl Run {
         let code = if error.kind() == std::io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN };
         CliError::new(format!("cannot start `{}`: {error}", Path::new(program).display())).exit(code)
     }
+}
+
+/// Asks for every value at once, and says everything that is missing, not only the first.
+async fn resolve_all(client: &Client, asks: &[(String, Ask)]) -> Result<BTreeMap<String, SecretBytes>, CliError> {
+    let mut resolved = BTreeMap::new();
+    let mut missing = Vec::new();
+    for (name, ask) in asks {
+        let answer: Result<Answer, CliError> = client.call(Method::POST, "/api/v1/resolve", Some(ask)).await;
+        match answer {
+            Ok(answer) => match answer.revealed {
+                Some(revealed) => drop(resolved.insert(name.clone(), plain(revealed.value)?)),
+                None if answer.winner.is_some() => warn_of_override(name, &answer),
+                None => missing.push(missing_text(name, ask, &answer)),
+            },
+            Err(error) if is_about_one(&error) => missing.push(refused_text(name, ask, &error)),
+            Err(error) => return Err(error),
+        }
+    }
+    if missing.is_empty() { Ok(resolved) } else { Err(not_started(&missing)) }
 }
 
 /// What a program's environment is made of.

@@ -1,5 +1,6 @@
 //! `keymoat serve`.
 
+use std::io::IsTerminal as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -194,10 +195,18 @@ async fn stop_signal() {
     }
 }
 
+/// Each request is worth a line to a log collector, but not to whoever looks at the terminal.
 fn start_log(format: LogFormat) {
+    let usual = match format {
+        LogFormat::Text => "warn",
+        LogFormat::Json => "info",
+    };
     let filter = tracing_subscriber::EnvFilter::try_from_env("KEYMOAT_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,keymoat=info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(usual));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     match format {
         LogFormat::Text => builder.with_target(false).init(),
         LogFormat::Json => builder.json().init(),

@@ -16,8 +16,8 @@ use keymoat_detect::Catalogue;
 use keymoat_store::Durability;
 use keymoat_vault::entity::{AccountKind, SecretName, SlotSource};
 use keymoat_vault::{
-    Annotation, Caller, Clock, MasterKeyOffer, NewAccount, NewSlot, NewValue, NewVault, Origin, Put, SealedVault,
-    Surroundings, Vault, VaultError, VerifyReport, Wanted,
+    Annotation, Caller, Clock, MasterKeyOffer, NewAccount, NewSlot, NewValue, NewVault, Origin, Put,
+    SealedVault, Surroundings, Vault, VaultError, VerifyReport, Wanted,
 };
 use tempfile::TempDir;
 
@@ -125,7 +125,13 @@ pub fn environment(name: &str) -> Environment {
 }
 
 pub fn origin(vault: &Vault) -> Origin {
-    Origin { request: vault.new_request_id(), address: None, user_agent: None, module: None, on_behalf_of: None }
+    Origin {
+        request: vault.new_request_id(),
+        address: None,
+        user_agent: None,
+        module: None,
+        on_behalf_of: None,
+    }
 }
 
 pub async fn owner(vault: &Vault) -> Caller {
@@ -183,7 +189,12 @@ pub async fn put(vault: &Vault, caller: &Caller, at: &str, value: NewValue) -> u
     vault.put(caller, put).await.unwrap().version
 }
 
-pub async fn reveal(vault: &Vault, caller: &Caller, at: &str, version: Option<u32>) -> Result<String, VaultError> {
+pub async fn reveal(
+    vault: &Vault,
+    caller: &Caller,
+    at: &str,
+    version: Option<u32>,
+) -> Result<String, VaultError> {
     let wanted = version.map_or_else(Wanted::default, Wanted::Number);
     let revealed = vault.reveal(caller, &name(at), None, &wanted, None).await?;
     // EXPOSE: a made-up value in a test.

@@ -1,0 +1,199 @@
+//! What the vault says of itself: clock, checkpoint, ways to open it, tokens that last too long, owners.
+
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
+use keymoat_server::wire::{Account, Keys, Status, StatusCounts, Token};
+use keymoat_vault::Clock as _;
+
+use super::Finding;
+use crate::Context;
+use crate::client::Client;
+use crate::clock::SystemClock;
+use crate::commands::{account, rekey, token};
+use crate::error::CliError;
+
+/// What findings about the vault as a whole are called.
+pub(super) const CHECK: &str = "vault";
+
+/// Checks a vault that could be reached.
+pub(super) async fn check(context: &Context, client: &Client) -> Vec<Finding> {
+    let status: Status = match client.get("/api/v1/status").await {
+        Ok(status) => status,
+        Err(error) => return vec![Finding::bad(CHECK, format!("does not answer: {error}"), "see its log")],
+    };
+    let mut findings = vec![works(&status), clock(&status)];
+    findings.extend(status.counts.as_ref().map(sign_in_codes));
+    if client.is_local() {
+        findings.push(checkpoint(context, &status));
+    }
+    findings.extend(asked("key slots", rekey::keys(client).await, |keys| slots(&keys)));
+    findings.extend(asked("tokens", token::all(client, None).await, |tokens| tokens_that_last(&tokens, SystemClock.now())));
+    findings.extend(asked("owners", account::all(client).await, |accounts| owners(&accounts)));
+    findings
+}
+
+/// What an answer says; that it could not be had, where it could not.
+fn asked<T>(check: &'static str, answer: Result<T, CliError>, judge: impl FnOnce(T) -> Finding) -> Option<Finding> {
+    match answer {
+        Ok(answer) => Some(judge(answer)),
+        Err(error) => {
+            let todo = "let somebody look who may, such as the owner of the data directory";
+            Some(Finding::warn(check, format!("could not be looked at: {error}"), todo))
+        }
+    }
+}
+
+fn works(status: &Status) -> Finding {
+    match (&status.stopped, status.sealed) {
+        (Some(why), _) => Finding::bad(CHECK, format!("has stopped itself: {why}"), "mend that; it goes on by itself"),
+        (None, true) => Finding::bad(CHECK, "is sealed", "start it with its master key"),
+        (None, false) => Finding::ok(CHECK, format!("{} works", status.instance)),
+    }
+}
+
+fn clock(status: &Status) -> Finding {
+    match status.clock_behind_secs {
+        ..=CLOCK_TOLERANCE_SECS => Finding::ok("clock", "is not behind the audit log"),
+        behind => Finding::bad(
+            "clock",
+            format!("is {behind} seconds behind the newest record of the audit log"),
+            "set it, and keep it set (NTP); until then nothing that has ended comes back",
+        ),
+    }
+}
+
+fn sign_in_codes(counts: &StatusCounts) -> Finding {
+    match counts.sign_in_codes {
+        0 => Finding::ok("sign-in codes", "none is waiting to be used"),
+        waiting => Finding::warn(
+            "sign-in codes",
+            format!("{waiting} can still be used, by whoever has seen it"),
+            "use it with `keymoat login`, or let it end: it lasts 30 minutes",
+        ),
+    }
+}
+
+fn checkpoint(context: &Context, status: &Status) -> Finding {
+    let path = context.places.config.join(format!("{}.checkpoint", status.instance));
+    match path.is_file() {
+        true if path.starts_with(&context.places.data) => Finding::bad(
+            "checkpoint",
+            format!("`{}` lies in the data directory, so both can be put back together", path.display()),
+            "keep the configuration elsewhere (KEYMOAT_CONFIG_DIR)",
+        ),
+        true => Finding::ok("checkpoint", format!("`{}` is there", path.display())),
+        false => Finding::bad(
+            "checkpoint",
+            format!("`{}` is missing: an old copy of the data could be put back unnoticed", path.display()),
+            "`keymoat audit verify` says how the log stands; restarting the server makes the file anew",
+        ),
+    }
+}
+
+fn slots(keys: &Keys) -> Finding {
+    match keys.slots.as_slice() {
+        [] | [_] => Finding::warn(
+            "key slots",
+            "only one thing opens the vault; lost, all is lost",
+            "keep a copy of it elsewhere, or add another: `keymoat rekey add-slot --source shamir`",
+        ),
+        slots => Finding::ok("key slots", format!("{} ways to open the vault", slots.len())),
+    }
+}
+
+fn tokens_that_last(tokens: &[Token], now: Timestamp) -> Finding {
+    let limit = now.saturating_add(LASTS_LONG).unwrap_or(Timestamp::MAX);
+    let long: Vec<&Token> = tokens.iter().filter(|token| token.expires_at > limit).collect();
+    let Some(first) = long.first() else {
+        return Finding::ok("tokens", format!("{}, none lasts longer than 90 days", tokens.len()));
+    };
+    let names: BTreeSet<&str> = long.iter().map(|token| token.account.as_str()).collect();
+    Finding::warn(
+        "tokens",
+        format!("{} last longer than 90 days (of {})", long.len(), names.into_iter().collect::<Vec<_>>().join(", ")),
+        format!("make shorter ones that can be renewed, then `keymoat token revoke {}`", first.id),
+    )
+}
+
+fn owners(accounts: &[Account]) -> Finding {
+    let has = |account: &Account| account.policies.contains(OWNER);
+    let groups: BTreeSet<&str> =
+        accounts.iter().filter(|account| account.kind == GROUP && has(account)).map(|group| group.name.as_str()).collect();
+    let owners: Vec<&str> = accounts
+        .iter()
+        .filter(|account| account.active && account.kind != GROUP)
+        .filter(|account| has(account) || account.groups.iter().any(|group| groups.contains(group.as_str())))
+        .map(|account| account.name.as_str())
+        .collect();
+    match owners.as_slice() {
+        [] | [_] => Finding::ok("owners", format!("{} account may do everything", owners.len())),
+        many => Finding::warn(
+            "owners",
+            format!("{} accounts may do everything: {}", many.len(), many.join(", ")),
+            "give people `administrator`, which reads no values, and programs a policy for what they need",
+        ),
+    }
+}
+
+/// As the vault itself takes it: clocks that are kept at all differ by less.
+const CLOCK_TOLERANCE_SECS: i64 = 300;
+/// A quarter: what auditors usually ask for.
+const LASTS_LONG: SignedDuration = SignedDuration::from_hours(90 * 24);
+const OWNER: &str = "owner";
+const GROUP: &str = "group";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::doctor::Level;
+
+    fn account(name: &str, kind: &str, policies: &[&str], groups: &[&str], active: bool) -> Account {
+        Account {
+            id: String::new(),
+            name: name.to_owned(),
+            kind: kind.to_owned(),
+            description: String::new(),
+            policies: policies.iter().map(ToString::to_string).collect(),
+            groups: groups.iter().map(ToString::to_string).collect(),
+            active,
+            created_at: Timestamp::UNIX_EPOCH,
+            created_by: String::new(),
+        }
+    }
+
+    #[test]
+    fn owners_are_counted_through_groups() {
+        let check = |accounts: &[Account], expected: Level| assert_eq!(owners(accounts).level, expected);
+        let root = account("os:root", "os_user", &["owner"], &[], true);
+        check(std::slice::from_ref(&root), Level::Ok);
+        check(&[root.clone(), account("ana", "user", &["administrator"], &[], true)], Level::Ok);
+        check(&[root.clone(), account("ana", "user", &["owner"], &[], true)], Level::Warn);
+        check(&[root.clone(), account("ana", "user", &["owner"], &[], false)], Level::Ok);
+        let group = account("team", "group", &["owner"], &[], true);
+        check(&[root.clone(), group.clone()], Level::Ok);
+        check(&[root, group, account("ana", "user", &[], &["team"], true)], Level::Warn);
+    }
+
+    #[test]
+    fn tokens_that_last_too_long_are_named() {
+        let token = |hours: i64| Token {
+            id: "made-up".to_owned(),
+            account: "odoo".to_owned(),
+            masked: String::new(),
+            description: String::new(),
+            created_at: Timestamp::UNIX_EPOCH,
+            created_by: String::new(),
+            expires_at: Timestamp::UNIX_EPOCH + SignedDuration::from_hours(hours),
+            renewable_until: None,
+            uses_left: None,
+            networks: Vec::new(),
+        };
+        let check = |tokens: &[Token], expected: Level| {
+            assert_eq!(tokens_that_last(tokens, Timestamp::UNIX_EPOCH).level, expected);
+        };
+        check(&[], Level::Ok);
+        check(&[token(90 * 24)], Level::Ok);
+        check(&[token(1), token(90 * 24 + 1)], Level::Warn);
+    }
+}

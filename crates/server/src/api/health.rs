@@ -1,0 +1,38 @@
+//! `/healthz`, `/readyz`, `/metrics` and the OpenAPI document: for machines that watch. No names of secrets.
+
+use axum::extract::{FromRequestParts as _, State};
+use axum::response::{IntoResponse, Response};
+use http::request::Parts;
+use http::{HeaderValue, header};
+
+use crate::context::{self, SignedIn};
+use crate::problem::Problem;
+use crate::{AppState, openapi};
+
+/// The process lives and answers.
+pub(crate) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// The store answers and takes records.
+pub(crate) async fn readyz(State(app): State<AppState>) -> Result<&'static str, Problem> {
+    app.vault.ready().await?;
+    Ok("ok\n")
+}
+
+/// Counters and histograms in Prometheus' text format.
+pub(crate) async fn metrics(State(app): State<AppState>, mut parts: Parts) -> Result<Response, Problem> {
+    if !context::is_local(&parts) {
+        let SignedIn(caller) = SignedIn::from_request_parts(&mut parts, &()).await?;
+        app.vault.permit_metrics(&caller).await?;
+    }
+    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static(PROMETHEUS))], app.metrics.render(&app.vault)).into_response())
+}
+
+/// The OpenAPI document.
+pub(crate) async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], openapi::text()).into_response()
+}
+
+/// Prometheus' exposition format 0.0.4.
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
