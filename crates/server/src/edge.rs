@@ -228,6 +228,14 @@ mod tests {
         check(&format!("/a?b={}", "a".repeat(5000)), false);
     }
 
+    #[tokio::test]
+    async fn a_panic_is_an_answer_that_says_nothing_of_it() {
+        let response = caught(async { panic!("made-up words of a panic") }).await;
+        assert_eq!(response.status(), 500);
+        let problem = response.extensions().get::<Problem>().unwrap();
+        assert!(!problem.detail.contains("made-up"), "{}", problem.detail);
+    }
+
     #[test]
     fn heads_and_what_is_wrong_with_them() {
         #[track_caller]

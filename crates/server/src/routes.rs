@@ -132,7 +132,7 @@ pub static ROUTES: &[Route] = &[
         .takes(Form::one::<wire::KeyOffer>()).nothing().kept(),
     route(Verb::Post, "/api/v1/rekey/data-key", needs(Rotate, "sys/keys/data"), "Encrypts a place anew under a new data key", || post(api::rekey::data_key))
         .takes(Form::one::<wire::RotateDataKey>()).json(Form::one::<wire::DataKeyRotated>()).kept(),
-    route(Verb::Post, "/api/v1/rekey/pepper", needs(Rotate, "sys/keys/peppers"), "Gives the digests of tokens a new pepper", || post(api::rekey::pepper))
+    route(Verb::Post, "/api/v1/rekey/pepper", needs(Rotate, "sys/keys/pepper"), "Gives the digests of tokens a new pepper", || post(api::rekey::pepper))
         .json(Form::one::<wire::PepperRotated>()).kept(),
 ];
 

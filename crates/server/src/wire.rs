@@ -397,6 +397,9 @@ pub struct Ask {
     /// The company.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub company: Option<String>,
+    /// The variable that the value is for, when `name` is not one itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variable: Option<String>,
     /// Variables that are set where the program runs; never their values.
     #[serde(default)]
     pub variables_set: Vec<String>,

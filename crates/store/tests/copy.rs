@@ -1,5 +1,7 @@
 //! Copies of a store: the same to the bit, or not accepted.
 
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test")]
+
 mod common;
 
 use std::path::Path;

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::desk::{Deed, system_resource};
 use crate::entity::{
-    Account, CompanyEntity, Entity as _, EnvironmentEntity, FingerprintEntity, GrantEntity, INSTANCE_KEY,
+    Account, CompanyEntity, Entity, EnvironmentEntity, FingerprintEntity, GrantEntity, INSTANCE_KEY,
     IdempotencyEntity, Instance, PolicyEntity, Secret, SignInCodeEntity, Slot, TokenEntity, VersionEntity,
 };
 use crate::keyring::Keyring;
@@ -530,27 +530,31 @@ fn check_row(row: &Row, keyring: &Keyring, header: &Instance) -> Result<(), Vaul
                 return Err(altered("the vault in it is not the one that it says it is of"));
             }
         }
-        Kind::Slot => drop(Slot::parse(row)?),
+        Kind::Slot => parses::<Slot>(row)?,
         Kind::DataKey => keyring.absorb_data_key(row)?,
         Kind::Pepper => keyring.absorb_pepper(row)?,
-        Kind::Environment => drop(EnvironmentEntity::parse(row)?),
-        Kind::Company => drop(CompanyEntity::parse(row)?),
-        Kind::Secret => drop(Secret::parse(row)?),
+        Kind::Environment => parses::<EnvironmentEntity>(row)?,
+        Kind::Company => parses::<CompanyEntity>(row)?,
+        Kind::Secret => parses::<Secret>(row)?,
         Kind::Version => check_version(row, keyring)?,
-        Kind::Fingerprint => drop(FingerprintEntity::parse(row)?),
-        Kind::Account => drop(Account::parse(row)?),
-        Kind::Token => drop(digest_of(&TokenEntity::parse(row)?.digest)?),
+        Kind::Fingerprint => parses::<FingerprintEntity>(row)?,
+        Kind::Account => parses::<Account>(row)?,
+        Kind::Token => digest_of(&TokenEntity::parse(row)?.digest).map(|_| ())?,
         Kind::Policy => {
             let policy = PolicyEntity::parse(row)?.policy;
             let name = policy.name.clone();
             CompiledPolicy::new(policy).map_err(|e| altered(&format!("policy `{name}`: {e}")))?;
         }
-        Kind::Grant => drop(GrantEntity::parse(row)?.to_grant()?),
-        Kind::SignInCode => drop(digest_of(&SignInCodeEntity::parse(row)?.digest)?),
-        Kind::Idempotency => drop(IdempotencyEntity::parse(row)?),
+        Kind::Grant => GrantEntity::parse(row)?.to_grant().map(|_| ())?,
+        Kind::SignInCode => digest_of(&SignInCodeEntity::parse(row)?.digest).map(|_| ())?,
+        Kind::Idempotency => parses::<IdempotencyEntity>(row)?,
         Kind::Setting => {}
     }
     Ok(())
+}
+
+fn parses<E: Entity>(row: &Row) -> Result<(), VaultError> {
+    E::parse(row).map(|_| ())
 }
 
 /// Whether a version's ciphertext is under the data key that its row names, and that key is there.
@@ -644,6 +648,8 @@ fn unreadable(error: io::Error) -> VaultError {
 }
 
 fn against_the_file_outside(found: &str) -> VaultError {
+    // What follows is advice for a vault that is there; here it is not yet.
+    let found = found.split_once("; ").map_or(found, |(what, _)| what);
     VaultError::new(Code::Conflict, format!("the checkpoint file on this machine speaks against the backup: {found}"))
         .hint("restore a newer backup, or say why this one is right with --accept-restore REASON; the reason is written down")
 }

@@ -65,6 +65,8 @@ pub use sweep::Swept;
 pub use tokens::{IssuedToken, NewToken};
 pub use value::NewValue;
 
+pub use keymoat_store::Durability;
+
 /// An unsealed vault. Cheap to clone.
 #[derive(Clone)]
 pub struct Vault {

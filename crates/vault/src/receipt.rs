@@ -70,3 +70,29 @@ impl Receipt {
         recorded && self.secret == secret && self.version == version && self.reader == *reader
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_receipt_opens_what_it_was_made_for_and_nothing_else() {
+        let secret = |n: u8| SecretId::from_parts(1, &[n; 10]);
+        let principal = |n: u8| Reader::Principal(PrincipalId::from_parts(1, &[n; 10]));
+        let system = |part: &str| Reader::System(part.parse().unwrap());
+        let receipt = |reader: Reader, event| Receipt { secret: secret(1), version: 3, reader, event };
+        let check = |receipt: Receipt, secret, version, reader: &Reader, opens: bool| {
+            assert_eq!(receipt.spend(secret, version, reader), opens, "{secret} {version} {reader:?}");
+        };
+        let mine = || receipt(principal(1), Some(7));
+        check(mine(), secret(1), 3, &principal(1), true);
+        check(mine(), secret(2), 3, &principal(1), false);
+        check(mine(), secret(1), 4, &principal(1), false);
+        check(mine(), secret(1), 3, &principal(2), false);
+        check(mine(), secret(1), 3, &system("merge"), false);
+        check(receipt(principal(1), None), secret(1), 3, &principal(1), false);
+        check(receipt(system("merge"), None), secret(1), 3, &system("merge"), true);
+        check(receipt(system("merge"), None), secret(1), 3, &system("rekey"), false);
+        check(receipt(system("merge"), None), secret(1), 3, &principal(1), false);
+    }
+}

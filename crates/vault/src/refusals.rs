@@ -49,8 +49,10 @@ impl Refusals {
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         let over = sources.iter().filter(|(_, source)| source.minute < minute && source.suppressed > 0);
         let overdue: Vec<_> = over.map(|(address, source)| (*address, source.suppressed)).take(OVERDUE_AT_ONCE).collect();
-        overdue.iter().for_each(|(address, _)| drop(sources.remove(address)));
-        sources.retain(|_, source| source.minute >= minute || source.suppressed > 0);
+        let is_handed_over = |address: &Option<IpAddr>| overdue.iter().any(|(over, _)| over == address);
+        sources.retain(|address, source| {
+            source.minute >= minute || (source.suppressed > 0 && !is_handed_over(address))
+        });
         overdue
     }
 }
@@ -85,7 +87,7 @@ mod tests {
     fn what_was_only_counted_is_handed_over_once() {
         let refusals = Refusals::default();
         let source = Some("192.0.2.1".parse().unwrap());
-        (0..100).for_each(|_| drop(refusals.admit(source, at(60))));
+        assert_eq!((0..100).filter_map(|_| refusals.admit(source, at(60))).count(), 5);
         assert_eq!(refusals.overdue(at(119)), []);
         assert_eq!(refusals.overdue(at(120)), [(source, 95)]);
         assert_eq!(refusals.overdue(at(180)), []);

@@ -482,36 +482,25 @@ impl Vault {
         let deed = place.describe(Deed::done(Action::Rekey, &system_resource(&format!("{KEYS}/data"))?));
         let deed = deed.detail("data_key", AuditText::new(&active.id().to_string()));
         let draft = self.system_draft(&part, deed);
-        let (keyring, old, active) = (self.keyring_arc(), Arc::clone(old), Arc::clone(active));
+        let work = Reencryption {
+            keyring: self.keyring_arc(),
+            old: Arc::clone(old),
+            active: Arc::clone(active),
+            part,
+        };
         let (count, _) = self
             .store()
             .run_tx("reencrypt", move |tx| {
-                let mut count = 0u64;
+                let mut count = 0;
                 for (key, secret) in &secrets {
-                    let Some(row) = tx.row(Kind::Version, key)? else { continue };
-                    let mut version = VersionEntity::parse(&row)?;
-                    if !old.contains(&version.data_key) {
-                        continue;
-                    }
-                    let Some(secret) = secret else {
-                        return Err(VaultError::damaged(format!("the version `{key}` belongs to no secret")));
-                    };
-                    let receipt = Vault::system_receipt(part.clone(), secret, version.version);
-                    let reader = Reader::System(part.clone());
-                    let ciphertext = row.blob.as_deref().unwrap_or_default();
-                    let value = open_with(&keyring, receipt, &reader, secret, version.version, ciphertext)?;
-                    let sealed =
-                        keyring.seal(&active, &secret.name, *secret.id.as_uuid(), version.version, &value);
-                    version.data_key = active.id();
-                    tx.put(Kind::Version, key, &version.body(), Some(&sealed))?;
-                    count += 1;
+                    count += u64::from(work.version(tx, key, secret.as_deref())?);
                 }
                 if count > 0 {
                     let mut draft = draft.clone();
                     add_count(&mut draft, "reencrypted", count);
                     tx.append(draft);
                 }
-                Ok(count)
+                Ok::<_, VaultError>(count)
             })
             .await?;
         Ok(count)
@@ -691,6 +680,36 @@ fn replace_data_key(
     let id = next_number(&rows);
     put_data_key(tx, keyring, id, place.environment.clone(), place.company.clone(), now)?;
     Ok(())
+}
+
+/// What encrypting a version anew needs inside of its transaction.
+struct Reencryption {
+    keyring: Arc<Keyring>,
+    old: Arc<BTreeSet<u32>>,
+    active: Arc<DataKey>,
+    part: SystemPart,
+}
+
+impl Reencryption {
+    /// Encrypts one version anew; says whether it was there and under an old key.
+    fn version(&self, tx: &mut Tx<'_>, key: &str, secret: Option<&Secret>) -> Result<bool, VaultError> {
+        let Some(row) = tx.row(Kind::Version, key)? else { return Ok(false) };
+        let mut version = VersionEntity::parse(&row)?;
+        if !self.old.contains(&version.data_key) {
+            return Ok(false);
+        }
+        let secret =
+            secret.ok_or_else(|| VaultError::damaged(format!("the version `{key}` belongs to no secret")))?;
+        let number = version.version;
+        let receipt = Vault::system_receipt(self.part.clone(), secret, number);
+        let reader = Reader::System(self.part.clone());
+        let ciphertext = row.blob.as_deref().unwrap_or_default();
+        let value = open_with(&self.keyring, receipt, &reader, secret, number, ciphertext)?;
+        let sealed = self.keyring.seal(&self.active, &secret.name, *secret.id.as_uuid(), number, &value);
+        version.data_key = self.active.id();
+        tx.put(Kind::Version, key, &version.body(), Some(&sealed))?;
+        Ok(true)
+    }
 }
 
 /// Moves a token to the newest pepper, unless it was changed meanwhile.

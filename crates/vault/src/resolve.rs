@@ -42,6 +42,8 @@ pub struct Asked {
     pub environment: Environment,
     /// For which company.
     pub company: Option<Company>,
+    /// The variable that the value is for, when the target is a secret.
+    pub variable: Option<VariableName>,
     /// Variables that are set where the program runs.
     pub variables_set: Vec<VariableName>,
     /// Whether a variable without the company may answer when one is asked for.
@@ -232,14 +234,18 @@ impl Vault {
         Ok((path, None))
     }
 
-    /// The variables that stand for a secret: those that it was imported from.
+    /// The variables that stand for a secret: the one that asks, and those that it was imported from.
     fn variables_of(&self, asked: &Asked, path: &SecretPath, field: Option<&Field>) -> Vec<VariableName> {
         let wanted = field.map_or("", Field::as_str);
         let stored = self.stored(asked, path);
         let tags = stored.iter().flat_map(|secret| &secret.tags).filter(|(_, value)| value.as_str() == wanted);
-        let mut variables: Vec<VariableName> =
-            tags.filter_map(|(tag, _)| tag.strip_prefix(VARIABLE_TAG)?.parse().ok()).collect();
-        variables.dedup();
+        let imported = tags.filter_map(|(tag, _)| tag.strip_prefix(VARIABLE_TAG)?.parse().ok());
+        let mut variables: Vec<VariableName> = asked.variable.iter().cloned().collect();
+        for name in imported {
+            if !variables.contains(&name) {
+                variables.push(name);
+            }
+        }
         variables
     }
 

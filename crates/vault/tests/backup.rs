@@ -1,5 +1,7 @@
 //! Backup and restore: everything comes back, and nothing that is not a whole, fitting backup goes in.
 
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test")]
+
 mod place;
 
 use std::io::{Cursor, Error};

@@ -1,5 +1,7 @@
 //! Keys change while the vault serves: everything stays readable, and at the end nothing is under the old key.
 
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test")]
+
 mod place;
 
 use std::collections::BTreeSet;
@@ -498,4 +500,21 @@ async fn sign_ins_beside_changes_of_the_pepper() {
     }
     vault.close().await;
     assert_eq!(here.verify(&offer).problems, vec![]);
+}
+
+#[tokio::test]
+async fn a_server_can_wait_for_it_on_any_thread() {
+    fn sends<T: Send>(_: T) {}
+    let here = Place::new();
+    let (vault, offer) = here.create().await;
+    let (me, prod) = (owner(&vault).await, environment("prod"));
+    sends(vault.list_keys(&me));
+    sends(vault.add_slot(&me, slot().0));
+    sends(vault.remove_slot(&me, 1, &offer));
+    sends(vault.rotate_data_key(&me, &prod, None, on));
+    sends(vault.resume_rekeying(on));
+    sends(vault.rotate_pepper(&me));
+    sends(vault.tend_keys());
+    sends(vault.backup(&me, |_| Ok(())));
+    vault.close().await;
 }

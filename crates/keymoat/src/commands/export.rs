@@ -1,7 +1,7 @@
 //! `keymoat export`: the current values of an environment, in the clear, in a form that `keymoat import` reads.
 //!
-//! Every value is revealed through the API and so on record. What may not be revealed is left out and said. References
-//! between secrets are written as they resolve, since what reads the export cannot resolve them.
+//! Every value is revealed through the API and so on record. What may not be revealed is left out and said. A value
+//! that refers to another secret is written as it stands, as a reference.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal as _;

@@ -128,12 +128,16 @@ impl Run {
             (None, Some(own)) => own.to_string(),
             _ => context.environment()?.to_string(),
         };
-        let set = name.parse::<VariableName>().ok().filter(|_| wanted.is_set);
+        let company = context.company()?;
+        let variable = name.parse::<VariableName>().ok();
+        let qualified = company.as_ref().zip(variable.as_ref()).and_then(|(company, name)| name.with_company(company).ok());
+        let set = [variable.clone().filter(|_| wanted.is_set), qualified.filter(is_set)];
         Ok(Ask {
             name: wanted.reference.clone(),
             environment,
-            company: context.company()?.map(|company| company.to_string()),
-            variables_set: set.into_iter().map(|name| name.to_string()).collect(),
+            company: company.map(|company| company.to_string()),
+            variable: variable.map(|name| name.to_string()),
+            variables_set: set.into_iter().flatten().map(|name| name.to_string()).collect(),
             unqualified_variable: self.unqualified,
             order: Vec::new(),
         })
@@ -245,7 +249,8 @@ fn missing_text(name: &str, ask: &Ask, answer: &Answer) -> String {
 }
 
 fn refused_text(name: &str, ask: &Ask, error: &CliError) -> String {
-    format!("{name}: `{}` in {}: {error}", ask.name, ask.environment)
+    let hint = error.hint.as_deref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+    format!("{name}: `{}` in {}: {error}{hint}", ask.name, ask.environment)
 }
 
 /// Errors that speak of one reference; the others stop everything at once.
@@ -258,6 +263,11 @@ fn not_started(missing: &[String]) -> CliError {
     CliError::new(format!("not started, {what}:\n  {}", missing.join("\n  ")))
         .hint("`keymoat which NAME` shows every place that is looked at; `keymoat put` stores a value")
         .exit(OWN_FAILURE)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the environment layer is looked at where the program runs")]
+fn is_set(name: &VariableName) -> bool {
+    std::env::var_os(name.as_str()).is_some()
 }
 
 #[expect(clippy::disallowed_methods, reason = "the environment layer is looked at where the program runs")]

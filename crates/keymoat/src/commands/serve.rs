@@ -51,6 +51,7 @@ impl Serve {
     pub async fn run(&self, context: &Context) -> Result<u8, CliError> {
         self.check_addresses()?;
         start_log(self.log_format);
+        let stop = stop_signal()?;
         let (vault, made) = self.open(context).await?;
         let listeners = match self.listen(&vault).await {
             Ok(listeners) => listeners,
@@ -71,7 +72,7 @@ impl Serve {
             user_name: os_user::name_of,
             limits: keymoat_server::Limits::default(),
         };
-        keymoat_server::serve(router, listeners, stop_signal()).await;
+        keymoat_server::serve(router, listeners, stop).await;
         sweeper.abort();
         // An aborted task has let go of the vault only when it has ended.
         drop(sweeper.await);
@@ -177,22 +178,18 @@ fn set_private(path: &std::path::Path) -> Result<(), CliError> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(|e| CliError::file("protect", path, &e))
 }
 
-/// Ends when the operator or the system asks the server to stop.
-async fn stop_signal() {
-    let terminate = async {
-        match signal(SignalKind::terminate()) {
-            Ok(mut signal) => drop(signal.recv().await),
-            Err(_) => std::future::pending().await,
+/// Ends when the operator or the system asks the server to stop. It listens from the moment of the call, so that a
+/// server that has said how it is stopped is never killed by that.
+fn stop_signal() -> Result<impl Future<Output = ()>, CliError> {
+    let wrong = |e: std::io::Error| CliError::new(format!("cannot listen for signals: {e}"));
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(wrong)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(wrong)?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
         }
-    };
-    tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => {
-            if interrupted.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
-        () = terminate => {}
-    }
+    })
 }
 
 /// Each request is worth a line to a log collector, but not to whoever looks at the terminal.

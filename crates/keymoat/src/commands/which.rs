@@ -33,6 +33,7 @@ impl Which {
             name: self.name.clone(),
             environment: context.environment()?.to_string(),
             company: context.company()?.map(|company| company.to_string()),
+            variable: None,
             variables_set: set_variables(&self.name, context),
             unqualified_variable: self.unqualified,
             order: self.order.clone(),

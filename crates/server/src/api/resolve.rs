@@ -42,6 +42,7 @@ fn asked(ask: &wire::Ask) -> Result<Asked, Problem> {
         return Err(Problem::invalid(format!("`variables_set` has more than {VARIABLES_MAX} names")));
     }
     // Names that no variable of ours can have stand for none of ours.
+    let variable = ask.variable.as_deref().map(str::parse).transpose().map_err(as_invalid)?;
     let variables_set = ask.variables_set.iter().filter_map(|name| name.parse().ok()).collect();
     let order = match ask.order.as_slice() {
         [] => Order::usual(&[]),
@@ -51,6 +52,7 @@ fn asked(ask: &wire::Ask) -> Result<Asked, Problem> {
         target: target(&ask.name, &environment, company.as_ref())?,
         environment,
         company,
+        variable,
         variables_set,
         unqualified_variable: ask.unqualified_variable,
         order,

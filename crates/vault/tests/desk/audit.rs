@@ -114,7 +114,8 @@ async fn a_hosts_own_actions_hold_no_keys() {
 async fn personal_data_is_in_the_record_as_a_commitment_only() {
     let desk = Desk::new().await;
     let owner = desk.owner().await;
-    desk.service("florentine", READS).await;
+    desk.policy(&owner, "reads", READS).await.unwrap();
+    desk.account(&owner, "florentine", keymoat_vault::entity::AccountKind::User, &["reads"], &[]).await.unwrap();
     let mut origin = desk.origin_at("203.0.113.45");
     origin.user_agent = Some(AuditText::new("curl-of-florentine"));
     let token = desk.vault.create_token(&owner, new_token("florentine")).await.unwrap();

@@ -36,6 +36,7 @@ async fn no_value_is_anywhere_but_in_the_answer() {
         target: Target::Secret { path: "text".parse().unwrap(), field: None },
         environment: "prod".parse().unwrap(),
         company: None,
+        variable: None,
         variables_set: Vec::new(),
         unqualified_variable: false,
         order: keymoat_core::resolve::Order::usual(&[]),

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use jiff::{SignedDuration, Timestamp};
 use keymoat_core::audit::{Action, AuditText};
-use keymoat_core::id::RequestId;
 use keymoat_core::names::AccountName;
 use keymoat_core::policy::{Policy, Rule};
 use keymoat_core::secret::ValueKind;
@@ -77,9 +76,8 @@ impl Desk {
     }
 
     /// Closes the vault and opens it again.
-    pub async fn reopened(mut self) -> Self {
-        self = self.closed_then(|desk| desk.sealed().unwrap().unseal(&desk.offer(), desk.surroundings()).unwrap()).await;
-        self
+    pub async fn reopened(self) -> Self {
+        self.closed_then(|shut| shut.sealed().unwrap().unseal(&shut.offer(), shut.surroundings()).unwrap()).await
     }
 
     pub async fn closed_then(self, open: impl FnOnce(&Shut) -> Vault) -> Self {
@@ -306,10 +304,6 @@ pub fn coded<T>(result: Result<T, VaultError>, code: Code) -> VaultError {
             error
         }
     }
-}
-
-pub fn request_of(record: &AuditRecord) -> RequestId {
-    record.event.request
 }
 
 /// 2026-01-05, a Monday, 09:00 UTC.

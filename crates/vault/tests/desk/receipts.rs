@@ -39,6 +39,7 @@ async fn every_read_leaves_exactly_one_record_allowed_refused_or_failed() {
         target: Target::Secret { path: path.parse().unwrap(), field: None },
         environment: "prod".parse().unwrap(),
         company: None,
+        variable: None,
         variables_set: Vec::new(),
         unqualified_variable: false,
         order: keymoat_core::resolve::Order::usual(&[]),

@@ -55,7 +55,7 @@ async fn only_the_right_key_opens() {
         .closed_then(|shut| {
             let open = |offer| shut.sealed().unwrap().unseal(&offer, shut.surroundings());
             let said = sealed_with(open(MasterKeyOffer::Key(MasterKey::generate().to_text())));
-            assert!(said.contains("does not fit") && said.contains("00000000000000000001") && said.contains("key"), "{said}");
+            assert!(said.contains("does not fit") && said.contains("01920000-0000") && said.contains("key"), "{said}");
             sealed_with(open(MasterKeyOffer::Key(bytes("not a key"))));
             sealed_with(open(MasterKeyOffer::Key(bytes(""))));
             sealed_with(open(MasterKeyOffer::Passphrase(bytes("hush"))));
@@ -88,10 +88,7 @@ async fn made_with(source: SlotSource, master: MasterKey) -> (Desk, Result<(), V
 
 #[tokio::test]
 async fn a_passphrase_opens() {
-    let mut argon2 = serde_json::to_value(Argon2Params::generate()).unwrap();
-    // As cheap as it may be: this is not what is tried here.
-    argon2["memory_kib"] = argon2["memory_kib"].take();
-    let argon2: Argon2Params = serde_json::from_value(argon2).unwrap();
+    let argon2 = Argon2Params::generate();
     let master = MasterKey::from_passphrase(&bytes("correct horse battery staple"), &argon2).unwrap();
     let (desk, made) = made_with(SlotSource::Passphrase { argon2 }, master).await;
     made.unwrap();

@@ -12,6 +12,7 @@ fn asked(order: &[&str], company: bool, variables: &[&str]) -> Asked {
         target: Target::Variable("STRIPE_API_KEY".parse().unwrap()),
         environment: "prod".parse().unwrap(),
         company: company.then(|| "acme".parse().unwrap()),
+        variable: None,
         variables_set: variables.iter().map(|name| name.parse().unwrap()).collect(),
         unqualified_variable: false,
         order: Order::parse(order.iter().copied(), &upstreams).unwrap(),
@@ -19,6 +20,10 @@ fn asked(order: &[&str], company: bool, variables: &[&str]) -> Asked {
 }
 
 const USUAL: [&str; 3] = ["environment", "stored", "company"];
+const BY_COMPANY: [&str; 3] = ["environment", "company", "stored"];
+const STORED_FIRST: [&str; 3] = ["stored", "environment", "company"];
+
+type Row = (&'static str, bool, bool, EnvOverride, bool, &'static [&'static str], &'static str);
 
 /// A vault with these values, each imported from the variable.
 async fn with(stored: bool, own: bool, env_override: EnvOverride) -> Desk {
@@ -38,16 +43,14 @@ async fn with(stored: bool, own: bool, env_override: EnvOverride) -> Desk {
 
 #[tokio::test]
 async fn the_table() {
-    let by_company = ["environment", "company", "stored"];
-    let stored_first = ["stored", "environment", "company"];
     use EnvOverride::{Allow, Deny, Warn};
     // Variable set, stored, company's own, what a variable may do, company asked for, order, what answers.
-    let rows: [(&str, bool, bool, EnvOverride, bool, &[&str], &str); 24] = [
+    let rows: [Row; 24] = [
         ("STRIPE_API_KEY", true, false, Allow, false, &USUAL, "environment"),
         ("STRIPE_API_KEY", true, false, Warn, false, &USUAL, "environment, warned"),
         ("STRIPE_API_KEY", true, false, Deny, false, &USUAL, "error"),
-        ("STRIPE_API_KEY", true, false, Deny, false, &stored_first, "stored"),
-        ("STRIPE_API_KEY", true, false, Warn, false, &stored_first, "stored"),
+        ("STRIPE_API_KEY", true, false, Deny, false, &STORED_FIRST, "stored"),
+        ("STRIPE_API_KEY", true, false, Warn, false, &STORED_FIRST, "stored"),
         ("STRIPE_API_KEY", false, false, Warn, false, &USUAL, "environment, warned"),
         ("", true, false, Allow, false, &USUAL, "stored"),
         ("", true, false, Deny, false, &USUAL, "stored"),
@@ -55,14 +58,14 @@ async fn the_table() {
         ("", false, true, Warn, false, &USUAL, "nothing"),
         ("", false, false, Warn, false, &USUAL, "nothing"),
         ("", true, true, Warn, true, &USUAL, "stored"),
-        ("", true, true, Warn, true, &by_company, "company"),
+        ("", true, true, Warn, true, &BY_COMPANY, "company"),
         ("", false, true, Warn, true, &USUAL, "company"),
-        ("", true, false, Warn, true, &by_company, "stored"),
+        ("", true, false, Warn, true, &BY_COMPANY, "stored"),
         ("", false, false, Warn, true, &USUAL, "nothing"),
-        ("STRIPE_API_KEY", true, true, Allow, true, &by_company, "company"),
-        ("STRIPE_API_KEY__ACME", true, true, Allow, true, &by_company, "environment"),
-        ("STRIPE_API_KEY__ACME", true, true, Warn, true, &by_company, "environment, warned"),
-        ("STRIPE_API_KEY__ACME", true, true, Deny, true, &by_company, "error"),
+        ("STRIPE_API_KEY", true, true, Allow, true, &BY_COMPANY, "company"),
+        ("STRIPE_API_KEY__ACME", true, true, Allow, true, &BY_COMPANY, "environment"),
+        ("STRIPE_API_KEY__ACME", true, true, Warn, true, &BY_COMPANY, "environment, warned"),
+        ("STRIPE_API_KEY__ACME", true, true, Deny, true, &BY_COMPANY, "error"),
         ("STRIPE_API_KEY__ACME", false, true, Deny, true, &USUAL, "error"),
         ("STRIPE_API_KEY__ACME", true, true, Allow, false, &USUAL, "stored"),
         ("STRIPE_API_KEY", true, true, Allow, true, &["company"], "company"),

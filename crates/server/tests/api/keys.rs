@@ -1,0 +1,52 @@
+//! The vault's own keys and backups over HTTP.
+
+use keymoat_crypto::MasterKey;
+use serde_json::json;
+
+use crate::common::{House, text_of};
+
+#[tokio::test]
+async fn slots_are_added_and_removed_on_the_vaults_own_machine() {
+    let house = House::new().await;
+    let (token, _) = house.token("os:ana", 600).await;
+    let new = json!({ "kind": "key", "master": text_of(&MasterKey::generate().to_text()) });
+    let over_network = house.client("POST", "/api/v1/rekey/slots", Some(&token)).json(new.clone()).send().await;
+    let problem = over_network.refused(403, "refused", "does not travel");
+    assert_eq!(house.newest_record("result=refused").await["request"], problem["request"]);
+    let added = house.owner("POST", "/api/v1/rekey/slots").json(new).send().await;
+    assert_eq!(added.status, 201, "{}", added.text);
+    assert_eq!(added.ok()["id"], 2);
+    let keys = house.owner("GET", "/api/v1/rekey").send().await.ok();
+    assert_eq!(keys["slots"].as_array().unwrap().len(), 2);
+    let wrong = json!({ "key": text_of(&MasterKey::generate().to_text()) });
+    let removing = house.owner("POST", "/api/v1/rekey/slots/2/remove");
+    assert!(!removing.json(wrong).send().await.status.is_success());
+    let other = json!({ "key": text_of(&house.master) });
+    let removed = house.owner("POST", "/api/v1/rekey/slots/2/remove").json(other).send().await;
+    assert_eq!(removed.status, 204, "{}", removed.text);
+    let half = json!({ "kind": "shamir", "master": text_of(&MasterKey::generate().to_text()), "needed": 3, "shares": 2 });
+    house.owner("POST", "/api/v1/rekey/slots").json(half).send().await.refused(422, "invalid", "form");
+}
+
+#[tokio::test]
+async fn data_keys_and_peppers_change_while_it_serves() {
+    let house = House::new().await;
+    house.put("prod/stripe", "made-up").await;
+    let token = house.service("shop", json!([])).await;
+    let rotated = house.owner("POST", "/api/v1/rekey/data-key").json(json!({ "environment": "prod" })).send().await.ok();
+    assert_eq!((&rotated["reencrypted"], &rotated["rows_under_old_keys"]), (&json!(1), &json!(0)));
+    assert_eq!(house.owner("POST", "/api/v1/reveal/prod/stripe").send().await.ok()["value"]["text"], "made-up");
+    let pepper = house.owner("POST", "/api/v1/rekey/pepper").send().await.ok();
+    assert_eq!(pepper["newest"], 2);
+    house.client("GET", "/api/v1/whoami", Some(&token)).send().await.ok();
+}
+
+#[tokio::test]
+async fn a_backup_is_a_stream() {
+    let house = House::new().await;
+    house.put("prod/stripe", "made-up-value-in-the-vault").await;
+    let backup = house.owner("POST", "/api/v1/backup").send().await;
+    assert_eq!((backup.status.as_u16(), backup.header("content-type")), (200, "application/octet-stream"));
+    assert!(backup.text.starts_with("keymoat-backup-1\n"), "{:.40}", backup.text);
+    assert!(!backup.text.contains("made-up-value-in-the-vault"));
+}

@@ -1,0 +1,18 @@
+//! The native API as clients see it: the router on a vault of its own, and the server on sockets.
+
+mod access;
+mod audit;
+mod changes;
+mod common;
+mod documented;
+mod keys;
+mod problems;
+mod providers;
+mod repeat;
+mod resolve;
+mod secrets;
+mod serving;
+mod spellings;
+mod status;
+mod versions;
+mod walk;

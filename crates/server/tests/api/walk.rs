@@ -1,0 +1,171 @@
+//! Every route of the OpenAPI document with no token, a wrong one, an expired one, a revoked one, and one of somebody
+//! who may do nothing: refused exactly as the document says, and on record.
+
+use serde_json::{Value, json};
+
+use crate::common::{House, Reply};
+
+/// Who asks.
+struct Callers {
+    expired: String,
+    revoked: String,
+    outsider: String,
+}
+
+/// Things that are not the outsider's.
+struct Things {
+    token: String,
+    grant: String,
+}
+
+#[tokio::test]
+async fn every_route_refuses_as_its_entry_says() {
+    let house = House::new().await;
+    house.put("prod/stripe", VALUE).await;
+    let callers = callers(&house).await;
+    let things = things(&house).await;
+    let document = house.client("GET", "/api/openapi.json", None).send().await.ok();
+    let mut walked = 0;
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let route = Walked { method: method.to_uppercase(), path, operation };
+            route.walk(&house, &callers, &things).await;
+            walked += 1;
+        }
+    }
+    assert_eq!(walked, keymoat_server::ROUTES.len());
+}
+
+struct Walked<'d> {
+    method: String,
+    path: &'d str,
+    operation: &'d Value,
+}
+
+impl Walked<'_> {
+    async fn walk(&self, house: &House, callers: &Callers, things: &Things) {
+        let needs = &self.operation["x-keymoat-needs"];
+        assert!(!needs.is_null(), "{} {} does not say what it needs", self.method, self.path);
+        let strangers =
+            [None, Some("kms_nonsense"), Some("not a token"), Some(&callers.expired), Some(&callers.revoked)];
+        for token in strangers.map(|token| token.map(|token| token as &str)) {
+            let reply = self.send(house, things, token).await;
+            self.check_harmless(&reply);
+            match needs.as_str() {
+                Some("nobody") => assert!(!matches!(reply.status.as_u16(), 403), "{}", self.about(&reply)),
+                _ => {
+                    assert_eq!(reply.status, 401, "{}", self.about(&reply));
+                    assert_eq!(reply.header("www-authenticate"), "Bearer realm=\"keymoat\"");
+                    self.check_recorded(house, &reply).await;
+                }
+            }
+        }
+        let reply = self.send(house, things, Some(&callers.outsider)).await;
+        self.check_harmless(&reply);
+        let has_capability = needs["capability"].is_string() && needs["of"].is_null();
+        match has_capability {
+            true => {
+                assert_eq!(reply.status, 403, "{}", self.about(&reply));
+                self.check_recorded(house, &reply).await;
+            }
+            false => assert!(!matches!(reply.status.as_u16(), 401 | 403), "{}", self.about(&reply)),
+        }
+    }
+
+    async fn send(&self, house: &House, things: &Things, token: Option<&str>) -> Reply {
+        let call = house.client(&self.method, &self.target(things), token);
+        match self.operation["requestBody"].is_object() {
+            true => call.json(self.body()).send().await,
+            false => call.send().await,
+        }
+    }
+
+    fn target(&self, things: &Things) -> String {
+        let name = match self.path.split('/').nth(3).unwrap_or_default() {
+            "environments" => "staging",
+            "companies" => "acme",
+            _ => "os:ana",
+        };
+        let id = match self.path.split('/').nth(3).unwrap_or_default() {
+            "tokens" => &things.token,
+            "grants" => &things.grant,
+            "rekey" => "1",
+            _ => "stripe",
+        };
+        let name = if self.path.contains("/policies/") { "owners" } else { name };
+        let path = self.path.replace("{environment}", "prod").replace("{path}", "stripe").replace("{seq}", "0");
+        let path = path.replace("{name}", name).replace("{id}", id);
+        if path == "/api/v1/secrets" { format!("{path}?environment=prod") } else { path }
+    }
+
+    /// A body that would do something, if it were allowed.
+    fn body(&self) -> Value {
+        let ask = json!({ "name": "stripe", "environment": "prod" });
+        let rule = json!({ "capabilities": ["reveal"], "environments": ["*"], "paths": ["**"] });
+        match (self.method.as_str(), self.path) {
+            ("POST", "/api/v1/sign-in/code") => json!({ "code": "MADE-UP" }),
+            ("PUT", "/api/v1/environments/{name}" | "/api/v1/companies/{name}") => json!({ "description": "taken" }),
+            ("PUT", "/api/v1/secrets/{environment}/{path}") => json!({ "value": { "text": "made-up" } }),
+            ("PATCH", "/api/v1/secrets/{environment}/{path}") => json!({ "description": "taken" }),
+            ("POST", "/api/v1/reveal/{environment}/{path}") => json!({}),
+            ("POST", "/api/v1/rollback/{environment}/{path}") => json!({ "version": 1 }),
+            ("POST", "/api/v1/labels/{environment}/{path}") => json!({ "label": "mine", "version": 1 }),
+            ("POST", "/api/v1/undelete/{environment}/{path}" | "/api/v1/destroy/{environment}/{path}") => {
+                json!({ "versions": [1] })
+            }
+            ("POST", "/api/v1/which" | "/api/v1/resolve") => ask,
+            ("POST", "/api/v1/accounts") => json!({ "name": "mallory", "kind": "user", "policies": ["owner"] }),
+            ("PATCH", "/api/v1/accounts/{name}") => json!({ "active": false }),
+            ("POST", "/api/v1/accounts/{name}/tokens") => json!({ "ttl_secs": 60 }),
+            ("POST", "/api/v1/policies/explain") => {
+                json!({ "account": "os:ana", "capability": "reveal", "resource": "prod/stripe" })
+            }
+            ("PUT", "/api/v1/policies/{name}") => json!({ "rules": [rule] }),
+            ("POST", "/api/v1/grants") => {
+                json!({ "account": "outsider", "rules": [rule], "lasts_secs": 60, "reason": "made up" })
+            }
+            ("POST", "/api/v1/audit/events") => json!({ "action": "made up", "result": "allowed" }),
+            ("POST", "/api/v1/providers/identify") => json!({ "value": "made-up" }),
+            ("POST", "/api/v1/rekey/slots") => json!({ "kind": "key", "master": "made-up" }),
+            ("POST", "/api/v1/rekey/slots/{id}/remove") => json!({ "key": "made-up" }),
+            ("POST", "/api/v1/rekey/data-key") => json!({ "environment": "prod" }),
+            (method, path) => panic!("{method} {path} takes a body, and the walk does not know one for it"),
+        }
+    }
+
+    /// Whoever asked: never a fault, never the value.
+    #[track_caller]
+    fn check_harmless(&self, reply: &Reply) {
+        assert!(!reply.status.is_server_error(), "{}", self.about(reply));
+        assert!(!reply.text.contains(VALUE), "{}", self.about(reply));
+    }
+
+    /// The refusal is in the log under the request's number.
+    async fn check_recorded(&self, house: &House, reply: &Reply) {
+        let record = house.newest_record("result=refused").await;
+        assert_eq!(record["request"], reply.header("x-request-id"), "{}: {record}", self.about(reply));
+    }
+
+    fn about(&self, reply: &Reply) -> String {
+        format!("{} {}: {} {}", self.method, self.path, reply.status, reply.text)
+    }
+}
+
+async fn callers(house: &House) -> Callers {
+    let outsider = house.service("outsider", json!([])).await;
+    let (expired, _) = house.token("outsider", 60).await;
+    let (revoked, id) = house.token("outsider", 86_400).await;
+    house.owner("DELETE", &format!("/api/v1/tokens/{id}")).send().await.ok();
+    house.forward(jiff::SignedDuration::from_secs(61));
+    Callers { expired, revoked, outsider }
+}
+
+async fn things(house: &House) -> Things {
+    let (_, token) = house.token("os:ana", 86_400).await;
+    let rule = json!({ "capabilities": ["list"], "environments": ["prod"], "paths": ["**"] });
+    let grant = json!({ "account": "admin", "rules": [rule], "lasts_secs": 600, "reason": "made up" });
+    let grant = house.owner("POST", "/api/v1/grants").json(grant).send().await.ok();
+    Things { token, grant: grant["id"].as_str().unwrap().to_owned() }
+}
+
+const VALUE: &str = "made-up-value-of-the-walk";
