@@ -210,8 +210,8 @@ fn a_vault_is_not_overwritten_and_an_older_one_is_asked_about() {
     refuses(home.run(&["backup", path]), "is there already");
     home.put("prod", "later", "key", "made-up-later-value");
     std::fs::remove_dir_all(home.data()).unwrap();
-    refuses(home.run(&["restore", path]), "--accept-restore");
-    home.ok(&["restore", path, "--accept-restore", "the disk died"]);
+    refuses(home.run(&["restore", path]), "--accept-older");
+    home.ok(&["restore", path, "--accept-older", "the disk died"]);
     assert!(home.ok(&["list", "--env", "prod"]).stdout.contains("stripe"));
     let log = home.ok(&["audit", "query", "--action", "audit_accept_restore", "--format", "json"]);
     assert!(log.stdout.contains("the disk died"), "{log:?}");

@@ -60,9 +60,9 @@ pub static ROUTES: &[Route] = &[
         .query(COMPANY).takes(Form::one::<wire::SomeVersions>()).json(Form::one::<wire::Secret>()).kept(),
     route(Verb::Post, "/api/v1/destroy/{environment}/{*path}", needs(Delete, "{environment}/{path}"), "Destroys versions for good", || post(api::versions::destroy))
         .query(COMPANY).takes(Form::one::<wire::SomeVersions>()).json(Form::one::<wire::Secret>()).kept(),
-    route(Verb::Post, "/api/v1/which", each(Inspect, "{environment}/{path}"), "Where a value would come from, without the value", || post(api::resolve::which))
+    route(Verb::Post, "/api/v1/which", needs(Inspect, "{environment}/{path}"), "Where a value would come from, without the value", || post(api::resolve::which))
         .takes(Form::one::<wire::Ask>()).json(Form::one::<wire::Answer>()),
-    route(Verb::Post, "/api/v1/resolve", each(Reveal, "{environment}/{path}"), "Where a value comes from, and the value", || post(api::resolve::resolve))
+    route(Verb::Post, "/api/v1/resolve", needs(Reveal, "{environment}/{path}"), "Where a value comes from, and the value", || post(api::resolve::resolve))
         .takes(Form::one::<wire::Ask>()).json(Form::one::<wire::Answer>()).never_kept(),
     route(Verb::Get, "/api/v1/changes", each(List, "{environment}/{path}"), "What changed, and waits for it", || get(api::changes::changes))
         .query(CHANGES_QUERY).json(Form::one::<wire::Changes>()),

@@ -651,7 +651,7 @@ fn against_the_file_outside(found: &str) -> VaultError {
     // What follows is advice for a vault that is there; here it is not yet.
     let found = found.split_once("; ").map_or(found, |(what, _)| what);
     VaultError::new(Code::Conflict, format!("the checkpoint file on this machine speaks against the backup: {found}"))
-        .hint("restore a newer backup, or say why this one is right with --accept-restore REASON; the reason is written down")
+        .hint("restore a newer backup, or say why this one is right with --accept-older REASON; the reason is written down")
 }
 
 const MAGIC_NAME: &[u8] = b"keymoat-backup-";

@@ -387,7 +387,7 @@ async fn a_backup_older_than_the_file_outside_needs_a_reason() {
     let error = restore(&bytes, &here, &offer, None).await.err().unwrap();
     assert_eq!(error.code, Code::Conflict, "{error}");
     assert!(error.message.contains("older copy"), "{error}");
-    assert!(error.hint.unwrap().contains("--accept-restore"));
+    assert!(error.hint.unwrap().contains("--accept-older"));
     assert!(!here.data().exists());
 
     let (vault, summary) = restore(&bytes, &here, &offer, Some("the disk died")).await.unwrap();

@@ -34,8 +34,8 @@ pub struct Restore {
     #[arg(value_hint = clap::ValueHint::FilePath)]
     file: PathBuf,
     /// Restore although this machine has seen a newer state of this vault, and say why.
-    #[arg(long, alias = "accept-older", value_name = "REASON")]
-    accept_restore: Option<String>,
+    #[arg(long, alias = "accept-restore", value_name = "REASON")]
+    accept_older: Option<String>,
 }
 
 impl Backup {
@@ -109,7 +109,7 @@ impl Restore {
         let header = backup.header();
         let opens = header.slots.iter().map(|copy| master_key::Opens::from(&copy.slot.source)).collect::<Vec<_>>();
         let offer = master_key::offer(header.instance.id, &opens, &context.places, &context.variables)?;
-        let accept = self.accept_restore.as_deref().map(AuditText::new);
+        let accept = self.accept_older.as_deref().map(AuditText::new);
         let progress = spinner();
         progress.set_message("checking and writing");
         let restored = backup.restore(&context.places.data, &offer, context.surroundings()?, accept.as_ref()).await;

@@ -101,18 +101,12 @@ impl<S: Sync> FromRequestParts<S> for Door {
 }
 
 impl Door {
-    /// Refuses what came over the network. Whether the caller may at all is asked, and on record, all the same.
+    /// Refuses what came over the network; that is on record.
     async fn check(&self, app: &AppState, caller: &Caller) -> Result<(), Problem> {
-        if self.is_of_this_machine {
-            return Ok(());
+        match self.is_of_this_machine {
+            true => Ok(()),
+            false => Err(app.vault.refuse_remote_key(caller).await.into()),
         }
-        app.vault.list_keys(caller).await?;
-        Err(Problem::new(
-            StatusCode::FORBIDDEN,
-            keymoat_vault::Code::Refused.as_str(),
-            "what opens the vault is not taken over the network",
-        )
-        .hint("do it on the vault's own machine, through its socket; and change what was sent"))
     }
 }
 
