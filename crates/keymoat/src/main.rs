@@ -75,7 +75,14 @@ fn run(cli: Cli, variables: Variables) -> Result<u8, CliError> {
 fn usage(error: &clap::Error) -> ExitCode {
     // There is nobody left to tell when the terminal is gone.
     let _ = error.print();
-    ExitCode::from(if error.use_stderr() { error::FAILURE } else { 0 })
+    let failure = if is_run() { commands::run::OWN_FAILURE } else { error::FAILURE };
+    ExitCode::from(if error.use_stderr() { failure } else { 0 })
+}
+
+/// Whether wrong usage is that of `run`, whose own codes must not be taken for the program's.
+#[expect(clippy::disallowed_methods, reason = "this is where argv enters the program")]
+fn is_run() -> bool {
+    std::env::args_os().nth(1).is_some_and(|first| first == "run")
 }
 
 fn set_color(color: Color) {

@@ -16,6 +16,7 @@ use keymoat_vault::entity::SlotSource;
 
 use crate::error::CliError;
 use crate::place::Places;
+use crate::prompt;
 use crate::variables::Variables;
 
 /// Finds what opens this vault.
@@ -126,27 +127,28 @@ pub fn passphrase(variables: &Variables) -> Result<SecretBytes, CliError> {
     if let Some(path) = &variables.passphrase_file {
         return read_secret_file(path);
     }
-    crate::prompt::secret("Passphrase of the vault")
+    prompt::secret("Passphrase of the vault")
 }
 
-/// Reads a file that holds nothing but a secret; a final line end is not part of it.
+/// Reads a file that holds nothing but a secret text; a final line end is not part of it.
 ///
 /// # Errors
 /// When it cannot be read or is too large to be one.
 pub fn read_secret_file(path: &Path) -> Result<SecretBytes, CliError> {
+    Ok(prompt::without_line_end(read_secret_bytes(path)?))
+}
+
+/// Reads a file that holds nothing but a secret, as it is.
+///
+/// # Errors
+/// When it cannot be read or is too large to be one.
+pub fn read_secret_bytes(path: &Path) -> Result<SecretBytes, CliError> {
     let wrong = |e: std::io::Error| CliError::file("read", path, &e);
     let size = std::fs::metadata(path).map_err(wrong)?.len();
     if size > SECRET_FILE_MAX {
         return Err(CliError::new(format!("`{}` is too large to hold a secret ({size} bytes)", path.display())));
     }
-    let mut bytes = std::fs::read(path).map_err(wrong)?;
-    if bytes.last() == Some(&b'\n') {
-        bytes.pop();
-        if bytes.last() == Some(&b'\r') {
-            bytes.pop();
-        }
-    }
-    Ok(SecretBytes::new(bytes))
+    Ok(SecretBytes::new(std::fs::read(path).map_err(wrong)?))
 }
 
 /// Reads a master key file. One that others can read is no secret any more.
@@ -187,10 +189,10 @@ fn shares(needed: u8, variables: &Variables) -> Result<Vec<Share>, CliError> {
             lines.map(|line| Share::parse(&SecretBytes::from_slice(line)).map_err(wrong)).collect()
         });
     }
-    (1..=needed).map(|n| Share::parse(&crate::prompt::secret(&format!("Share {n} of {needed}"))?).map_err(wrong)).collect()
+    (1..=needed).map(|n| Share::parse(&prompt::secret(&format!("Share {n} of {needed}"))?).map_err(wrong)).collect()
 }
 
 /// The name of the systemd credential.
 const CREDENTIAL: &str = "keymoat.master-key";
 /// A key, a passphrase or a handful of shares is far smaller.
-const SECRET_FILE_MAX: u64 = 64 * 1024;
+const SECRET_FILE_MAX: u64 = 128 * 1024;

@@ -29,7 +29,16 @@ impl Places {
             None => base(variables.xdg_config_home.as_deref(), variables.home.as_deref(), ".config", "KEYMOAT_CONFIG_DIR")?,
         };
         let absolute = |path: PathBuf| std::path::absolute(&path).map_err(|e| CliError::file("use", &path, &e));
-        Ok(Self { data: absolute(data)?, config: absolute(config)? })
+        let places = Self { data: absolute(data)?, config: absolute(config)? };
+        // Whoever takes the data directory must not get the key with it, nor put the checkpoint back with it.
+        if places.config.starts_with(&places.data) {
+            return Err(CliError::new(format!(
+                "the master key and the checkpoint would lie in the data directory `{}`",
+                places.data.display()
+            ))
+            .hint("name another place for them with KEYMOAT_CONFIG_DIR, or for the data with --data"));
+        }
+        Ok(places)
     }
 
     /// The file that holds an instance's master key unless something else does.

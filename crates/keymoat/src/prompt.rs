@@ -30,23 +30,33 @@ pub fn confirm(question: &str) -> bool {
     dialoguer::Confirm::new().with_prompt(question).default(false).interact().unwrap_or(false)
 }
 
-/// Reads a secret from stdin to its end; one final line end is not part of it.
+/// Reads a secret text from stdin to its end; one final line end is not part of it.
 ///
 /// # Errors
 /// When stdin cannot be read or holds too much.
 pub fn secret_from_stdin() -> Result<SecretBytes, CliError> {
+    Ok(without_line_end(bytes_from_stdin()?))
+}
+
+/// Reads a secret from stdin to its end, as it is.
+///
+/// # Errors
+/// When stdin cannot be read or holds too much.
+pub fn bytes_from_stdin() -> Result<SecretBytes, CliError> {
     let mut bytes = Vec::new();
+    // One more than may be stored, so that too much is noticed rather than cut off.
     let limit = keymoat_core::secret::MAX_VALUE_BYTES as u64 + 3;
-    std::io::stdin()
-        .lock()
-        .take(limit)
-        .read_to_end(&mut bytes)
-        .map_err(|e| CliError::new(format!("cannot read stdin: {e}")))?;
-    if bytes.last() == Some(&b'\n') {
-        bytes.pop();
-        if bytes.last() == Some(&b'\r') {
-            bytes.pop();
-        }
-    }
+    let read = std::io::stdin().lock().take(limit).read_to_end(&mut bytes);
+    read.map_err(|e| CliError::new(format!("cannot read stdin: {e}")))?;
     Ok(SecretBytes::new(bytes))
+}
+
+/// The secret without one final line end, which editors and `echo` add.
+pub fn without_line_end(secret: SecretBytes) -> SecretBytes {
+    // EXPOSE: what is left of it is a secret again.
+    secret.expose(|bytes| {
+        let text = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+        let text = if text.len() < bytes.len() { text.strip_suffix(b"\r").unwrap_or(text) } else { text };
+        SecretBytes::from_slice(text)
+    })
 }

@@ -1,5 +1,7 @@
 //! Accounts, policies, grants and tokens from the command line: who may, who may not, and what is said.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod common;
 
 use common::{Done, Home, done, feed};
@@ -83,14 +85,29 @@ fn a_vendor_has_what_a_grant_gives_until_it_ends() {
     let read = ["reveal", "stripe#secret_key", "--env", "prod"];
     refused(&with_token(&home, &token, &read));
 
-    let add = ["grant", "add", "vendor", "--allow", "reveal", "--on", "prod/stripe", "--for", "8h", "--reason", "repairs"];
+    let add = [
+        "grant",
+        "add",
+        "vendor",
+        "--allow",
+        "reveal",
+        "--on",
+        "prod/stripe",
+        "--for",
+        "8h",
+        "--reason",
+        "repairs",
+    ];
     let grant = json(&home.ok(&[&add[..], &["--format", "json"]].concat()));
     assert_eq!(grant["state"], "active");
     assert_eq!(with_token(&home, &token, &read).stdout.trim(), STRIPE);
     refused(&with_token(&home, &token, &["reveal", "twilio#auth_token", "--env", "prod"]));
 
     let listed = home.ok(&["grant", "list", "--account", "vendor"]);
-    assert!(listed.stdout.contains("reveal on prod/stripe") && listed.stdout.contains("repairs"), "{listed:?}");
+    assert!(
+        listed.stdout.contains("reveal on prod/stripe") && listed.stdout.contains("repairs"),
+        "{listed:?}"
+    );
     home.ok(&["grant", "revoke", grant["id"].as_str().unwrap()]);
     refused(&with_token(&home, &token, &read));
 
@@ -189,7 +206,8 @@ fn tokens_end_are_counted_and_renewed() {
     refused(&with_token(&home, &renewable, &read));
     assert!(home.ok(&["token", "list"]).stdout.contains("odoo"));
 
-    let issued = json(&home.ok(&["token", "create", "odoo", "--format", "json", "--network", "192.0.2.0/24"]));
+    let issued =
+        json(&home.ok(&["token", "create", "odoo", "--format", "json", "--network", "192.0.2.0/24"]));
     assert!(issued["token"].as_str().unwrap().starts_with("kms_"));
     assert_eq!(issued["about"]["networks"], serde_json::json!(["192.0.2.0/24"]));
     assert_eq!(home.run(&["token", "create", "odoo", "--network", "everywhere"]).code, 2);
@@ -202,7 +220,17 @@ fn accounts_come_change_and_leave() {
     let home = shop();
     home.ok(&["policy", "put", "readers", "--allow", "reveal", "--on", "prod/**"]);
     home.ok(&["account", "add", "team", "--kind", "group", "--policy", "readers"]);
-    home.ok(&["account", "add", "ana", "--kind", "user", "--group", "team", "--description", "pays the bills"]);
+    home.ok(&[
+        "account",
+        "add",
+        "ana",
+        "--kind",
+        "user",
+        "--group",
+        "team",
+        "--description",
+        "pays the bills",
+    ]);
     let shown = home.ok(&["account", "show", "ana"]);
     assert!(shown.stdout.contains("pays the bills") && shown.stdout.contains("team"), "{shown:?}");
     refused(&home.run(&["account", "add", "ana", "--kind", "user"]));

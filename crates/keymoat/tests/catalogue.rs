@@ -1,5 +1,7 @@
 //! What needs neither a vault nor a server: the catalogue, completions, the manual page.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod common;
 
 use common::Home;
@@ -18,7 +20,8 @@ fn values_are_identified_without_a_vault() {
     check("pk_live_51MadeUpExample0000KeymoatShop\r\n", 0, "stripe publishable live");
     check("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", 0, "shopify token");
     check("made up words", 1, "unknown");
-    let done = home.run_with_stdin(&["identify", "--format", "json"], "sk_live_51MadeUpExample0000KeymoatShop");
+    let done =
+        home.run_with_stdin(&["identify", "--format", "json"], "sk_live_51MadeUpExample0000KeymoatShop");
     let answer: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
     assert_eq!((&answer["known"], &answer["provider"]), (&true.into(), &"stripe".into()));
     assert_eq!(home.run(&["identify"]).code, 2);

@@ -1,5 +1,7 @@
 //! `keymoat doctor`, on machines that are in order and machines that are not.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod common;
 
 use std::os::unix::fs::PermissionsExt as _;
@@ -15,7 +17,8 @@ fn level(home: &Home, check: &str) -> String {
     let is_bad = findings.iter().any(|finding| finding["level"] == "bad");
     assert_eq!(done.code, i32::from(is_bad), "{done:?}");
     let levels = ["bad", "warn", "ok"].into_iter();
-    let has = |level: &&str| findings.iter().any(|finding| finding["check"] == check && finding["level"] == *level);
+    let has =
+        |level: &&str| findings.iter().any(|finding| finding["check"] == check && finding["level"] == *level);
     levels.clone().find(has).unwrap_or_else(|| panic!("nothing on {check}: {findings:#?}")).to_owned()
 }
 

@@ -1,5 +1,7 @@
 //! Values that go out and come back: exports and imports, backups and restores.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod common;
 
 use std::os::unix::fs::PermissionsExt as _;
@@ -57,7 +59,10 @@ fn what_was_imported_is_exported_again() {
 fn json_goes_to_another_vault_and_back() {
     let home = shop();
     home.run_with_stdin(&["put", "note", "-", "--env", "prod"], "made up text of two\nlines");
-    home.run_with_stdin(&["put", "object", "-", "--json", "--env", "prod"], "{\"a\":\"made-up-value\",\"b\":{\"c\":[1]}}");
+    home.run_with_stdin(
+        &["put", "object", "-", "--json", "--env", "prod"],
+        "{\"a\":\"made-up-value\",\"b\":{\"c\":[1]}}",
+    );
     let exported = home.ok(&["export", "json", "--env", "prod"]);
     let other = Home::with_vault();
     let path = other.file("in.json", &exported.stdout);
@@ -90,13 +95,26 @@ fn what_may_not_be_revealed_is_left_out_and_said() {
     let home = shop();
     home.ok(&["policy", "put", "lister", "--allow", "list", "--on", "prod/**"]);
     home.ok(&["policy", "put", "reader", "--allow", "reveal", "--on", "prod/stripe"]);
-    home.ok(&["account", "add", "odoo", "--kind", "service-account", "--policy", "lister", "--policy", "reader"]);
+    home.ok(&[
+        "account",
+        "add",
+        "odoo",
+        "--kind",
+        "service-account",
+        "--policy",
+        "lister",
+        "--policy",
+        "reader",
+    ]);
     let token = home.ok(&["token", "create", "odoo"]).stdout;
     let mut command = home.command(&["export", "dotenv", "--env", "prod"]);
     command.env("KEYMOAT_TOKEN", token.trim());
     let exported = done(command.output().unwrap());
     assert_eq!(exported.code, 1, "{exported:?}");
-    assert!(exported.stdout.contains("STRIPE_API_KEY") && !exported.stdout.contains("SHOPIFY"), "{exported:?}");
+    assert!(
+        exported.stdout.contains("STRIPE_API_KEY") && !exported.stdout.contains("SHOPIFY"),
+        "{exported:?}"
+    );
     assert!(exported.stderr.contains("prod/shopify is left out"), "{exported:?}");
 }
 
@@ -125,7 +143,10 @@ fn backup_of(home: &Home) -> std::path::PathBuf {
 #[test]
 fn a_backup_carries_everything_to_another_machine() {
     let home = shop();
-    home.run_with_stdin(&["put", "shopify", "token=-", "--env", "prod"], "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");
+    home.run_with_stdin(
+        &["put", "shopify", "token=-", "--env", "prod"],
+        "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",
+    );
     let backup = backup_of(&home);
     assert_eq!(mode(&backup), 0o600);
     let bytes = std::fs::read(&backup).unwrap();
@@ -136,7 +157,9 @@ fn a_backup_carries_everything_to_another_machine() {
     let other = machine_with_key_of(&home);
     let restored = other.ok(&["restore", backup.to_str().unwrap()]);
     assert!(restored.stdout.contains("restored the vault"), "{restored:?}");
-    for command in [&["list", "--env", "prod"][..], &["history", "shopify", "--env", "prod"], &["account", "list"]] {
+    for command in
+        [&["list", "--env", "prod"][..], &["history", "shopify", "--env", "prod"], &["account", "list"]]
+    {
         assert_eq!(other.ok(command).stdout, home.ok(command).stdout, "{command:?}");
     }
     let revealed = other.ok(&["reveal", "stripe#secret_key", "--env", "prod"]);

@@ -171,14 +171,22 @@ mod tests {
         check::<Reveal>("", 400, "no body");
         check::<Reveal>("{\"field\": hush", 400, "line 1, column 11");
         check::<Reveal>("{} hush", 400, "line 1");
-        check::<Reveal>("{\"field\": 3}", 422, "at `field` (line 1, column 11): invalid type, expected a string");
+        check::<Reveal>(
+            "{\"field\": 3}",
+            422,
+            "at `field` (line 1, column 11): invalid type, expected a string",
+        );
         check::<Reveal>("{\"version\": \"hush, expected hush\"}", 422, "at `version`");
         check::<CreateToken>("{}", 422, "missing field `ttl_secs`");
         check::<CreateToken>("{\"ttl_secs\":\"hush\"}", 422, "invalid type, expected u64");
         check::<PutSecret>("{\"value\":{\"hush\":\"x\"}}", 422, "expected one of");
         check::<PutSecret>("{\"value\":{\"text\":[\"hush\"]}}", 422, "expected text");
         check::<PutSecret>(&format!("{}{}", "[".repeat(33), "]".repeat(33)), 400, "nested");
-        check::<PutSecret>("{\"value\":{\"text\":\"x\"},\"about\":{\"expires_at\":\"hush\"},\"cas\":-1}", 422, "at `cas`");
+        check::<PutSecret>(
+            "{\"value\":{\"text\":\"x\"},\"about\":{\"expires_at\":\"hush\"},\"cas\":-1}",
+            422,
+            "at `cas`",
+        );
     }
 
     proptest! {

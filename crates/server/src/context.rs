@@ -84,7 +84,9 @@ pub(crate) async fn sign_in(app: &AppState, request: Request) -> Result<(Caller,
     let origin = origin_of(&parts)?;
     let caller = match (token_of(&parts.headers)?, parts.extensions.get::<Peer>()) {
         (Some(token), _) => app.vault.sign_in_with_token(&token, origin).await?,
-        (None, Some(Peer::OsUser { name })) => app.vault.sign_in_os_user(name, origin).await.map_err(as_refusal)?,
+        (None, Some(Peer::OsUser { name })) => {
+            app.vault.sign_in_os_user(name, origin).await.map_err(as_refusal)?
+        }
         (None, _) => return Err(app.vault.refuse_nobody(&origin).await.into()),
     };
     Ok((caller, Request::from_parts(parts, body)))
@@ -104,7 +106,11 @@ pub(crate) fn is_local(parts: &Parts) -> bool {
 /// A user whose name no account can have is somebody without an account.
 fn as_refusal(error: keymoat_vault::VaultError) -> Problem {
     match error.code {
-        Code::Invalid => Problem { status: http::StatusCode::UNAUTHORIZED, code: Code::NotSignedIn.as_str(), ..error.into() },
+        Code::Invalid => Problem {
+            status: http::StatusCode::UNAUTHORIZED,
+            code: Code::NotSignedIn.as_str(),
+            ..error.into()
+        },
         _ => error.into(),
     }
 }
@@ -135,7 +141,9 @@ fn said(headers: &HeaderMap, name: &HeaderName) -> Result<Option<AuditText>, Pro
         };
     };
     match std::str::from_utf8(value.as_bytes()) {
-        Ok(text) if text.len() <= SAID_BYTES_MAX => Ok(Some(AuditText::new(text)).filter(|text| !text.as_str().is_empty())),
+        Ok(text) if text.len() <= SAID_BYTES_MAX => {
+            Ok(Some(AuditText::new(text)).filter(|text| !text.as_str().is_empty()))
+        }
         _ => Err(Problem::malformed(format!("`{name}` is not UTF-8 text of at most {SAID_BYTES_MAX} bytes"))),
     }
 }
@@ -193,7 +201,11 @@ mod tests {
             let found = token_of(&headers(lines)).map_err(|problem| problem.status.as_u16());
             // EXPOSE: a made-up token in a test.
             let text = |token: SecretBytes| token.expose(|bytes| String::from_utf8(bytes.clone()).unwrap());
-            assert_eq!(found.map(|token| token.map(text)), expected.map(|token| token.map(str::to_owned)), "{lines:?}");
+            assert_eq!(
+                found.map(|token| token.map(text)),
+                expected.map(|token| token.map(str::to_owned)),
+                "{lines:?}"
+            );
         }
         check(&[], Ok(None));
         check(&[("authorization", "Bearer kms_MadeUp")], Ok(Some("kms_MadeUp")));

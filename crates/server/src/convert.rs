@@ -5,7 +5,9 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use keymoat_core::names::{AccountName, Field};
 use keymoat_core::secret::ValueKind;
 use keymoat_crypto::{SecretBytes, Sensitive};
-use keymoat_vault::entity::{self, AccountKind, FieldFacts, PolicyEntity, SecretName, StoredGrantState, TokenEntity};
+use keymoat_vault::entity::{
+    self, AccountKind, FieldFacts, PolicyEntity, SecretName, StoredGrantState, TokenEntity,
+};
 use keymoat_vault::{Annotation, AuditRecord, NewValue, Revealed, Vault};
 
 use crate::problem::Problem;
@@ -78,7 +80,9 @@ pub(crate) fn new_value(value: wire::Value) -> Result<NewValue, Problem> {
     Ok(match value {
         wire::Value::Text(WireSecret(value)) => NewValue::Whole { kind: ValueKind::Text, value },
         wire::Value::Json(WireSecret(value)) => NewValue::Whole { kind: ValueKind::Json, value },
-        wire::Value::Base64(WireSecret(text)) => NewValue::Whole { kind: ValueKind::Bytes, value: unbase64(&text)? },
+        wire::Value::Base64(WireSecret(text)) => {
+            NewValue::Whole { kind: ValueKind::Bytes, value: unbase64(&text)? }
+        }
         wire::Value::Fields(fields) => {
             let fields = fields.into_iter().map(|(name, WireSecret(value))| {
                 let name: Field = name.parse().map_err(as_invalid)?;
@@ -92,7 +96,9 @@ pub(crate) fn new_value(value: wire::Value) -> Result<NewValue, Problem> {
 fn unbase64(text: &SecretBytes) -> Result<SecretBytes, Problem> {
     // EXPOSE: the bytes go into the secret type at once.
     let bytes = text.expose(|text| BASE64.decode(text));
-    bytes.map(Sensitive::new).map_err(|_| Problem::invalid("the value is not base64 (RFC 4648 §4, with padding)"))
+    bytes
+        .map(Sensitive::new)
+        .map_err(|_| Problem::invalid("the value is not base64 (RFC 4648 §4, with padding)"))
 }
 
 /// What is said about a secret.

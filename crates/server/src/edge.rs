@@ -60,7 +60,8 @@ pub(crate) async fn no_method() -> Problem {
 
 /// The client's own number when it is of our form, so that its logs and ours fit together; a new one otherwise.
 fn number_of(app: &AppState, headers: &HeaderMap) -> RequestId {
-    let own = headers.get(&X_REQUEST_ID).and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
+    let own =
+        headers.get(&X_REQUEST_ID).and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
     own.unwrap_or_else(|| app.vault.new_request_id())
 }
 
@@ -148,7 +149,8 @@ fn check_framing(headers: &HeaderMap) -> Result<(), Problem> {
     if lengths > 1 {
         return Err(Problem::malformed("the request has more than one `Content-Length`").ending_connection());
     }
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let length =
+        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     match length {
         Some(length) if length > BODY_BYTES_MAX as u64 => {
             Err(Problem::too_large(format!("a body has at most {BODY_BYTES_MAX} bytes")).ending_connection())
@@ -160,7 +162,9 @@ fn check_framing(headers: &HeaderMap) -> Result<(), Problem> {
 /// A path in its one spelling: no escapes but that of the colon, no empty and no dot segments.
 fn check_target(uri: &Uri) -> Result<(), Problem> {
     if uri.scheme().is_some() || uri.authority().is_some() {
-        return Err(Problem::malformed("the request's target is not a path").hint("send the path alone: `/api/v1/…`"));
+        return Err(
+            Problem::malformed("the request's target is not a path").hint("send the path alone: `/api/v1/…`")
+        );
     }
     let (path, query) = (uri.path(), uri.query().unwrap_or_default());
     if path.len() > PATH_BYTES_MAX || query.len() > QUERY_BYTES_MAX {
@@ -216,7 +220,10 @@ mod tests {
         check("/api/v1/accounts/os:ana", true);
         check("/api/v1/accounts/os%3Aana", true);
         check("/api/v1/secrets/prod/stripe/", true); // refused later, as the path of a secret
-        for path in ["a%2fb", "a%2Fb", "%2e%2e/a", "a%00", "a%5cb", "a//b", "//a", "./a", "../a", "a/..", "a/.", "a%20", "a;b", "a+b", "a%25", "é"] {
+        for path in [
+            "a%2fb", "a%2Fb", "%2e%2e/a", "a%00", "a%5cb", "a//b", "//a", "./a", "../a", "a/..", "a/.",
+            "a%20", "a;b", "a+b", "a%25", "é",
+        ] {
             match format!("/api/v1/secrets/prod/{path}").parse::<Uri>() {
                 Ok(uri) => assert!(check_target(&uri).is_err(), "{path}"),
                 Err(_) => assert!(!path.is_ascii(), "{path}"),

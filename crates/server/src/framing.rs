@@ -130,7 +130,9 @@ impl Head {
             self.has_transfer_encoding = true;
         }
         if name.eq_ignore_ascii_case(b"content-length") {
-            let Some(length) = length(value.trim_ascii()).filter(|_| is_whole) else { return LineEnd::Refused };
+            let Some(length) = length(value.trim_ascii()).filter(|_| is_whole) else {
+                return LineEnd::Refused;
+            };
             if self.content_length.replace(length).is_some() {
                 return LineEnd::Refused;
             }
@@ -174,7 +176,11 @@ impl<S> StrictIo<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for StrictIo<S> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buffer.filled().len();
         ready!(Pin::new(&mut this.inner).poll_read(cx, buffer))?;
@@ -250,6 +256,18 @@ mod tests {
         let long = "x".repeat(5_000);
         check(&format!("GET /{long} HTTP/1.1\r\nX: {long}\r\n\r\n"), true);
         check(&format!("PUT / HTTP/1.1\r\nContent-Length: {}3\r\n\r\nabc", " ".repeat(500)), false);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_nothing_is_let_go() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let (near, mut far) = tokio::io::duplex(16);
+        let mut io = StrictIo::new(near, Duration::from_secs(30));
+        io.write_all(&[0; 16]).await.unwrap();
+        let error = io.write_all(&[0; 16]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        far.read_exact(&mut [0; 16]).await.unwrap();
+        io.write_all(&[0; 16]).await.unwrap();
     }
 
     proptest! {

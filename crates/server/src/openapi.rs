@@ -4,13 +4,16 @@ use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
 use serde_json::json;
+use utoipa::ToSchema;
 use utoipa::openapi::extensions::ExtensionsBuilder;
 use utoipa::openapi::path::{HttpMethod, OperationBuilder, ParameterBuilder, ParameterIn, PathItem};
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::schema::{ArrayBuilder, ComponentsBuilder, ObjectBuilder, Ref, Schema, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
-use utoipa::openapi::{Content, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, PathsBuilder, RefOr, Required, Response, ResponseBuilder};
-use utoipa::ToSchema;
+use utoipa::openapi::{
+    Content, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, PathsBuilder, RefOr, Required, Response,
+    ResponseBuilder,
+};
 
 use crate::problem::PROBLEM_JSON;
 use crate::routes::{Given, Needs, ROUTES, Route, Verb};
@@ -54,9 +57,11 @@ pub fn document() -> OpenApi {
     let mut paths = PathsBuilder::new();
     for route in ROUTES {
         route.forms().for_each(|form| (form.parts)(&mut named));
-        paths = paths.path(openapi_path(route.path), PathItem::new(http_method(route.method), operation(route)));
+        paths =
+            paths.path(openapi_path(route.path), PathItem::new(http_method(route.method), operation(route)));
     }
-    let token = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("a token of this vault")).build();
+    let token =
+        HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("a token of this vault")).build();
     let components = ComponentsBuilder::new()
         .schemas_from_iter(named)
         .security_scheme(TOKEN, SecurityScheme::Http(token))
@@ -113,7 +118,8 @@ fn operation(route: &Route) -> OperationBuilder {
         .summary(Some(route.summary))
         .extensions(Some(ExtensionsBuilder::new().add("x-keymoat-needs", needs(&route.needs)).build()));
     for name in route.path_names() {
-        let about = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Path).required(Required::True);
+        let about =
+            ParameterBuilder::new().name(name).parameter_in(ParameterIn::Path).required(Required::True);
         operation = operation.parameter(about.schema(Some(text_schema())).build());
     }
     for parameter in route.query {

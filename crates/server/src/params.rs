@@ -100,7 +100,11 @@ fn unknown(name: &str, allowed: &[Parameter]) -> Problem {
     let what = if is_safe_to_show(name) { format!("`{name}`") } else { "a parameter".to_owned() };
     let known: Vec<String> = allowed.iter().map(|parameter| format!("`{}`", parameter.name)).collect();
     let problem = Problem::malformed(format!("the query has {what}, which this route does not know"));
-    if known.is_empty() { problem.hint("it takes no query") } else { problem.hint(format!("it knows {}", known.join(", "))) }
+    if known.is_empty() {
+        problem.hint("it takes no query")
+    } else {
+        problem.hint(format!("it knows {}", known.join(", ")))
+    }
 }
 
 /// Names under which clients put tokens, without `-` and `_`.
@@ -120,7 +124,10 @@ mod tests {
     fn queries_and_what_is_made_of_them() {
         #[track_caller]
         fn check(query: &str, expected: Result<&[(&str, &str)], &str>) {
-            match (refuse_tokens_in(Some(query)).and_then(|()| Params::parse(Some(query), &ALLOWED)), expected) {
+            match (
+                refuse_tokens_in(Some(query)).and_then(|()| Params::parse(Some(query), &ALLOWED)),
+                expected,
+            ) {
                 (Ok(params), Ok(pairs)) => {
                     let found: Vec<(&str, &str)> = params.0.iter().map(|(k, v)| (*k, v.as_str())).collect();
                     assert_eq!(found, pairs, "{query}");

@@ -12,9 +12,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt as _;
 use keymoat_vault::{Attempt, Caller, Code};
 use serde::{Deserialize, Serialize};
+use tracing::Instrument as _;
 
 use crate::AppState;
-use crate::body::{self, BODY_BYTES_MAX};
+use crate::body;
 use crate::problem::Problem;
 use crate::routes::{Repeat, Route};
 
@@ -27,7 +28,12 @@ struct Remembered {
 }
 
 /// Answers a request, from memory when it was answered before.
-pub(crate) async fn answer(app: &AppState, route: &Route, request: Request, next: Next) -> Result<Response, Problem> {
+pub(crate) async fn answer(
+    app: &AppState,
+    route: &Route,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
     let key = match key_of(request.headers())? {
         None => return Ok(next.run(request).await),
         Some(key) => key,
@@ -36,57 +42,78 @@ pub(crate) async fn answer(app: &AppState, route: &Route, request: Request, next
         Repeat::Harmless => Ok(next.run(request).await),
         Repeat::Never => Err(Problem::malformed("this route takes no `Idempotency-Key`")
             .hint("its answer holds a value, and such an answer is not kept")),
-        Repeat::Remembered => remembered(app, &key, request, next).await,
+        Repeat::Remembered => remembered(app, key, request, next).await,
     }
 }
 
-async fn remembered(app: &AppState, key: &str, request: Request, next: Next) -> Result<Response, Problem> {
-    let (parts, body) = request.into_parts();
-    let caller = parts.extensions.get::<Caller>().cloned().ok_or_else(Problem::internal)?;
-    let body = body::read(body).await?;
-    let target = parts.uri.to_string();
-    let condition = |name| parts.headers.get(name).map_or(b"".as_slice(), HeaderValue::as_bytes).to_vec();
-    let (if_match, if_none_match) = (condition(header::IF_MATCH), condition(header::IF_NONE_MATCH));
-    let method = parts.method.clone();
-    let asked: [&[u8]; 5] = [method.as_str().as_bytes(), target.as_bytes(), &if_match, &if_none_match, &body];
-    if let Attempt::Answered(answer) = app.vault.claim(&caller, key, &asked).await? {
+async fn remembered(app: &AppState, key: String, request: Request, next: Next) -> Result<Response, Problem> {
+    let (asked, request) = Asked::of(app, key, request).await?;
+    if let Attempt::Answered(answer) = app.vault.claim(&asked.caller, &asked.key, &asked.parts()).await? {
         return replay(answer);
     }
-    let response = next.run(Request::from_parts(parts, Body::from(body.clone()))).await;
-    keep(app, &caller, key, &asked, response).await
+    // The client may go away meanwhile; its next attempt is to find the answer all the same.
+    let work = async move {
+        let response = next.run(request).await;
+        asked.keep(response).await
+    };
+    tokio::spawn(work.in_current_span()).await.unwrap_or_else(|_| Err(Problem::internal()))
 }
 
-/// Remembers what was done; lets go of the key when nothing was. When nobody knows, the key stays claimed, so that it
-/// is not done twice.
-async fn keep(
-    app: &AppState,
-    caller: &Caller,
-    key: &str,
-    asked: &[&[u8]],
-    response: Response,
-) -> Result<Response, Problem> {
-    let status = response.status();
-    let nothing_done = status.is_client_error()
-        || response.extensions().get::<Problem>().is_some_and(|p| p.code == Code::Unavailable.as_str());
-    if nothing_done {
-        app.vault.forget(caller, key).await?;
-        return Ok(response);
+/// A request under a key: everything that makes it what it is.
+struct Asked {
+    app: AppState,
+    caller: Caller,
+    key: String,
+    parts: [Vec<u8>; 5],
+}
+
+impl Asked {
+    async fn of(app: &AppState, key: String, request: Request) -> Result<(Self, Request), Problem> {
+        let (parts, body) = request.into_parts();
+        let caller = parts.extensions.get::<Caller>().cloned().ok_or_else(Problem::internal)?;
+        let body = body::read(body).await?;
+        let header = |name| parts.headers.get(name).map(HeaderValue::as_bytes).unwrap_or_default().to_vec();
+        let asked = [
+            parts.method.as_str().as_bytes().to_vec(),
+            parts.uri.to_string().into_bytes(),
+            header(header::IF_MATCH),
+            header(header::IF_NONE_MATCH),
+            body.to_vec(),
+        ];
+        let request = Request::from_parts(parts, Body::from(body));
+        Ok((Self { app: app.clone(), caller, key, parts: asked }, request))
     }
-    if !status.is_success() {
-        return Ok(response);
+
+    fn parts(&self) -> Vec<&[u8]> {
+        self.parts.iter().map(Vec::as_slice).collect()
     }
-    let (parts, body) = response.into_parts();
-    let bytes = body.collect().await.map_err(|_| Problem::internal())?.to_bytes();
-    if bytes.len() <= BODY_BYTES_MAX {
+
+    /// Remembers what was done; lets go of the key when nothing was. When nobody knows, the key stays claimed, so that
+    /// it is not done twice.
+    async fn keep(&self, response: Response) -> Result<Response, Problem> {
+        let status = response.status();
+        let is_unavailable = |problem: &Problem| problem.code == Code::Unavailable.as_str();
+        if status.is_client_error() || response.extensions().get().is_some_and(is_unavailable) {
+            self.app.vault.forget(&self.caller, &self.key).await?;
+            return Ok(response);
+        }
+        if !status.is_success() {
+            return Ok(response);
+        }
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.map_err(|_| Problem::internal())?.to_bytes();
         let remembered = Remembered {
             status: status.as_u16(),
             etag: parts.headers.get(header::ETAG).and_then(|tag| tag.to_str().ok()).map(str::to_owned),
-            body: if bytes.is_empty() { serde_json::Value::Null } else { serde_json::from_slice(&bytes).map_err(|_| Problem::internal())? },
+            body: match bytes.is_empty() {
+                true => serde_json::Value::Null,
+                false => serde_json::from_slice(&bytes).map_err(|_| Problem::internal())?,
+            },
         };
         let answer = serde_json::to_value(&remembered).map_err(|_| Problem::internal())?;
-        app.vault.remember(caller, key, asked, answer).await?;
+        self.app.vault.remember(&self.caller, &self.key, &self.parts(), answer).await?;
+        Ok(Response::from_parts(parts, Body::from(bytes)))
     }
-    Ok(Response::from_parts(parts, Body::from(bytes)))
 }
 
 fn replay(answer: serde_json::Value) -> Result<Response, Problem> {

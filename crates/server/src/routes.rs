@@ -15,6 +15,7 @@ use crate::problem::Problem;
 use crate::{AppState, api, context, edge, params, repeat, wire};
 
 /// Every route.
+#[rustfmt::skip]
 pub static ROUTES: &[Route] = &[
     route(Verb::Get, "/healthz", Needs::Nobody, "Whether the process lives", || get(api::health::healthz))
         .text("text/plain"),

@@ -118,7 +118,8 @@ impl Server {
             };
             match accepted {
                 Ok((stream, addr)) => {
-                    let Some(place) = self.addresses.enter(addr.ip(), self.limits.connections_per_address) else {
+                    let Some(place) = self.addresses.enter(addr.ip(), self.limits.connections_per_address)
+                    else {
                         tracing::debug!(%addr, "too many connections from one address");
                         continue;
                     };
@@ -259,6 +260,54 @@ const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    fn server() -> Server {
+        let wait = || async { tokio::time::sleep(Duration::from_secs(3600)).await };
+        Server {
+            router: Router::new().route("/wait", axum::routing::get(wait)),
+            user_name: |_| None,
+            limits: Limits::default(),
+            addresses: Addresses::default(),
+            stopping: CancellationToken::new(),
+            cut_off: CancellationToken::new(),
+            connections: TaskTracker::new(),
+        }
+    }
+
+    /// What a client gets that sends `bytes` and nothing more.
+    async fn answer_to(server: &Server, bytes: &[u8]) -> Vec<u8> {
+        let (mut client, stream) = tokio::io::duplex(1024);
+        let talk = async {
+            client.write_all(bytes).await.unwrap();
+            let mut answer = Vec::new();
+            client.read_to_end(&mut answer).await.unwrap();
+            answer
+        };
+        tokio::join!(talk, server.connection(stream, Peer::Local)).0
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_sends_no_whole_head_is_let_go() {
+        let begun = tokio::time::Instant::now();
+        let answer = answer_to(&server(), b"GET /wait HTTP/1.1\r\nHost: a\r\nX: ").await;
+        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 408"), "{}", answer.escape_ascii());
+        assert_eq!(begun.elapsed().as_secs(), HEAD_WITHIN.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_end_is_cut_off() {
+        let server = server();
+        let stop = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            server.stopping.cancel();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            server.cut_off.cancel();
+        };
+        let request = b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n";
+        let (answer, ()) = tokio::join!(answer_to(&server, request), stop);
+        assert!(answer.is_empty(), "{}", answer.escape_ascii());
+    }
 
     #[test]
     fn addresses_have_so_many_connections() {

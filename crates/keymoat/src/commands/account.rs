@@ -155,7 +155,8 @@ impl Add {
 impl Update {
     async fn send(&self, client: &Client) -> Result<WireAccount, CliError> {
         let Change { add_policy, remove_policy, add_group, remove_group, .. } = &self.change;
-        let mut body = UpdateAccount { description: self.change.description.clone(), ..UpdateAccount::default() };
+        let mut body =
+            UpdateAccount { description: self.change.description.clone(), ..UpdateAccount::default() };
         body.active = match (self.change.activate, self.change.deactivate) {
             (true, _) => Some(true),
             (_, true) => Some(false),
@@ -206,7 +207,10 @@ async fn leave(context: &Context, client: &Client, name: &AccountName) -> Result
         output::json(&left)?;
         return Ok(0);
     }
-    output::say(&format!("`{name}` may do nothing any more: {} token(s) and {} grant(s) ended", left.tokens, left.grants));
+    output::say(&format!(
+        "`{name}` may do nothing any more: {} token(s) and {} grant(s) ended",
+        left.tokens, left.grants
+    ));
     if left.seen.is_empty() {
         output::say("the log shows no value that the account has seen and that was not written since");
         return Ok(0);
@@ -244,7 +248,11 @@ fn url(name: &AccountName) -> String {
 }
 
 /// A list with names added and removed; `None` when nothing of it is asked for.
-fn changed(mut now: BTreeSet<String>, add: &BTreeSet<String>, remove: &BTreeSet<String>) -> Option<BTreeSet<String>> {
+fn changed(
+    mut now: BTreeSet<String>,
+    add: &BTreeSet<String>,
+    remove: &BTreeSet<String>,
+) -> Option<BTreeSet<String>> {
     if add.is_empty() && remove.is_empty() {
         return None;
     }
@@ -269,7 +277,11 @@ mod tests {
     fn lists_are_changed_name_by_name() {
         let set = |names: &str| names.split_whitespace().map(str::to_owned).collect::<BTreeSet<String>>();
         let check = |now: &str, add: &str, remove: &str, expected: Option<&str>| {
-            assert_eq!(changed(set(now), &set(add), &set(remove)), expected.map(set), "{now} +{add} -{remove}");
+            assert_eq!(
+                changed(set(now), &set(add), &set(remove)),
+                expected.map(set),
+                "{now} +{add} -{remove}"
+            );
         };
         check("a b", "", "", None);
         check("a b", "c", "", Some("a b c"));

@@ -46,18 +46,22 @@ impl Backup {
     pub async fn run(&self, context: &Context) -> Result<u8, CliError> {
         let is_stdout = self.output == Path::new("-");
         if is_stdout && std::io::IsTerminal::is_terminal(&std::io::stdout()) {
-            return Err(CliError::new("a backup is not for reading, and stdout is a terminal").hint("name a file"));
+            return Err(
+                CliError::new("a backup is not for reading, and stdout is a terminal").hint("name a file")
+            );
         }
         if !is_stdout && !self.replace && self.output.exists() {
             return Err(CliError::new(format!("`{}` is there already", self.output.display()))
                 .hint("name another file, or say --replace"));
         }
         let size = super::with_client(context, async |client: &Client| match is_stdout {
-            true => copy(client, |piece| {
-                output::bytes(piece);
-                Ok(())
-            })
-            .await,
+            true => {
+                copy(client, |piece| {
+                    output::bytes(piece);
+                    Ok(())
+                })
+                .await
+            }
             false => {
                 let mut file = PrivateFile::create(&self.output)?;
                 let size = copy(client, |piece| file.write(piece)).await?;
@@ -74,7 +78,10 @@ impl Backup {
 }
 
 /// Hands a backup on, piece by piece, and gives its size in bytes.
-async fn copy(client: &Client, mut write: impl FnMut(&[u8]) -> Result<(), CliError>) -> Result<u64, CliError> {
+async fn copy(
+    client: &Client,
+    mut write: impl FnMut(&[u8]) -> Result<(), CliError>,
+) -> Result<u64, CliError> {
     let mut body = client.stream(Method::POST, "/api/v1/backup", None::<&()>).await?;
     let progress = spinner();
     let mut size = 0;
@@ -107,12 +114,14 @@ impl Restore {
         }
         let backup = BackupFile::open(std::io::BufReader::new(file))?;
         let header = backup.header();
-        let opens = header.slots.iter().map(|copy| master_key::Opens::from(&copy.slot.source)).collect::<Vec<_>>();
+        let opens =
+            header.slots.iter().map(|copy| master_key::Opens::from(&copy.slot.source)).collect::<Vec<_>>();
         let offer = master_key::offer(header.instance.id, &opens, &context.places, &context.variables)?;
         let accept = self.accept_older.as_deref().map(AuditText::new);
         let progress = spinner();
         progress.set_message("checking and writing");
-        let restored = backup.restore(&context.places.data, &offer, context.surroundings()?, accept.as_ref()).await;
+        let restored =
+            backup.restore(&context.places.data, &offer, context.surroundings()?, accept.as_ref()).await;
         progress.finish_and_clear();
         let (vault, summary) = restored?;
         vault.close().await;

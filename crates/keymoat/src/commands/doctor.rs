@@ -83,7 +83,11 @@ async fn check_vault(context: &Context) -> Vec<Finding> {
     let is_here = keymoat_store::database_in(&context.places.data).exists();
     if context.global.server.is_none() && !is_here {
         let says = format!("there is no vault in `{}`", context.places.data.display());
-        return vec![Finding::warn(vault::CHECK, says, "`keymoat serve` makes one; --data names another place")];
+        return vec![Finding::warn(
+            vault::CHECK,
+            says,
+            "`keymoat serve` makes one; --data names another place",
+        )];
     }
     let client = match Client::connect(context).await {
         Ok(client) => client,
@@ -106,7 +110,12 @@ fn tell(findings: &[Finding]) {
         }
     }
     let count = |level: Level| findings.iter().filter(|finding| finding.level == level).count();
-    output::say(&format!("{} bad, {} to look at, {} fine", count(Level::Bad), count(Level::Warn), count(Level::Ok)));
+    output::say(&format!(
+        "{} bad, {} to look at, {} fine",
+        count(Level::Bad),
+        count(Level::Warn),
+        count(Level::Ok)
+    ));
 }
 
 const FOUND_BAD: u8 = 1;

@@ -145,7 +145,8 @@ fn json(values: &[Found]) -> Result<SecretBytes, CliError> {
             Value::Text(text) => raw(text)?,
             Value::Json(text) => {
                 // EXPOSE: the object goes into the export as it is.
-                let parsed = text.0.expose(|bytes| serde_json::from_slice::<Box<serde_json::value::RawValue>>(bytes));
+                let parsed =
+                    text.0.expose(|bytes| serde_json::from_slice::<Box<serde_json::value::RawValue>>(bytes));
                 parsed.map_err(|_| CliError::new(format!("the value of `{}` is not JSON", secret.path)))?
             }
             Value::Fields(fields) => raw(fields)?,
@@ -153,7 +154,8 @@ fn json(values: &[Found]) -> Result<SecretBytes, CliError> {
         };
         object.insert(&secret.path, entry);
     }
-    let mut text = serde_json::to_vec_pretty(&object).map_err(|e| CliError::new(format!("cannot write JSON: {e}")))?;
+    let mut text =
+        serde_json::to_vec_pretty(&object).map_err(|e| CliError::new(format!("cannot write JSON: {e}")))?;
     text.push(b'\n');
     Ok(SecretBytes::new(text))
 }
@@ -193,8 +195,10 @@ fn fields(secret: &Secret, value: &Value) -> Result<Vec<(Option<String>, SecretB
         }
         Value::Json(text) => {
             // EXPOSE: the object is taken apart; each value goes back into the secret type.
-            let parsed = text.0.expose(|bytes| serde_json::from_slice::<BTreeMap<String, serde_json::Value>>(bytes));
-            let parsed = parsed.map_err(|_| CliError::new(format!("the value of `{}` is not JSON", secret.path)))?;
+            let parsed =
+                text.0.expose(|bytes| serde_json::from_slice::<BTreeMap<String, serde_json::Value>>(bytes));
+            let parsed =
+                parsed.map_err(|_| CliError::new(format!("the value of `{}` is not JSON", secret.path)))?;
             let secret = |value: serde_json::Value| match value {
                 serde_json::Value::String(text) => SecretBytes::new(text.into_bytes()),
                 other => SecretBytes::new(other.to_string().into_bytes()),
@@ -235,7 +239,8 @@ fn variables(
 
 /// A line that every reader of `.env` files reads as this value.
 fn env_line(name: &VariableName, value: &[u8]) -> Result<String, CliError> {
-    let wrong = |why: &str| CliError::new(format!("the value of `{name}` cannot stand in a .env file: {why}"));
+    let wrong =
+        |why: &str| CliError::new(format!("the value of `{name}` cannot stand in a .env file: {why}"));
     let text = std::str::from_utf8(value).map_err(|_| wrong("it is not text"))?;
     let empty = EnvFile::parse(&format!("{name}="), &EnvLimits::USUAL).map_err(|e| wrong(&e.to_string()))?;
     let line = empty.replace_entry(0, text).map_err(|e| wrong(&e.to_string()))?;
@@ -271,7 +276,11 @@ mod tests {
             let names = variables(secret, field, &mut BTreeSet::new()).unwrap();
             assert_eq!(names.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(" "), expected);
         };
-        let tags = [("variable.STRIPE_API_KEY", "secret_key"), ("variable.STRIPE_SECRET_KEY", "secret_key"), ("team", "x")];
+        let tags = [
+            ("variable.STRIPE_API_KEY", "secret_key"),
+            ("variable.STRIPE_SECRET_KEY", "secret_key"),
+            ("team", "x"),
+        ];
         check(&secret("stripe", &tags, None), Some("secret_key"), "STRIPE_API_KEY STRIPE_SECRET_KEY");
         check(&secret("stripe", &tags, None), Some("webhook"), "STRIPE_WEBHOOK");
         check(&secret("db/main", &[], None), Some("password"), "DB_MAIN_PASSWORD");
@@ -284,7 +293,9 @@ mod tests {
     fn no_name_is_given_twice() {
         let mut taken = BTreeSet::new();
         variables(&secret("a-b", &[], None), None, &mut taken).unwrap();
-        assert!(variables(&secret("a", &[], None), Some("b"), &mut taken).unwrap_err().message.contains("`A_B`"));
+        assert!(
+            variables(&secret("a", &[], None), Some("b"), &mut taken).unwrap_err().message.contains("`A_B`")
+        );
     }
 
     #[test]
@@ -295,8 +306,10 @@ mod tests {
             Found { secret: secret("fields", &[], None), value: Value::Fields(fields) },
             Found { secret: secret("object", &[], None), value: Value::Json(text("{\"a\":{\"b\":[1,2]}}")) },
         ];
-        let written: serde_json::Value = json(&values).unwrap().expose(|bytes| serde_json::from_slice(bytes)).unwrap();
-        let expected = serde_json::json!({"note": "made up", "fields": {"k": "v\"1"}, "object": {"a": {"b": [1, 2]}}});
+        let written: serde_json::Value =
+            json(&values).unwrap().expose(|bytes| serde_json::from_slice(bytes)).unwrap();
+        let expected =
+            serde_json::json!({"note": "made up", "fields": {"k": "v\"1"}, "object": {"a": {"b": [1, 2]}}});
         assert_eq!(written, expected);
         let bytes = [Found { secret: secret("bytes", &[], None), value: Value::Base64(text("AA==")) }];
         assert!(json(&bytes).is_err());

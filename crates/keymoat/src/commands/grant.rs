@@ -87,7 +87,8 @@ impl Grant {
 impl Add {
     async fn send(&self, context: &Context, client: &Client) -> Result<WireGrant, CliError> {
         if self.what.allow.is_empty() {
-            return Err(CliError::new("a grant allows something").hint("say what with --allow, and on what with --on"));
+            return Err(CliError::new("a grant allows something")
+                .hint("say what with --allow, and on what with --on"));
         }
         let rules = self.what.rules(context.company()?.as_ref());
         let rules = rules.iter().map(serde_json::to_value).collect::<Result<_, _>>();

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use clap::{Args, Subcommand};
 use http::Method;
+use jiff::Timestamp;
 use keymoat_core::names::{AccountName, Company, PolicyName};
 use keymoat_core::pattern::{CompanyPattern, PathPattern, ScopePattern};
 use keymoat_core::policy::{Capability, Conditions, Effect, MAX_DOCUMENT_BYTES, Policy as Document, Rule};
@@ -156,7 +157,8 @@ impl Explain {
             resource: self.resource.clone(),
             company: context.company()?.map(|company| company.to_string()),
         };
-        let explanation: Explanation = client.call(Method::POST, "/api/v1/policies/explain", Some(&body)).await?;
+        let explanation: Explanation =
+            client.call(Method::POST, "/api/v1/policies/explain", Some(&body)).await?;
         let exit = if explanation.allowed { 0 } else { REFUSED };
         if context.global.format == Format::Json {
             output::json(&explanation)?;
@@ -171,7 +173,10 @@ impl Explain {
             output::printable(&explanation.why)
         ));
         if !explanation.rules.is_empty() {
-            let rows = explanation.rules.iter().map(|rule| vec![rule.rule.clone(), rule.effect.clone(), rule.matches.clone()]);
+            let rows = explanation
+                .rules
+                .iter()
+                .map(|rule| vec![rule.rule.clone(), rule.effect.clone(), rule.matches.clone()]);
             output::table(&["rule", "effect", "matches"], rows);
         }
         Ok(exit)
@@ -185,7 +190,8 @@ pub fn capability(text: &str) -> Result<Capability, String> {
 
 /// Reads `ENV/PATH`, both of them patterns.
 fn parse_place(text: &str) -> Result<Place, String> {
-    let (scope, path) = text.split_once('/').ok_or("write ENV/PATH, such as `prod/stripe`, or `prod/**` for all of it")?;
+    let (scope, path) =
+        text.split_once('/').ok_or("write ENV/PATH, such as `prod/stripe`, or `prod/**` for all of it")?;
     Ok(Place {
         scope: scope.parse::<ScopePattern>().map_err(|e| e.to_string())?,
         path: path.parse::<PathPattern>().map_err(|e| e.to_string())?,
@@ -206,7 +212,8 @@ fn rule_text(rule: &serde_json::Value) -> String {
         joined(rule.environments.iter().map(ToString::to_string).collect()),
         joined(rule.paths.iter().map(ToString::to_string).collect()),
     );
-    let companies: Vec<String> = rule.companies.iter().map(ToString::to_string).filter(|name| name != "*").collect();
+    let companies: Vec<String> =
+        rule.companies.iter().map(ToString::to_string).filter(|name| name != "*").collect();
     let companies = if companies.is_empty() { String::new() } else { format!(" for {}", joined(companies)) };
     let denies = if rule.effect == Effect::Deny { "not " } else { "" };
     let conditions = if rule.conditions.is_empty() { "" } else { " (conditions)" };
@@ -224,15 +231,9 @@ async fn list(context: &Context, client: &Client) -> Result<u8, CliError> {
     };
     let rows = policies.iter().map(|policy| {
         let rules = policy.policy.get("rules").and_then(serde_json::Value::as_array).map_or(0, Vec::len);
-        vec![
-            text(policy, "name"),
-            rules.to_string(),
-            text(policy, "description"),
-            super::time_text(policy.updated_at),
-            policy.updated_by.clone(),
-        ]
+        vec![text(policy, "name"), rules.to_string(), text(policy, "description"), written_text(policy)]
     });
-    output::table(&["name", "rules", "for", "written", "by"], rows);
+    output::table(&["name", "rules", "for", "written"], rows);
     Ok(0)
 }
 
@@ -242,11 +243,20 @@ fn show(context: &Context, policy: &WirePolicy) -> Result<u8, CliError> {
         return Ok(0);
     }
     let unreadable = |why: String| CliError::new(format!("the policy cannot be written as TOML: {why}"));
-    let document: Document = serde_json::from_value(policy.policy.clone()).map_err(|e| unreadable(e.to_string()))?;
+    let document: Document =
+        serde_json::from_value(policy.policy.clone()).map_err(|e| unreadable(e.to_string()))?;
     let text = toml::to_string_pretty(&document).map_err(|e| unreadable(e.to_string()))?;
     output::bytes(text.as_bytes());
-    output::say(&format!("written {} by {}", super::time_text(policy.updated_at), output::printable(&policy.updated_by)));
+    output::say(&output::printable(&written_text(policy)));
     Ok(0)
+}
+
+/// When and by whom; the policies that Keymoat brings along were written by nobody.
+fn written_text(policy: &WirePolicy) -> String {
+    match policy.updated_at == Timestamp::UNIX_EPOCH {
+        true => "built in".to_owned(),
+        false => format!("{} by {}", super::time_text(policy.updated_at), policy.updated_by),
+    }
 }
 
 async fn write(context: &Context, client: &Client, document: &Document) -> Result<u8, CliError> {
@@ -260,7 +270,9 @@ async fn write(context: &Context, client: &Client, document: &Document) -> Resul
 }
 
 fn read_document(from: impl std::io::Read, name: &str) -> Result<String, CliError> {
-    let wrong = |why: String| CliError::new(format!("cannot read the policy from {}: {why}", output::printable(name)));
+    let wrong = |why: String| {
+        CliError::new(format!("cannot read the policy from {}: {why}", output::printable(name)))
+    };
     let mut text = String::new();
     from.take(MAX_DOCUMENT_BYTES as u64 + 1).read_to_string(&mut text).map_err(|e| wrong(e.to_string()))?;
     if text.len() > MAX_DOCUMENT_BYTES {
@@ -279,7 +291,8 @@ fn parse(text: &str, name: &str) -> Result<Document, CliError> {
         return serde_json::from_str(text).map_err(|e| wrong(&e.to_string(), String::new()));
     }
     toml::from_str(text).map_err(|e| {
-        let line = e.span().and_then(|span| text.get(..span.start)).map(|before| before.matches('\n').count() + 1);
+        let line =
+            e.span().and_then(|span| text.get(..span.start)).map(|before| before.matches('\n').count() + 1);
         wrong(e.message(), line.map_or_else(String::new, |line| format!(" (line {line})")))
     })
 }
@@ -320,7 +333,10 @@ mod tests {
             (outcome, _) => panic!("{text}: {outcome:?}"),
         };
         check("name = 'odoo'", Ok(0));
-        check("name='odoo'\n[[rules]]\ncapabilities=['reveal']\nenvironments=['prod']\npaths=['stripe']\n", Ok(1));
+        check(
+            "name='odoo'\n[[rules]]\ncapabilities=['reveal']\nenvironments=['prod']\npaths=['stripe']\n",
+            Ok(1),
+        );
         check(" \n{\"name\":\"odoo\",\"rules\":[]}", Ok(0));
         check("name='odoo'\n[[rules]]\ncapabilities=['revael']\n", Err("line 3"));
         check("name='odoo'\nrule=[]\n", Err("line 2"));
@@ -345,7 +361,10 @@ mod tests {
         };
         let rules = short.rules(Some(&"acme".parse().unwrap()));
         let values: Vec<_> = rules.iter().map(|rule| serde_json::to_value(rule).unwrap()).collect();
-        assert_eq!(rules_text(&values), "reveal,list on prod/stripe for acme; reveal,list on dev/** for acme");
+        assert_eq!(
+            rules_text(&values),
+            "reveal,list on prod/stripe for acme; reveal,list on dev/** for acme"
+        );
     }
 
     proptest! {

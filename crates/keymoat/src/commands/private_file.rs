@@ -23,13 +23,15 @@ impl PrivateFile {
     /// When nothing can be written there, or what stands there is not a file.
     pub fn create(path: &Path) -> Result<Self, CliError> {
         let wrong = |e: std::io::Error| CliError::file("write", path, &e);
-        let name = path.file_name().ok_or_else(|| CliError::new(format!("`{}` names no file", path.display())))?;
+        let name =
+            path.file_name().ok_or_else(|| CliError::new(format!("`{}` names no file", path.display())))?;
         if path.exists() && !path.is_file() {
             return Err(CliError::new(format!("`{}` is there and is not a file", path.display())));
         }
         let random = u64::from_le_bytes(keymoat_crypto::bytes());
         let temporary = path.with_file_name(format!(".{}.{random:016x}", name.to_string_lossy()));
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).map_err(wrong)?;
+        let file =
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).map_err(wrong)?;
         Ok(Self { path: path.to_owned(), temporary, file, is_finished: false })
     }
 

@@ -51,7 +51,8 @@ pub async fn identify(context: &Context) -> Result<u8, CliError> {
         false => prompt::secret_from_stdin()?,
     };
     if value.is_empty() {
-        return Err(CliError::new("there is nothing on stdin").hint("pipe the value in: `pbpaste | keymoat identify`"));
+        return Err(CliError::new("there is nothing on stdin")
+            .hint("pipe the value in: `pbpaste | keymoat identify`"));
     }
     let identified = match context.global.server {
         Some(_) => ask(context, value).await?,
@@ -108,7 +109,8 @@ fn identified_text(identified: &Identified) -> String {
         return format!("unknown  {}", identified.masked);
     }
     let words = [&identified.provider, &identified.kind, &identified.mode];
-    let words: Vec<&str> = words.into_iter().filter_map(|word| word.as_deref()).filter(|word| *word != "any").collect();
+    let words: Vec<&str> =
+        words.into_iter().filter_map(|word| word.as_deref()).filter(|word| *word != "any").collect();
     let public = if identified.sensitive == Some(false) { ", not secret" } else { "" };
     let certainty = identified.certainty.as_deref().unwrap_or("shape");
     output::printable(&format!("{} (by {certainty}{public})  {}", words.join(" "), identified.masked))
@@ -223,6 +225,11 @@ mod tests {
         assert_eq!(find(&providers, "stripe").unwrap().name, "Stripe");
         let error = find(&providers, "strype").unwrap_err();
         assert_eq!(error.hint.as_deref(), Some("did you mean `stripe`?"));
-        assert!(!find(&providers, "sk_live_51MadeUpExample0000KeymoatTest").unwrap_err().message.contains("sk_live"));
+        assert!(
+            !find(&providers, "sk_live_51MadeUpExample0000KeymoatTest")
+                .unwrap_err()
+                .message
+                .contains("sk_live")
+        );
     }
 }

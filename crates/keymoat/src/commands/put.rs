@@ -12,7 +12,7 @@ use keymoat_server::wire::{self, PutSecret, Value, WireSecret, Written};
 use crate::client::Client;
 use crate::error::CliError;
 use crate::output::{self, Format};
-use crate::{Context, prompt};
+use crate::{Context, master_key, prompt};
 
 /// Flags of `put`.
 #[derive(Debug, Clone, Args)]
@@ -116,8 +116,10 @@ impl Put {
     fn value(&self) -> Result<Value, CliError> {
         match self.values.as_slice() {
             [] => self.whole(prompt::secret(&format!("Value of {}", self.path))?),
+            [one] if one == "-" && self.bytes => self.whole(prompt::bytes_from_stdin()?),
             [one] if one == "-" => self.whole(prompt::secret_from_stdin()?),
-            [one] if one.starts_with('@') => self.whole(crate::master_key::read_secret_file(Path::new(&one[1..]))?),
+            [one] if one.starts_with('@') && self.bytes => self.whole(master_key::read_secret_bytes(Path::new(&one[1..]))?),
+            [one] if one.starts_with('@') => self.whole(master_key::read_secret_file(Path::new(&one[1..]))?),
             some => {
                 let mut fields = BTreeMap::new();
                 for text in some {
@@ -187,7 +189,7 @@ fn field_value(text: &str) -> Result<(Field, SecretBytes), CliError> {
     let field: Field = field.parse()?;
     let value = match source {
         "-" => prompt::secret_from_stdin()?,
-        file if file.starts_with('@') => crate::master_key::read_secret_file(Path::new(&file[1..]))?,
+        file if file.starts_with('@') => master_key::read_secret_file(Path::new(&file[1..]))?,
         value => {
             output::warn(&format!(
                 "the value of `{field}` stood on the command line, where other programs and the shell's history see it; next time write `{field}=-`"

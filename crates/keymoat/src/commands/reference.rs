@@ -59,9 +59,14 @@ fn page() -> std::io::Result<Vec<u8>> {
 
 /// Adds the help of every visible command below this one, depth first.
 fn describe(command: &mut clap::Command, name: &str, page: &mut Roff) {
-    for below in command.get_subcommands_mut().filter(|below| !below.is_hide_set() && below.get_name() != "help") {
+    for below in
+        command.get_subcommands_mut().filter(|below| !below.is_hide_set() && below.get_name() != "help")
+    {
         let name = format!("{name} {}", below.get_name());
-        let help = below.clone().mut_args(|arg| if arg.is_global_set() { arg.hide(true) } else { arg }).render_long_help();
+        // The page is the same for everybody: neither what every command takes nor what this environment says.
+        let plain =
+            |arg: clap::Arg| arg.clone().hide(arg.is_global_set() || arg.is_hide_set()).hide_env_values(true);
+        let help = below.clone().mut_args(plain).render_long_help();
         page.control("SS", [name.as_str()]);
         page.control("nf", []);
         for text in help.to_string().lines() {
@@ -82,7 +87,10 @@ mod tests {
     fn the_page_names_every_command() {
         let page = String::from_utf8(page().unwrap()).unwrap();
         for command in ["keymoat put", "keymoat policy explain", "keymoat token create", "keymoat rekey"] {
-            assert!(page.contains(&format!(".SS \"{command}")) || page.contains(&format!(".SS {command}")), "{command}");
+            assert!(
+                page.contains(&format!(".SS \"{command}")) || page.contains(&format!(".SS {command}")),
+                "{command}"
+            );
         }
         assert!(!page.contains(".SS \"keymoat man\""));
     }

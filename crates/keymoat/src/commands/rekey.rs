@@ -7,7 +7,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use http::Method;
 use keymoat_crypto::{Argon2Params, MasterKey, SecretBytes, Share};
 use keymoat_server::wire::{
-    AddSlot as WireAddSlot, DataKeyRotated, KeyOffer, Keys, PepperRotated, RotateDataKey, Slot, Status, WireSecret,
+    AddSlot as WireAddSlot, DataKeyRotated, KeyOffer, Keys, PepperRotated, RotateDataKey, Slot, Status,
+    WireSecret,
 };
 use keymoat_vault::MasterKeyOffer;
 
@@ -156,8 +157,10 @@ impl AddSlot {
         };
         super::init::check_passphrase(&passphrase)?;
         let argon2 = Argon2Params::generate();
-        let master = MasterKey::from_passphrase(&passphrase, &argon2).map_err(|e| CliError::new(e.to_string()))?;
-        let argon2 = serde_json::to_value(&argon2).map_err(|e| CliError::new(format!("cannot write JSON: {e}")))?;
+        let master =
+            MasterKey::from_passphrase(&passphrase, &argon2).map_err(|e| CliError::new(e.to_string()))?;
+        let argon2 =
+            serde_json::to_value(&argon2).map_err(|e| CliError::new(format!("cannot write JSON: {e}")))?;
         let body = WireAddSlot { argon2: Some(argon2), ..body("passphrase", &master) };
         Ok(NewKey { body, file: None, shares: Vec::new() })
     }
@@ -186,7 +189,10 @@ impl NewKey {
     fn give_up(&self, error: CliError) -> CliError {
         let Some(path) = &self.file else { return error };
         if error.code.is_none() {
-            let hint = format!("`{}` may hold a valid master key: `keymoat rekey list` shows the slots", path.display());
+            let hint = format!(
+                "`{}` may hold a valid master key: `keymoat rekey list` shows the slots",
+                path.display()
+            );
             return error.hint(hint);
         }
         match std::fs::remove_file(path) {
@@ -211,7 +217,9 @@ impl NewKey {
                     "to use it from now on: KEYMOAT_MASTER_KEY_FILE, or move it over the old one in `{}`;",
                     context.places.config.display()
                 ));
-                output::say(&format!("then `keymoat rekey remove-slot OLD --key-file {path}` ends the old one"));
+                output::say(&format!(
+                    "then `keymoat rekey remove-slot OLD --key-file {path}` ends the old one"
+                ));
             }
         }
     }
@@ -222,7 +230,8 @@ impl RemoveSlot {
         check_is_local(client)?;
         let keys = keys(client).await?;
         if !keys.slots.iter().any(|slot| slot.id == self.id) {
-            return Err(CliError::new(format!("there is no slot {}", self.id)).hint("`keymoat rekey list` shows them"));
+            return Err(CliError::new(format!("there is no slot {}", self.id))
+                .hint("`keymoat rekey list` shows them"));
         }
         let others: Vec<&Slot> = keys.slots.iter().filter(|slot| slot.id != self.id).collect();
         if others.is_empty() {
@@ -233,17 +242,25 @@ impl RemoveSlot {
         let url = format!("/api/v1/rekey/slots/{}/remove", self.id);
         client.bytes(Method::POST, &url, Some(&to_wire(offer))).await?;
         output::say(&format!("slot {} is gone; what opened it opens the vault no more", self.id));
-        output::say("backups made before still open with it: keep that key as long as you keep them, and no longer");
+        output::say(
+            "backups made before still open with it: keep that key as long as you keep them, and no longer",
+        );
         Ok(0)
     }
 
     /// What shows that another slot opens.
-    async fn offer(&self, context: &Context, client: &Client, others: &[&Slot]) -> Result<MasterKeyOffer, CliError> {
+    async fn offer(
+        &self,
+        context: &Context,
+        client: &Client,
+        others: &[&Slot],
+    ) -> Result<MasterKeyOffer, CliError> {
         if let Some(path) = &self.key_file {
             return master_key::read_key_file(path).map(MasterKeyOffer::Key);
         }
         let status: Status = client.get("/api/v1/status").await?;
-        let instance = status.instance.parse().map_err(|_| CliError::new("the vault's id cannot be understood"))?;
+        let instance =
+            status.instance.parse().map_err(|_| CliError::new("the vault's id cannot be understood"))?;
         let opens: Vec<_> = others.iter().filter_map(|slot| opens(slot)).collect();
         master_key::offer(instance, &opens, &context.places, &context.variables)
     }
@@ -289,13 +306,20 @@ fn list(context: &Context, keys: &Keys) -> Result<u8, CliError> {
         output::json(keys)?;
         return Ok(0);
     }
-    let slots = keys.slots.iter().map(|slot| vec![slot.id.to_string(), slot_text(slot), time_text(slot.created_at)]);
+    let slots =
+        keys.slots.iter().map(|slot| vec![slot.id.to_string(), slot_text(slot), time_text(slot.created_at)]);
     output::table(&["slot", "opens with", "since"], slots);
     output::line("");
     let data_keys = keys.data_keys.iter().map(|key| {
         let state = if key.active { "in use" } else { "being replaced" };
         let company = key.company.clone().unwrap_or_default();
-        vec![key.id.to_string(), key.environment.clone(), company, state.to_owned(), time_text(key.created_at)]
+        vec![
+            key.id.to_string(),
+            key.environment.clone(),
+            company,
+            state.to_owned(),
+            time_text(key.created_at),
+        ]
     });
     output::table(&["data key", "environment", "company", "state", "since"], data_keys);
     output::line("");
@@ -323,7 +347,8 @@ async fn data_key(context: &Context, client: &Client, body: &RotateDataKey) -> R
         output::json(&rotated)?;
         return Ok(0);
     }
-    let company = rotated.company.as_deref().map(|company| format!(" (company {company})")).unwrap_or_default();
+    let company =
+        rotated.company.as_deref().map(|company| format!(" (company {company})")).unwrap_or_default();
     output::line(&format!(
         "{}{company}: data key {} is in use, {} version(s) encrypted anew, {} rows under the old key",
         rotated.environment, rotated.active, rotated.reencrypted, rotated.rows_under_old_keys

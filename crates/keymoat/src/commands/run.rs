@@ -128,7 +128,8 @@ impl Run {
             (None, Some(own)) => own.to_string(),
             _ => context.environment()?.to_string(),
         };
-        let company = context.company()?;
+        // An absolute reference says whose key it is; where another company was asked for, the vault refuses.
+        let company = context.company()?.or_else(|| reference.company().cloned());
         let variable = name.parse::<VariableName>().ok();
         let qualified = company.as_ref().zip(variable.as_ref()).and_then(|(company, name)| name.with_company(company).ok());
         let set = [variable.clone().filter(|_| wanted.is_set), qualified.filter(is_set)];
@@ -212,7 +213,7 @@ impl Plan {
             let value = entry.value.as_str();
             if looks_like_reference(value) {
                 self.want(&entry.name, value.to_owned(), own)?;
-            } else if !own.contains_key(&entry.name) {
+            } else if !own.contains_key(&entry.name) && !entry.name.starts_with(OWN_PREFIX) {
                 // The caller's own environment comes before the file, as every reader of such files has it.
                 self.settings.insert(entry.name.clone(), value.to_owned());
             }
@@ -279,10 +280,12 @@ fn own_environment() -> BTreeMap<String, String> {
 /// Keymoat's own variables, which are not the program's business.
 #[expect(clippy::disallowed_methods, reason = "the child's environment is this one without Keymoat's own variables")]
 fn keymoat_variables() -> Vec<OsString> {
-    let is_own = |name: &OsString| name.to_str().is_some_and(|name| name.starts_with("KEYMOAT_"));
+    let is_own = |name: &OsString| name.to_str().is_some_and(|name| name.starts_with(OWN_PREFIX));
     std::env::vars_os().map(|(name, _)| name).filter(is_own).collect()
 }
 
+/// Keymoat's own variables.
+const OWN_PREFIX: &str = "KEYMOAT_";
 /// Keymoat itself failed, so that the program was not started (as `env` has it).
 pub const OWN_FAILURE: u8 = 125;
 /// The program was found and cannot be run.

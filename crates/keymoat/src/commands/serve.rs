@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal as _;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -52,10 +53,13 @@ impl Serve {
         self.check_addresses()?;
         start_log(self.log_format);
         let stop = stop_signal()?;
+        // Before the vault is made: a busy address must not leave one behind whose code nobody was shown.
+        let tcp = self.listen().await?;
         let (vault, made) = self.open(context).await?;
-        let listeners = match self.listen(&vault).await {
-            Ok(listeners) => listeners,
+        let listeners = match socket(&vault) {
+            Ok((unix, socket_path)) => Listeners { tcp, unix, socket_path },
             Err(error) => {
+                drop(made);
                 vault.close().await;
                 return Err(error);
             }
@@ -63,8 +67,8 @@ impl Serve {
         self.greet(context, &vault, made.as_ref(), &listeners);
         drop(made);
         vault.record_system("server", Action::Start).await?;
-        let socket = listeners.socket_path.clone();
-        let sweeper = tokio::spawn(sweep(vault.clone()));
+        let socket_path = listeners.socket_path.clone();
+        let tending = tokio::spawn(tend(vault.clone()));
         let router = keymoat_server::router(keymoat_server::AppState::new(vault.clone()));
         let listeners = keymoat_server::Listeners {
             tcp: listeners.tcp,
@@ -73,11 +77,11 @@ impl Serve {
             limits: keymoat_server::Limits::default(),
         };
         keymoat_server::serve(router, listeners, stop).await;
-        sweeper.abort();
+        tending.abort();
         // An aborted task has let go of the vault only when it has ended.
-        drop(sweeper.await);
+        drop(tending.await);
         // Gone before the lock is, so that nobody finds a socket without a server.
-        if let Err(error) = std::fs::remove_file(&socket) {
+        if let Err(error) = std::fs::remove_file(&socket_path) {
             tracing::debug!(%error, "the socket was already gone");
         }
         vault.record_system("server", Action::Stop).await?;
@@ -112,7 +116,7 @@ impl Serve {
         }
     }
 
-    async fn listen(&self, vault: &Vault) -> Result<Listeners, CliError> {
+    async fn listen(&self) -> Result<Vec<TcpListener>, CliError> {
         let mut tcp = Vec::new();
         let addresses = if self.socket_only { &[][..] } else { &self.listen };
         for address in addresses {
@@ -122,14 +126,7 @@ impl Serve {
             })?;
             tcp.push(listener);
         }
-        let socket_path = keymoat_store::socket_in(vault.data_dir());
-        // The lock of the data directory is held, so a socket that is there belongs to nobody any more.
-        if socket_path.exists() {
-            std::fs::remove_file(&socket_path).map_err(|e| CliError::file("replace", &socket_path, &e))?;
-        }
-        let unix = UnixListener::bind(&socket_path).map_err(|e| CliError::file("listen on", &socket_path, &e))?;
-        set_private(&socket_path)?;
-        Ok(Listeners { tcp, unix, socket_path })
+        Ok(tcp)
     }
 
     fn greet(&self, context: &Context, vault: &Vault, made: Option<&init::Made>, listeners: &Listeners) {
@@ -154,14 +151,31 @@ impl Serve {
     }
 }
 
-/// Removes what has ended, once a minute.
-async fn sweep(vault: Vault) {
+/// The socket in the data directory. Its lock is held, so one that is there belongs to nobody any more.
+fn socket(vault: &Vault) -> Result<(UnixListener, PathBuf), CliError> {
+    let path = keymoat_store::socket_in(vault.data_dir());
+    if path.exists() {
+        std::fs::remove_file(&path).map_err(|e| CliError::file("replace", &path, &e))?;
+    }
+    let unix = UnixListener::bind(&path).map_err(|e| CliError::file("listen on", &path, &e))?;
+    set_private(&path)?;
+    Ok((unix, path))
+}
+
+/// Goes on with a change of keys that was interrupted; then removes what has ended, once a minute.
+async fn tend(vault: Vault) {
+    if let Err(error) = vault.resume_rekeying(|_| ControlFlow::Continue(())).await {
+        tracing::warn!(%error, "a change of a data key could not go on; `keymoat rekey data-key` takes it up again");
+    }
     let mut minutes = tokio::time::interval(Duration::from_secs(60));
     minutes.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         minutes.tick().await;
         if let Err(error) = vault.sweep().await {
             tracing::warn!(%error, "what has ended could not be removed; the next minute tries again");
+        }
+        if let Err(error) = vault.tend_keys().await {
+            tracing::warn!(%error, "tokens could not be moved to the newest pepper; the next minute tries again");
         }
     }
 }

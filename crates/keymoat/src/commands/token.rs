@@ -128,7 +128,10 @@ async fn list(context: &Context, client: &Client, account: Option<&AccountName>)
             token.description.clone(),
         ]
     });
-    output::table(&["id", "account", "token", "made", "until", "renewable until", "uses left", "networks", "for"], rows);
+    output::table(
+        &["id", "account", "token", "made", "until", "renewable until", "uses left", "networks", "for"],
+        rows,
+    );
     Ok(0)
 }
 

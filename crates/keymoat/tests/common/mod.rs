@@ -1,5 +1,6 @@
 //! A home directory of its own for each test, and the built program in it.
 #![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

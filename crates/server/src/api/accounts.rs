@@ -18,7 +18,10 @@ use crate::problem::Problem;
 use crate::wire;
 
 /// The accounts.
-pub(crate) async fn list(State(app): State<AppState>, SignedIn(caller): SignedIn) -> Answer<Vec<wire::Account>> {
+pub(crate) async fn list(
+    State(app): State<AppState>,
+    SignedIn(caller): SignedIn,
+) -> Answer<Vec<wire::Account>> {
     let accounts = app.vault.list_accounts(&caller).await?;
     Ok(Json(accounts.iter().map(|account| convert::account(account)).collect()))
 }

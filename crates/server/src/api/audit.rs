@@ -33,7 +33,10 @@ pub(crate) async fn query(
         true => last.map(|seq| seq + 1),
         false => last.filter(|seq| *seq > 0),
     };
-    Ok(Json(wire::AuditPage { events: records.into_iter().map(convert::record).collect::<Result<_, _>>()?, next }))
+    Ok(Json(wire::AuditPage {
+        events: records.into_iter().map(convert::record).collect::<Result<_, _>>()?,
+        next,
+    }))
 }
 
 /// Writes down a sensitive action of a host program.
@@ -43,10 +46,15 @@ pub(crate) async fn record(
     Sent(sent): Sent<wire::HostEvent>,
 ) -> Result<(StatusCode, Json<wire::Recorded>), Problem> {
     if sent.action.trim().is_empty() {
-        return Err(Problem::invalid("`action` is empty").hint("say what was done, such as `payment processed`"));
+        return Err(
+            Problem::invalid("`action` is empty").hint("say what was done, such as `payment processed`")
+        );
     }
-    let details: Details = serde_json::from_value(sent.details.into())
-        .map_err(|_| Problem::invalid("`details` are not short texts, whole numbers and flags under short lower-case names"))?;
+    let details: Details = serde_json::from_value(sent.details.into()).map_err(|_| {
+        Problem::invalid(
+            "`details` are not short texts, whole numbers and flags under short lower-case names",
+        )
+    })?;
     let host = HostEvent {
         action: AuditText::new(&sent.action),
         outcome: sent.result.parse().map_err(as_invalid)?,
@@ -74,13 +82,19 @@ pub(crate) async fn proof(
 }
 
 /// The newest signed checkpoint.
-pub(crate) async fn checkpoint(State(app): State<AppState>, SignedIn(caller): SignedIn) -> Answer<wire::Checkpoint> {
+pub(crate) async fn checkpoint(
+    State(app): State<AppState>,
+    SignedIn(caller): SignedIn,
+) -> Answer<wire::Checkpoint> {
     let (checkpoint, key) = app.vault.checkpoint(&caller).await?;
     Ok(Json(wire::Checkpoint { checkpoint, key }))
 }
 
 /// Checks the whole log and every row.
-pub(crate) async fn verify(State(app): State<AppState>, SignedIn(caller): SignedIn) -> Answer<wire::Verification> {
+pub(crate) async fn verify(
+    State(app): State<AppState>,
+    SignedIn(caller): SignedIn,
+) -> Answer<wire::Verification> {
     let report = app.vault.verify(&caller).await?;
     Ok(Json(wire::Verification {
         intact: report.problems.is_empty(),

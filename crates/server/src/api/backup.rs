@@ -21,7 +21,10 @@ use crate::problem::Problem;
 
 /// Everything that the vault holds, encrypted. A refusal is an answer of its own; what fails later breaks the answer
 /// off, so that nobody takes half a backup for a whole one.
-pub(crate) async fn backup(State(app): State<AppState>, SignedIn(caller): SignedIn) -> Result<Response, Problem> {
+pub(crate) async fn backup(
+    State(app): State<AppState>,
+    SignedIn(caller): SignedIn,
+) -> Result<Response, Problem> {
     let (sender, mut pieces) = mpsc::channel::<Bytes>(PIECES_WAITING);
     let runtime = tokio::runtime::Handle::current();
     let sink = move |piece: &[u8]| -> io::Result<()> {
@@ -57,7 +60,10 @@ impl HttpBody for Pieces {
     type Data = Bytes;
     type Error = VaultError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, VaultError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, VaultError>>> {
         if let Some(first) = self.first.take() {
             return Poll::Ready(Some(Ok(Frame::data(first))));
         }

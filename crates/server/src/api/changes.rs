@@ -52,7 +52,12 @@ pub(crate) async fn changes(
 }
 
 /// Goes on until there is something that the caller may see.
-async fn wait_for_one(app: &AppState, caller: &Caller, page: &mut ChangePage, limit: usize) -> Result<(), Problem> {
+async fn wait_for_one(
+    app: &AppState,
+    caller: &Caller,
+    page: &mut ChangePage,
+    limit: usize,
+) -> Result<(), Problem> {
     while page.changes.is_empty() {
         app.vault.wait_for_change(page.next).await;
         *page = app.vault.changes(caller, page.next, limit).await?;

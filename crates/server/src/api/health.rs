@@ -26,7 +26,8 @@ pub(crate) async fn metrics(State(app): State<AppState>, mut parts: Parts) -> Re
         let SignedIn(caller) = SignedIn::from_request_parts(&mut parts, &()).await?;
         app.vault.permit_metrics(&caller).await?;
     }
-    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static(PROMETHEUS))], app.metrics.render(&app.vault)).into_response())
+    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static(PROMETHEUS))], app.metrics.render(&app.vault))
+        .into_response())
 }
 
 /// The OpenAPI document.

@@ -17,7 +17,10 @@ use crate::problem::Problem;
 use crate::wire;
 
 /// The policies, built-in ones included.
-pub(crate) async fn list(State(app): State<AppState>, SignedIn(caller): SignedIn) -> Answer<Vec<wire::Policy>> {
+pub(crate) async fn list(
+    State(app): State<AppState>,
+    SignedIn(caller): SignedIn,
+) -> Answer<Vec<wire::Policy>> {
     let policies = app.vault.list_policies(&caller).await?;
     Ok(Json(policies.iter().map(convert::policy).collect::<Result<_, _>>()?))
 }
@@ -72,7 +75,8 @@ pub(crate) async fn explain(
         Decision::Allowed { by } => (true, format!("rule `{by}` allows it")),
         Decision::Refused { why } => (false, why.to_string()),
     };
-    let rules = explanation.rules.into_iter().map(|rule| explained(&rule.by, rule.effect.as_str(), rule.matched));
+    let rules =
+        explanation.rules.into_iter().map(|rule| explained(&rule.by, rule.effect.as_str(), rule.matched));
     Ok(Json(wire::Explanation {
         account: explanation.account.to_string(),
         allowed,
@@ -100,7 +104,9 @@ fn resource(sent: &wire::Explain) -> Result<Resource, Problem> {
         None => (sent.resource.as_str(), None),
     };
     let Some((scope, path)) = text.split_once('/') else {
-        return Err(Problem::invalid("`resource` has no path").hint("write it as `prod/stripe` or `sys/audit`"));
+        return Err(
+            Problem::invalid("`resource` has no path").hint("write it as `prod/stripe` or `sys/audit`")
+        );
     };
     Ok(Resource {
         scope: scope.parse::<Scope>().map_err(as_invalid)?,
@@ -114,7 +120,9 @@ fn resource(sent: &wire::Explain) -> Result<Resource, Problem> {
 pub(crate) fn wrong_document(error: serde_json::Error) -> Problem {
     let text = error.to_string();
     let may_repeat = ["invalid type: string", "invalid value: string", "invalid type: map"];
-    let is_safe = text.split(|c: char| c.is_whitespace() || "`\"'(),".contains(c)).all(keymoat_core::names::is_safe_to_show);
+    let is_safe = text
+        .split(|c: char| c.is_whitespace() || "`\"'(),".contains(c))
+        .all(keymoat_core::names::is_safe_to_show);
     match is_safe && !may_repeat.iter().any(|what| text.starts_with(what)) {
         true => Problem::invalid(format!("the policy cannot be read: {text}")),
         false => Problem::invalid("the policy cannot be read"),

@@ -78,7 +78,10 @@ pub(crate) async fn data_key(
 }
 
 /// Gives the digests of tokens a new pepper.
-pub(crate) async fn pepper(State(app): State<AppState>, SignedIn(caller): SignedIn) -> Answer<wire::PepperRotated> {
+pub(crate) async fn pepper(
+    State(app): State<AppState>,
+    SignedIn(caller): SignedIn,
+) -> Answer<wire::PepperRotated> {
     let rotated = app.vault.rotate_pepper(&caller).await?;
     Ok(Json(wire::PepperRotated {
         newest: rotated.newest,
@@ -163,5 +166,11 @@ fn slot(slot: &entity::Slot) -> wire::Slot {
         SlotSource::Shamir { needed, count } => (Some(needed), Some(count)),
         SlotSource::Key | SlotSource::Passphrase { .. } => (None, None),
     };
-    wire::Slot { id: slot.id, kind: slot.source.name().to_owned(), needed, shares, created_at: slot.created_at }
+    wire::Slot {
+        id: slot.id,
+        kind: slot.source.name().to_owned(),
+        needed,
+        shares,
+        created_at: slot.created_at,
+    }
 }

@@ -41,12 +41,18 @@ fn asked(ask: &wire::Ask) -> Result<Asked, Problem> {
     if ask.variables_set.len() > VARIABLES_MAX {
         return Err(Problem::invalid(format!("`variables_set` has more than {VARIABLES_MAX} names")));
     }
-    // Names that no variable of ours can have stand for none of ours.
     let variable = ask.variable.as_deref().map(str::parse).transpose().map_err(as_invalid)?;
+    // Names that no variable of ours can have stand for none of ours.
     let variables_set = ask.variables_set.iter().filter_map(|name| name.parse().ok()).collect();
-    let order = match ask.order.as_slice() {
-        [] => Order::usual(&[]),
-        words => Order::parse(words.iter().map(String::as_str), &[]).map_err(as_invalid)?,
+    let absolute = absolute(&ask.name);
+    let order = match (ask.order.as_slice(), &absolute) {
+        ([], None) => Order::usual(&[]),
+        // An absolute reference names one place; only a variable may stand in front of it.
+        ([], Some(reference)) => {
+            let stored = if reference.company().is_some() { "company" } else { "stored" };
+            Order::parse(["environment", stored], &[]).map_err(as_invalid)?
+        }
+        (words, _) => Order::parse(words.iter().map(String::as_str), &[]).map_err(as_invalid)?,
     };
     Ok(Asked {
         target: target(&ask.name, &environment, company.as_ref())?,
@@ -54,9 +60,15 @@ fn asked(ask: &wire::Ask) -> Result<Asked, Problem> {
         company,
         variable,
         variables_set,
-        unqualified_variable: ask.unqualified_variable,
+        unqualified_variable: ask.unqualified_variable || absolute.is_some(),
         order,
     })
+}
+
+/// The reference that a name is, if it is one that says where it points.
+fn absolute(name: &str) -> Option<Reference> {
+    let reference = Reference::parse(name).ok().flatten()?;
+    reference.scope.is_some().then_some(reference)
 }
 
 /// What a name stands for: a reference, `path#field`, or a variable.
@@ -86,11 +98,17 @@ fn target(name: &str, environment: &Environment, company: Option<&Company>) -> R
 }
 
 /// An absolute reference says where it points; asked for elsewhere, it would be a way around the place that was named.
-fn check_same_place(reference: &Reference, environment: &Environment, company: Option<&Company>) -> Result<(), Problem> {
+fn check_same_place(
+    reference: &Reference,
+    environment: &Environment,
+    company: Option<&Company>,
+) -> Result<(), Problem> {
     let Some(scope) = &reference.scope else { return Ok(()) };
     if scope != environment {
-        return Err(Problem::invalid(format!("the reference points to `{scope}`, and `{environment}` was asked for"))
-            .hint(format!("ask in `{scope}`, or leave the environment out of the reference")));
+        return Err(Problem::invalid(format!(
+            "the reference points to `{scope}`, and `{environment}` was asked for"
+        ))
+        .hint(format!("ask in `{scope}`, or leave the environment out of the reference")));
     }
     if reference.company().is_some() && reference.company() != company {
         return Err(Problem::invalid("the reference points to another company than the one asked for")
@@ -147,7 +165,9 @@ mod tests {
                 (Ok(Target::Secret { path, field }), Ok(text)) => {
                     assert_eq!(format!("{path}#{}", field.as_ref().map_or("", Field::as_str)), text);
                 }
-                (Err(problem), Err(says)) => assert!(problem.detail.contains(says), "{name}: {}", problem.detail),
+                (Err(problem), Err(says)) => {
+                    assert!(problem.detail.contains(says), "{name}: {}", problem.detail)
+                }
                 (outcome, _) => panic!("{name}: {outcome:?}"),
             }
         }

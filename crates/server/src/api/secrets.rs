@@ -32,8 +32,10 @@ pub(crate) async fn list(
     let question: Vec<&str> = question.iter().map(String::as_str).collect();
     let after = params.text("cursor").map(|cursor| app.vault.open_cursor(&question, cursor)).transpose();
     let after = after.map_err(|error| Problem { status: StatusCode::BAD_REQUEST, ..error.into() })?;
-    let page =
-        app.vault.list(&caller, &environment, company.as_ref(), prefix.as_ref(), after.as_ref(), limit).await?;
+    let page = app
+        .vault
+        .list(&caller, &environment, company.as_ref(), prefix.as_ref(), after.as_ref(), limit)
+        .await?;
     Ok(Json(wire::SecretPage {
         secrets: page.secrets.iter().map(|secret| convert::secret(secret)).collect(),
         next: page.next.map(|next| app.vault.seal_cursor(&question, &next)),
@@ -228,7 +230,8 @@ mod tests {
     fn conditions_and_what_they_say() {
         #[track_caller]
         fn check(lines: &[(HeaderName, &str)], expected: Result<Option<u32>, u16>) {
-            let line = |(name, value): &(HeaderName, &str)| (name.clone(), HeaderValue::try_from(*value).unwrap());
+            let line =
+                |(name, value): &(HeaderName, &str)| (name.clone(), HeaderValue::try_from(*value).unwrap());
             let headers: HeaderMap = lines.iter().map(line).collect();
             assert_eq!(condition_of(&headers).map_err(|p| p.status.as_u16()), expected, "{lines:?}");
         }

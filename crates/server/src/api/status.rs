@@ -11,7 +11,10 @@ use crate::context::{Circumstances, MaybeSignedIn, SignedIn};
 use crate::wire;
 
 /// How the server is. Nobody in particular learns only whether it works.
-pub(crate) async fn status(State(app): State<AppState>, MaybeSignedIn(caller): MaybeSignedIn) -> Answer<wire::Status> {
+pub(crate) async fn status(
+    State(app): State<AppState>,
+    MaybeSignedIn(caller): MaybeSignedIn,
+) -> Answer<wire::Status> {
     let vault = &app.vault;
     let counts = caller.is_some().then(|| vault.counts()).map(|counts| wire::StatusCounts {
         environments: counts.environments as u64,

@@ -12,9 +12,11 @@ async fn records_are_found_page_by_page() {
     }
     let writes = house.owner("GET", "/api/v1/audit?action=write&path=log&limit=2").send().await.ok();
     assert_eq!(paths(&writes), ["log/s4", "log/s3"]);
-    let next = house.owner("GET", &format!("/api/v1/audit?action=write&path=log&limit=2&before={}", writes["next"]));
+    let next =
+        house.owner("GET", &format!("/api/v1/audit?action=write&path=log&limit=2&before={}", writes["next"]));
     assert_eq!(paths(&next.send().await.ok()), ["log/s2", "log/s1"]);
-    let oldest = house.owner("GET", "/api/v1/audit?action=write&path=log&limit=2&oldest_first=true").send().await.ok();
+    let oldest =
+        house.owner("GET", "/api/v1/audit?action=write&path=log&limit=2&oldest_first=true").send().await.ok();
     assert_eq!(paths(&oldest), ["log/s0", "log/s1"]);
     let on = format!("/api/v1/audit?action=write&path=log&limit=2&oldest_first=true&from={}", oldest["next"]);
     assert_eq!(paths(&house.owner("GET", &on).send().await.ok()), ["log/s2", "log/s3"]);
@@ -38,12 +40,16 @@ async fn hosts_write_down_their_own_sensitive_actions() {
     assert_eq!(record["seq"], recorded.json["event"]);
     assert_eq!(record["details"]["host_action"], "payment processed");
     let key = "sk_live_51MadeUpExample0000KeymoatTest";
-    let reply = post(json!({ "action": "made up", "result": "allowed", "details": { "note": key } })).send().await;
+    let reply =
+        post(json!({ "action": "made up", "result": "allowed", "details": { "note": key } })).send().await;
     assert!(!reply.text.contains(key));
     reply.refused(422, "invalid", "looks like a key");
     post(json!({ "action": "", "result": "allowed" })).send().await.refused(422, "invalid", "empty");
     post(json!({ "action": "x", "result": "maybe" })).send().await.refused(422, "invalid", "");
-    post(json!({ "action": "x", "result": "failed", "details": { "deep": {} } })).send().await.refused(422, "invalid", "details");
+    post(json!({ "action": "x", "result": "failed", "details": { "deep": {} } }))
+        .send()
+        .await
+        .refused(422, "invalid", "details");
 }
 
 #[tokio::test]

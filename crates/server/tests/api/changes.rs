@@ -15,7 +15,8 @@ async fn the_feed_has_no_values_and_only_what_may_be_listed() {
     let all = house.owner("GET", &path).send().await;
     assert!(!all.text.contains("made-up-value"));
     let all = all.ok();
-    let paths: Vec<&str> = all["changes"].as_array().unwrap().iter().map(|c| c["path"].as_str().unwrap()).collect();
+    let paths: Vec<&str> =
+        all["changes"].as_array().unwrap().iter().map(|c| c["path"].as_str().unwrap()).collect();
     assert_eq!(paths, ["stripe", "twilio"]);
     assert_eq!(all["changes"][0]["version"], 1);
     let rules = json!([{ "capabilities": ["list"], "environments": ["staging"], "paths": ["**"] }]);
@@ -42,7 +43,11 @@ async fn waiting_ends_by_itself() {
     let after = &start["next"];
     let waited = house.owner("GET", &format!("/api/v1/changes?after={after}&wait_secs=1")).send().await.ok();
     assert_eq!(waited, json!({ "changes": [], "next": after }));
-    house.owner("GET", &format!("/api/v1/changes?after={after}&wait_secs=61")).send().await.refused(400, "invalid", "wait_secs");
+    house.owner("GET", &format!("/api/v1/changes?after={after}&wait_secs=61")).send().await.refused(
+        400,
+        "invalid",
+        "wait_secs",
+    );
     house.owner("GET", "/api/v1/changes?after=99999999").send().await.refused(409, "conflict", "higher");
     house.owner("GET", "/api/v1/changes?after=x").send().await.refused(400, "invalid", "after");
 }

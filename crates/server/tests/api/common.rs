@@ -13,7 +13,7 @@ use keymoat_crypto::{MasterKey, SecretBytes};
 use keymoat_detect::Catalogue;
 use keymoat_server::{AppState, Peer};
 use keymoat_vault::entity::SlotSource;
-use keymoat_vault::{Clock, Durability, NewSlot, NewVault, SealedVault, Surroundings, Vault};
+use keymoat_vault::{Clock, Durability, NewSlot, NewVault, SealedVault, Surroundings};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt as _;
@@ -30,7 +30,6 @@ impl Clock for HandClock {
 pub struct House {
     pub tmp: TempDir,
     pub clock: Arc<HandClock>,
-    pub vault: Vault,
     pub router: Router,
     /// Signs in the first administrator, once.
     pub code: String,
@@ -78,9 +77,9 @@ impl House {
             durability: Durability::Os,
         };
         let (vault, code) = empty.create(new, surroundings).await.unwrap();
-        let router = keymoat_server::router(AppState::new(vault.clone()));
+        let router = keymoat_server::router(AppState::new(vault));
         let code = text_of(code.text());
-        let house = Self { tmp, clock, vault, router, code, master: text, addresses: AtomicU32::new(1) };
+        let house = Self { tmp, clock, router, code, master: text, addresses: AtomicU32::new(1) };
         house.owner("PUT", "/api/v1/companies/acme").json(json!({})).send().await.ok();
         house
     }
@@ -188,7 +187,11 @@ impl Reply {
 
     #[track_caller]
     pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).unwrap_or_else(|| panic!("no header {name}: {:?}", self.headers)).to_str().unwrap()
+        self.headers
+            .get(name)
+            .unwrap_or_else(|| panic!("no header {name}: {:?}", self.headers))
+            .to_str()
+            .unwrap()
     }
 }
 

@@ -26,11 +26,17 @@ fn the_document_has_the_routes_and_no_others() {
         .unwrap()
         .iter()
         .flat_map(|(path, item)| {
-            item.as_object().unwrap().keys().map(|method| (method.to_uppercase(), path.clone())).collect::<Vec<_>>()
+            item.as_object()
+                .unwrap()
+                .keys()
+                .map(|method| (method.to_uppercase(), path.clone()))
+                .collect::<Vec<_>>()
         })
         .collect();
-    let table: BTreeSet<(String, String)> =
-        ROUTES.iter().map(|route| (route.method.as_str().to_owned(), route.path.replace("{*", "{"))).collect();
+    let table: BTreeSet<(String, String)> = ROUTES
+        .iter()
+        .map(|route| (route.method.as_str().to_owned(), route.path.replace("{*", "{")))
+        .collect();
     assert_eq!(documented, table);
 }
 

@@ -10,7 +10,8 @@ async fn slots_are_added_and_removed_on_the_vaults_own_machine() {
     let house = House::new().await;
     let (token, _) = house.token("os:ana", 600).await;
     let new = json!({ "kind": "key", "master": text_of(&MasterKey::generate().to_text()) });
-    let over_network = house.client("POST", "/api/v1/rekey/slots", Some(&token)).json(new.clone()).send().await;
+    let over_network =
+        house.client("POST", "/api/v1/rekey/slots", Some(&token)).json(new.clone()).send().await;
     let problem = over_network.refused(403, "refused", "does not travel");
     assert_eq!(house.newest_record("result=refused").await["request"], problem["request"]);
     let added = house.owner("POST", "/api/v1/rekey/slots").json(new).send().await;
@@ -25,7 +26,7 @@ async fn slots_are_added_and_removed_on_the_vaults_own_machine() {
     let removed = house.owner("POST", "/api/v1/rekey/slots/2/remove").json(other).send().await;
     assert_eq!(removed.status, 204, "{}", removed.text);
     let half = json!({ "kind": "shamir", "master": text_of(&MasterKey::generate().to_text()), "needed": 3, "shares": 2 });
-    house.owner("POST", "/api/v1/rekey/slots").json(half).send().await.refused(422, "invalid", "form");
+    house.owner("POST", "/api/v1/rekey/slots").json(half).send().await.refused(422, "invalid", "shamir");
 }
 
 #[tokio::test]
@@ -33,9 +34,17 @@ async fn data_keys_and_peppers_change_while_it_serves() {
     let house = House::new().await;
     house.put("prod/stripe", "made-up").await;
     let token = house.service("shop", json!([])).await;
-    let rotated = house.owner("POST", "/api/v1/rekey/data-key").json(json!({ "environment": "prod" })).send().await.ok();
+    let rotated = house
+        .owner("POST", "/api/v1/rekey/data-key")
+        .json(json!({ "environment": "prod" }))
+        .send()
+        .await
+        .ok();
     assert_eq!((&rotated["reencrypted"], &rotated["rows_under_old_keys"]), (&json!(1), &json!(0)));
-    assert_eq!(house.owner("POST", "/api/v1/reveal/prod/stripe").send().await.ok()["value"]["text"], "made-up");
+    assert_eq!(
+        house.owner("POST", "/api/v1/reveal/prod/stripe").send().await.ok()["value"]["text"],
+        "made-up"
+    );
     let pepper = house.owner("POST", "/api/v1/rekey/pepper").send().await.ok();
     assert_eq!(pepper["newest"], 2);
     house.client("GET", "/api/v1/whoami", Some(&token)).send().await.ok();

@@ -33,7 +33,11 @@ async fn every_error_has_the_same_form() {
         assert_eq!(reply.json["type"], "about:blank");
         assert_eq!(reply.json["status"], status);
         assert_eq!(reply.json["request"], reply.header("x-request-id"));
-        assert!(reply.json["title"].is_string() && reply.json["detail"].is_string() && reply.json["code"].is_string());
+        assert!(
+            reply.json["title"].is_string()
+                && reply.json["detail"].is_string()
+                && reply.json["code"].is_string()
+        );
         assert!(!reply.text.contains("hush"), "{}", reply.text);
     }
 }
@@ -41,7 +45,9 @@ async fn every_error_has_the_same_form() {
 #[tokio::test]
 async fn answers_carry_what_keeps_them_from_being_kept() {
     let house = House::new().await;
-    for reply in [house.owner("GET", "/api/v1/whoami").send().await, house.owner("GET", "/nothing").send().await] {
+    for reply in
+        [house.owner("GET", "/api/v1/whoami").send().await, house.owner("GET", "/nothing").send().await]
+    {
         assert_eq!(reply.header("cache-control"), "no-store");
         assert_eq!(reply.header("x-content-type-options"), "nosniff");
         assert!(reply.header("content-security-policy").starts_with("default-src 'none'"));
@@ -76,7 +82,10 @@ async fn a_token_in_the_address_is_refused_whoever_asks() {
     let house = House::new().await;
     let token = house.service("outsider", json!([])).await;
     for query in [format!("token={token}"), format!("access_token={token}"), format!("company={token}")] {
-        for call in [house.owner("GET", &format!("/api/v1/tokens?{query}")), house.client("GET", &format!("/api/v1/status?{query}"), None)] {
+        for call in [
+            house.owner("GET", &format!("/api/v1/tokens?{query}")),
+            house.client("GET", &format!("/api/v1/status?{query}"), None),
+        ] {
             let reply = call.send().await;
             assert!(!reply.text.contains(&token));
             reply.refused(400, "invalid", "does not belong into the address");
@@ -90,7 +99,8 @@ async fn a_token_wins_over_the_peer_and_a_bad_one_is_not_passed_over() {
     let token = house.service("outsider", json!([])).await;
     let owner = house.owner("GET", "/api/v1/whoami").send().await.ok();
     assert_eq!(owner["account"], "os:ana");
-    let bearer = house.owner("GET", "/api/v1/whoami").header("authorization", &format!("Bearer {token}")).send().await;
+    let bearer =
+        house.owner("GET", "/api/v1/whoami").header("authorization", &format!("Bearer {token}")).send().await;
     assert_eq!(bearer.ok()["account"], "outsider");
     let own = house.owner("GET", "/api/v1/whoami").header("x-keymoat-token", &token).send().await;
     assert_eq!(own.ok()["account"], "outsider");

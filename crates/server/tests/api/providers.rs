@@ -16,10 +16,18 @@ async fn the_catalogue_is_read_and_asked() {
     let near = near.refused(404, "not_found", "catalogue");
     assert!(near["hint"].as_str().unwrap().contains("`stripe`"));
     let value = "sk_live_51MadeUpExample0000KeymoatTest";
-    let known = house.client("POST", "/api/v1/providers/identify", Some(&token)).json(json!({ "value": value })).send().await;
+    let known = house
+        .client("POST", "/api/v1/providers/identify", Some(&token))
+        .json(json!({ "value": value }))
+        .send()
+        .await;
     assert!(!known.text.contains(value));
     let known = known.ok();
-    assert_eq!((&known["known"], &known["provider"], &known["mode"]), (&json!(true), &json!("stripe"), &json!("live")));
-    let unknown = house.client("POST", "/api/v1/providers/identify", Some(&token)).json(json!({ "value": "made-up" }));
+    assert_eq!(
+        (&known["known"], &known["provider"], &known["mode"]),
+        (&json!(true), &json!("stripe"), &json!("live"))
+    );
+    let unknown =
+        house.client("POST", "/api/v1/providers/identify", Some(&token)).json(json!({ "value": "made-up" }));
     assert_eq!(unknown.send().await.ok()["known"], false);
 }

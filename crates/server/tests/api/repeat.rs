@@ -9,14 +9,22 @@ const STRIPE: &str = "/api/v1/secrets/prod/stripe";
 #[tokio::test]
 async fn the_same_request_is_done_once() {
     let house = House::new().await;
-    let put = || house.owner("PUT", STRIPE).json(json!({ "value": { "text": "made-up" } })).header("idempotency-key", "k1");
+    let put = || {
+        house
+            .owner("PUT", STRIPE)
+            .json(json!({ "value": { "text": "made-up" } }))
+            .header("idempotency-key", "k1")
+    };
     let first = put().send().await;
     let again = put().send().await;
     assert_eq!((first.status, &first.json), (again.status, &again.json));
     assert_eq!(first.header("etag"), again.header("etag"));
     assert_eq!(again.header("idempotency-replayed"), "true");
     assert_eq!(house.owner("GET", STRIPE).send().await.ok()["head"], 1);
-    let other = house.owner("PUT", STRIPE).json(json!({ "value": { "text": "other" } })).header("idempotency-key", "k1");
+    let other = house
+        .owner("PUT", STRIPE)
+        .json(json!({ "value": { "text": "other" } }))
+        .header("idempotency-key", "k1");
     other.send().await.refused(422, "invalid", "another request");
     let conditional = put().header("if-match", "\"v1\"");
     conditional.send().await.refused(422, "invalid", "another request");
@@ -28,9 +36,15 @@ async fn the_same_request_is_done_once() {
 #[tokio::test]
 async fn what_was_not_done_can_be_tried_again() {
     let house = House::new().await;
-    let rollback = || house.owner("POST", "/api/v1/rollback/prod/stripe").json(json!({ "version": 1 })).header("idempotency-key", "k2");
+    let rollback = || {
+        house
+            .owner("POST", "/api/v1/rollback/prod/stripe")
+            .json(json!({ "version": 1 }))
+            .header("idempotency-key", "k2")
+    };
     rollback().send().await.refused(404, "not_found", "");
-    house.put("prod/stripe", "made-up").await;
+    house.put("prod/stripe", "made-up-1").await;
+    house.put("prod/stripe", "made-up-2").await;
     rollback().send().await.ok();
     assert_eq!(rollback().send().await.header("idempotency-replayed"), "true");
 }
@@ -52,7 +66,8 @@ async fn keys_are_each_callers_own() {
     let token = house.service("shop", rules).await;
     let body = json!({ "value": { "text": "made-up" } });
     house.owner("PUT", STRIPE).json(body.clone()).header("idempotency-key", "k4").send().await.ok();
-    let other = house.client("PUT", STRIPE, Some(&token)).json(body).header("idempotency-key", "k4").send().await;
+    let other =
+        house.client("PUT", STRIPE, Some(&token)).json(body).header("idempotency-key", "k4").send().await;
     assert!(other.headers.get("idempotency-replayed").is_none());
     assert_eq!(other.ok()["version"], 2);
 }
@@ -69,8 +84,12 @@ async fn answers_with_values_are_never_kept() {
         let reply = house.owner("POST", path).json(body).header("idempotency-key", "k5").send().await;
         reply.refused(400, "invalid", "takes no `Idempotency-Key`");
     }
-    let long = house.owner("PUT", STRIPE).json(json!({ "value": { "text": "x" } })).header("idempotency-key", &"k".repeat(200));
+    let long = house
+        .owner("PUT", STRIPE)
+        .json(json!({ "value": { "text": "x" } }))
+        .header("idempotency-key", &"k".repeat(200));
     long.send().await.refused(422, "invalid", "128");
-    let malformed = house.owner("PUT", STRIPE).json(json!({ "value": { "text": "x" } })).header("idempotency-key", "a b");
+    let malformed =
+        house.owner("PUT", STRIPE).json(json!({ "value": { "text": "x" } })).header("idempotency-key", "a b");
     malformed.send().await.refused(422, "invalid", "visible");
 }

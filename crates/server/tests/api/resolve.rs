@@ -13,7 +13,12 @@ async fn names_lead_to_values() {
     let house = House::new().await;
     let value = json!({ "value": { "fields": { "secret_key": "sk_live_51MadeUpExample0000KeymoatTest" } } });
     house.owner("PUT", "/api/v1/secrets/prod/stripe").json(value).send().await.ok();
-    for name in ["stripe#secret_key", "keymoat:stripe#secret_key", "keymoat://prod/stripe#secret_key", "STRIPE_SECRET_KEY"] {
+    for name in [
+        "stripe#secret_key",
+        "keymoat:stripe#secret_key",
+        "keymoat://prod/stripe#secret_key",
+        "STRIPE_SECRET_KEY",
+    ] {
         let which = house.owner("POST", "/api/v1/which").json(ask(name)).send().await;
         assert!(!which.text.contains("51MadeUpExample"), "{}", which.text);
         let which = which.ok();

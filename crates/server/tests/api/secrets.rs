@@ -18,7 +18,11 @@ async fn a_value_comes_back_as_it_was_written() {
     .enumerate()
     {
         let path = format!("prod/kind-{number}");
-        let put = house.owner("PUT", &format!("/api/v1/secrets/{path}")).json(json!({ "value": value })).send().await;
+        let put = house
+            .owner("PUT", &format!("/api/v1/secrets/{path}"))
+            .json(json!({ "value": value }))
+            .send()
+            .await;
         assert_eq!(put.status, 201, "{}", put.text);
         let revealed = house.owner("POST", &format!("/api/v1/reveal/{path}")).send().await.ok();
         assert_eq!(revealed["value"], value);
@@ -30,9 +34,14 @@ async fn a_value_comes_back_as_it_was_written() {
 async fn fields_go_over_fields_unless_all_are_replaced() {
     let house = House::new().await;
     let put = |body: Value| house.owner("PUT", STRIPE).json(body);
-    put(json!({ "value": { "fields": { "secret_key": "made-up-1", "publishable_key": "made-up-2" } } })).send().await.ok();
+    put(json!({ "value": { "fields": { "secret_key": "made-up-1", "publishable_key": "made-up-2" } } }))
+        .send()
+        .await
+        .ok();
     put(json!({ "value": { "fields": { "secret_key": "made-up-3" } } })).send().await.ok();
-    let reveal = |field: &str| house.owner("POST", "/api/v1/reveal/prod/payments/stripe").json(json!({ "field": field }));
+    let reveal = |field: &str| {
+        house.owner("POST", "/api/v1/reveal/prod/payments/stripe").json(json!({ "field": field }))
+    };
     assert_eq!(reveal("secret_key").send().await.ok()["value"]["text"], "made-up-3");
     assert_eq!(reveal("publishable_key").send().await.ok()["value"]["text"], "made-up-2");
     put(json!({ "value": { "fields": { "secret_key": "made-up-4" } }, "replace": true })).send().await.ok();
@@ -60,7 +69,8 @@ async fn conditions_in_headers_are_kept() {
     let second = put().header("if-match", "\"v1\"").send().await;
     assert_eq!((second.status.as_u16(), second.header("etag")), (200, "\"v2\""));
     assert_eq!(house.owner("GET", STRIPE).send().await.header("etag"), "\"v2\"");
-    let cas = |cas: u32| house.owner("PUT", STRIPE).json(json!({ "value": { "text": "made-up" }, "cas": cas }));
+    let cas =
+        |cas: u32| house.owner("PUT", STRIPE).json(json!({ "value": { "text": "made-up" }, "cas": cas }));
     cas(1).send().await.refused(409, "conflict", "");
     cas(1).header("if-match", "\"v2\"").send().await.refused(400, "invalid", "differ");
     cas(2).send().await.ok();
@@ -71,7 +81,8 @@ async fn conditions_in_headers_are_kept() {
 #[tokio::test]
 async fn a_secret_is_shown_masked_and_described() {
     let house = House::new().await;
-    let value = json!({ "value": { "fields": { "secret_key": KEY } }, "about": { "description": "for the shop" } });
+    let value =
+        json!({ "value": { "fields": { "secret_key": KEY } }, "about": { "description": "for the shop" } });
     let written = house.owner("PUT", STRIPE).json(value).send().await.ok();
     assert_eq!(written["is_new"], true);
     let shown = house.owner("GET", STRIPE).send().await;
@@ -80,7 +91,8 @@ async fn a_secret_is_shown_masked_and_described() {
     assert_eq!(shown["versions"][0]["fields"][0]["provider"], "stripe");
     assert_eq!(shown["versions"][0]["fields"][0]["mode"], "live");
     assert_eq!(shown["description"], "for the shop");
-    let about = json!({ "owner": "ana", "add_tags": { "team": "shop" }, "expires_at": "2027-01-31T12:00:00Z" });
+    let about =
+        json!({ "owner": "ana", "add_tags": { "team": "shop" }, "expires_at": "2027-01-31T12:00:00Z" });
     house.owner("PATCH", STRIPE).json(about).send().await.ok();
     let about = json!({ "add_tags": { "tier": "1" }, "expires_at": "", "env_override": "deny" });
     let after = house.owner("PATCH", STRIPE).json(about).send().await.ok();
@@ -117,7 +129,13 @@ async fn lists_go_on_where_they_stopped_and_nowhere_else() {
     let mut cursor = String::new();
     loop {
         let reply = house.owner("GET", &format!("{page}&cursor={cursor}")).send().await.ok();
-        seen.extend(reply["secrets"].as_array().unwrap().iter().map(|secret| secret["path"].as_str().unwrap().to_owned()));
+        seen.extend(
+            reply["secrets"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|secret| secret["path"].as_str().unwrap().to_owned()),
+        );
         match reply["next"].as_str() {
             Some(next) => cursor = next.to_owned(),
             None => break,
@@ -139,8 +157,16 @@ async fn lists_go_on_where_they_stopped_and_nowhere_else() {
         };
         reply.refused(400, "invalid", "cursor");
     }
-    house.owner("GET", "/api/v1/secrets?environment=prod&limit=0").send().await.refused(400, "invalid", "limit");
-    house.owner("GET", "/api/v1/secrets?environment=prod&limit=1001").send().await.refused(400, "invalid", "limit");
+    house
+        .owner("GET", "/api/v1/secrets?environment=prod&limit=0")
+        .send()
+        .await
+        .refused(400, "invalid", "limit");
+    house
+        .owner("GET", "/api/v1/secrets?environment=prod&limit=1001")
+        .send()
+        .await
+        .refused(400, "invalid", "limit");
     house.owner("GET", "/api/v1/secrets").send().await.refused(400, "invalid", "environment");
     house.owner("GET", "/api/v1/secrets?environment=pord").send().await.refused(404, "not_found", "pord");
 }

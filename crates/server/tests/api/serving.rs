@@ -83,13 +83,36 @@ async fn what_could_be_read_in_two_ways_is_refused() {
         ("GET /healthz HTTP/1.1\r\n\r\n".to_owned(), "400"),
         ("GET /healthz HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n".to_owned(), "400"),
         ("GET /healthz HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n".to_owned(), "400"),
-        ("GET http://elsewhere.test/healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".to_owned(), "400"),
+        (
+            "GET http://elsewhere.test/healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".to_owned(),
+            "400",
+        ),
         ("GET /healthz HTTP/1.1\nHost: a\n\n".to_owned(), "400"),
         ("GET /healthz HTTP/1.1\r\nHost: a\nX: y\r\n\r\n".to_owned(), "400"),
-        (format!("POST /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{hidden}"), "400"),
-        (format!("POST /healthz HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n{hidden}"), "400"),
-        (format!("POST /healthz HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{hidden}"), "411"),
-        (format!("GET /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nContent-Length: 0\r\n\r\n{hidden}"), "400"),
+        (
+            format!(
+                "POST /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{hidden}"
+            ),
+            "400",
+        ),
+        (
+            format!(
+                "POST /healthz HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n{hidden}"
+            ),
+            "400",
+        ),
+        (
+            format!(
+                "POST /healthz HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{hidden}"
+            ),
+            "411",
+        ),
+        (
+            format!(
+                "GET /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nContent-Length: 0\r\n\r\n{hidden}"
+            ),
+            "400",
+        ),
         (format!("GET /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: +0\r\n\r\n{hidden}"), "400"),
         ("GET /healthz HTTP/1.1\r\nHost : a\r\n\r\n".to_owned(), "400"),
         ("GET /a/..%2f..%2fhealthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".to_owned(), "400"),
@@ -98,7 +121,8 @@ async fn what_could_be_read_in_two_ways_is_refused() {
     ];
     for (request, status) in rows {
         let answer = raw(TcpStream::connect(running.addr).await.unwrap(), request.as_bytes()).await;
-        let is_right = answer.starts_with(&format!("HTTP/1.1 {status}")) || answer.is_empty() && request.starts_with("PRI");
+        let is_right = answer.starts_with(&format!("HTTP/1.1 {status}"))
+            || answer.is_empty() && request.starts_with("PRI");
         assert!(is_right, "{request:?}: {answer}");
         let answers = answer.matches("HTTP/1.1 ").count();
         assert!(answers <= 1, "{request:?} was answered {answers} times: {answer}");
@@ -123,7 +147,8 @@ async fn connections_are_used_again_and_answer_in_order() {
     let running = running(ana).await;
     let one = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
     let last = "GET /api/v1/nothing HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
-    let answer = raw(TcpStream::connect(running.addr).await.unwrap(), format!("{one}{one}{last}").as_bytes()).await;
+    let answer =
+        raw(TcpStream::connect(running.addr).await.unwrap(), format!("{one}{one}{last}").as_bytes()).await;
     assert_eq!(answer.matches("HTTP/1.1 200").count(), 2, "{answer}");
     assert_eq!(answer.matches("HTTP/1.1 404").count(), 1, "{answer}");
 }
@@ -132,7 +157,8 @@ async fn connections_are_used_again_and_answer_in_order() {
 async fn who_waits_is_answered_when_the_server_stops() {
     let running = running(ana).await;
     let start = running.house.owner("GET", "/api/v1/changes").send().await.ok();
-    let request = format!("GET /api/v1/changes?after={}&wait_secs=60 HTTP/1.1\r\nHost: a\r\n\r\n", start["next"]);
+    let request =
+        format!("GET /api/v1/changes?after={}&wait_secs=60 HTTP/1.1\r\nHost: a\r\n\r\n", start["next"]);
     let mut stream = UnixStream::connect(&running.socket).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     // An answer on another connection shows that the server has had time to take the first one up.
@@ -154,8 +180,12 @@ async fn who_waits_is_answered_when_the_server_stops() {
 #[tokio::test]
 async fn a_backup_travels_in_pieces() {
     let running = running(ana).await;
-    let request = b"POST /api/v1/backup HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    let request =
+        b"POST /api/v1/backup HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     let answer = raw(UnixStream::connect(&running.socket).await.unwrap(), request).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer:.80}");
-    assert!(answer.contains("keymoat-backup-1\n") && answer.ends_with("0\r\n\r\n"), "the answer is not whole");
+    assert!(
+        answer.contains("keymoat-backup-1\n") && answer.ends_with("0\r\n\r\n"),
+        "the answer is not whole"
+    );
 }

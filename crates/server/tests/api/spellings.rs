@@ -28,6 +28,7 @@ async fn no_other_spelling_leads_to_a_secret() {
     house.owner("POST", "/api/v1/reveal/prod/stripe").json(json!({})).send().await.ok();
 }
 
+#[rustfmt::skip]
 const SPELLINGS: &[&str] = &[
     "prod/stripe/", "prod//stripe", "/prod/stripe", "prod/stripe//", "prod/./stripe", "prod/../staging/stripe",
     "prod/stripe/.", "prod/stripe/..", "prod/a/../stripe", "./prod/stripe", "../reveal/prod/stripe",

@@ -17,7 +17,8 @@ async fn strangers_learn_only_whether_it_works() {
     assert_eq!(stranger["sealed"], false);
     let owner = house.owner("GET", "/api/v1/status").send().await.ok();
     assert_eq!(owner["counts"]["environments"], 2);
-    let nobody = house.call("GET", "/api/v1/status", Peer::OsUser { name: "mallory".to_owned() }).send().await.ok();
+    let nobody =
+        house.call("GET", "/api/v1/status", Peer::OsUser { name: "mallory".to_owned() }).send().await.ok();
     assert!(nobody["counts"].is_null(), "{nobody}");
 }
 
@@ -48,7 +49,8 @@ async fn metrics_are_for_this_machine_or_for_who_may_see_them() {
     assert!(metrics.text.contains("keymoat_vault_entities{kind=\"secrets\"} 1"), "{}", metrics.text);
     assert!(!metrics.text.contains("stripe"), "{}", metrics.text);
     assert_eq!(house.client("GET", "/metrics", Some(&watcher)).send().await.status, 200);
-    let passed_on = house.call("GET", "/metrics", Peer::Tcp { addr: near }).header("x-forwarded-for", "192.0.2.1");
+    let passed_on =
+        house.call("GET", "/metrics", Peer::Tcp { addr: near }).header("x-forwarded-for", "192.0.2.1");
     passed_on.send().await.refused(401, "not_signed_in", "nobody");
 }
 
@@ -60,10 +62,20 @@ async fn places_are_made_on_purpose_and_again_without_harm() {
     house.forward(jiff::SignedDuration::from_secs(60));
     assert_eq!(put().send().await.ok(), first);
     let all = house.owner("GET", "/api/v1/environments").send().await.ok();
-    let names: Vec<&str> = all.as_array().unwrap().iter().map(|place| place["name"].as_str().unwrap()).collect();
+    let names: Vec<&str> =
+        all.as_array().unwrap().iter().map(|place| place["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["dev", "prod", "staging"]);
     let companies = house.owner("GET", "/api/v1/companies").send().await.ok();
     assert_eq!(companies[0]["name"], "acme");
-    house.owner("PUT", "/api/v1/environments/sys").json(json!({})).send().await.refused(400, "invalid", "reserved");
-    house.owner("PUT", "/api/v1/companies/Acme").json(json!({})).send().await.refused(400, "invalid", "upper-case");
+    house
+        .owner("PUT", "/api/v1/environments/sys")
+        .json(json!({}))
+        .send()
+        .await
+        .refused(400, "invalid", "reserved");
+    house.owner("PUT", "/api/v1/companies/Acme").json(json!({})).send().await.refused(
+        400,
+        "invalid",
+        "upper-case",
+    );
 }

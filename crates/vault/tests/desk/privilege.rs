@@ -48,8 +48,7 @@ const RULES: [&str; 8] = [
 const LIMITED: &str = r#"[
     {"capabilities":["write","delete","grant"],"environments":["sys"],
      "paths":["accounts/**","policies/**","tokens/**","grants/**"]},
-    {"capabilities":["list","reveal"],"environments":["staging"],"paths":["shop/**"]},
-    {"effect":"deny","capabilities":["reveal"],"environments":["staging"],"paths":["shop/secret"]}]"#;
+    {"capabilities":["list","reveal"],"environments":["staging"],"paths":["shop/**"]}]"#;
 
 fn call() -> impl Strategy<Value = Call> {
     let name = 0..NAMES.len();
@@ -68,8 +67,8 @@ fn call() -> impl Strategy<Value = Call> {
         3 => name.clone().prop_map(|name| Call::CreateToken { name }),
         3 => (name, 0..RULES.len(), 1..200i64, prop::option::of(1..3u32), any::<bool>())
             .prop_map(|(name, rule, hours, uses, break_glass)| Call::Grant { name, rule, hours, uses, break_glass }),
-        2 => (0..8usize).prop_map(|which| Call::Approve { which }),
-        1 => (0..8usize).prop_map(|which| Call::Revoke { which }),
+        2 => (0..2usize).prop_map(|which| Call::Approve { which }),
+        1 => (0..2usize).prop_map(|which| Call::Revoke { which }),
         2 => (0..8usize).prop_map(|which| Call::Become { which }),
         1 => (1..180i64).prop_map(|mins| Call::Wait { mins }),
     ]
@@ -131,11 +130,11 @@ impl Play<'_> {
                 self.grants.push(vault.create_grant(&me, new).await?.id);
                 Ok(())
             }
-            Call::Approve { which } => match self.grants.get(*which) {
+            Call::Approve { which } => match self.grants.iter().rev().nth(*which) {
                 Some(id) => vault.approve_grant(&me, *id).await.map(|_| ()),
                 None => Ok(()),
             },
-            Call::Revoke { which } => match self.grants.get(*which) {
+            Call::Revoke { which } => match self.grants.iter().rev().nth(*which) {
                 Some(id) => vault.revoke_grant(&me, *id).await.map(|_| ()),
                 None => Ok(()),
             },
@@ -175,20 +174,44 @@ async fn may(desk: &Desk, account: &Caller, probes: &[(Capability, Resource)]) -
     allowed
 }
 
-async fn furnished() -> (Desk, Caller) {
+async fn furnished() -> Desk {
     let desk = Desk::new().await;
     let owner = desk.owner().await;
-    desk.policy(&owner, "limited", LIMITED).await.unwrap();
-    desk.policy(&owner, "tester", &format!("[{}]", RULES[2])).await.unwrap();
-    desk.policy(&owner, "team", &format!("[{}]", RULES[0])).await.unwrap();
-    desk.policy(&owner, "denied", &format!("[{}]", RULES[4])).await.unwrap();
-    desk.account(&owner, "limited", AccountKind::User, &["limited"], &[]).await.unwrap();
+    for (name, rules) in [("limited", LIMITED), ("tester", RULES[2]), ("team", RULES[0]), ("denied", RULES[4])] {
+        let rules = if rules.starts_with('[') { rules.to_owned() } else { format!("[{rules}]") };
+        desk.policy(&owner, name, &rules).await.unwrap();
+    }
     desk.account(&owner, "team", AccountKind::Group, &["team"], &[]).await.unwrap();
     desk.account(&owner, "denied", AccountKind::Group, &["denied"], &[]).await.unwrap();
+    desk.account(&owner, "limited", AccountKind::User, &["limited"], &["denied"]).await.unwrap();
     desk.account(&owner, "tester", AccountKind::User, &["tester"], &["denied"]).await.unwrap();
     desk.account(&owner, "boss", AccountKind::User, &["administrator"], &[]).await.unwrap();
-    let caller = desk.sign_in("limited").await;
-    (desk, caller)
+    desk
+}
+
+/// Gives the limited principal and an account that he made what he began with, where he has lost it, so that later
+/// calls are worth something.
+async fn set_up_again(desk: &Desk, play: &mut Play<'_>) {
+    let owner = desk.owner().await;
+    desk.policy(&owner, "limited", LIMITED).await.unwrap();
+    for account in ["limited", "made1"] {
+        let whole = AccountChange {
+            policies: Some(["limited".parse().unwrap()].into()),
+            groups: Some([name("denied")].into()),
+            active: Some(true),
+            description: None,
+        };
+        let mut given = desk.vault.update_account(&owner, &name(account), whole).await.map(|_| ());
+        if given.is_err() {
+            drop(desk.vault.delete_account(&owner, &name(account)).await);
+            given = desk.account(&owner, account, AccountKind::User, &["limited"], &["denied"]).await;
+        }
+        // The group may be gone by then; so is the denial, and what it held down must not come back.
+        if given.is_ok() {
+            play.callers.push(desk.sign_in(account).await);
+        }
+    }
+    play.me = play.callers.len().saturating_sub(2);
 }
 
 #[test]
@@ -200,19 +223,32 @@ fn no_sequence_of_calls_raises_what_a_limited_principal_may_do() {
     let (mut done, mut allowed_calls) = (0, 0);
     runtime.block_on(async {
         for _ in 0..SEQUENCES / IN_ONE_VAULT {
-            let (desk, limited) = furnished().await;
-            let limit = may(&desk, &limited, &probes).await;
+            let desk = furnished().await;
+            let mut watched = Vec::new();
+            for account in ["tester", "boss"] {
+                let caller = desk.sign_in(account).await;
+                watched.push((may(&desk, &caller, &probes).await, caller));
+            }
+            let mut play = Play { desk: &desk, callers: vec![desk.sign_in("limited").await], me: 0, grants: Vec::new() };
+            let limit = may(&desk, &play.callers[0], &probes).await;
             assert!(!limit.is_empty() && limit.len() < probes.len());
-            let mut play = Play { desk: &desk, callers: vec![limited], me: 0, grants: Vec::new() };
             // One sequence goes on where the last ended, so that long ones are tried too.
             for _ in 0..IN_ONE_VAULT {
+                set_up_again(&desk, &mut play).await;
                 let calls = sequences.new_tree(&mut runner).unwrap().current();
                 for call in &calls {
                     allowed_calls += usize::from(play.make(call).await.is_ok());
                 }
-                for caller in &play.callers {
+                let mut seen = BTreeSet::new();
+                for caller in play.callers.iter().rev().filter(|caller| seen.insert(caller.principal)) {
                     let now = may(&desk, caller, &probes).await;
                     let more: Vec<_> = now.difference(&limit).map(|number| &probes[*number]).collect();
+                    assert!(more.is_empty(), "`{}` may {more:?} after {calls:?}", caller.name);
+                }
+                // Others get no more than they had or the limited principal has himself.
+                for (before, caller) in &watched {
+                    let now = may(&desk, caller, &probes).await;
+                    let more: Vec<_> = now.iter().filter(|number| !before.contains(number) && !limit.contains(number)).collect();
                     assert!(more.is_empty(), "`{}` may {more:?} after {calls:?}", caller.name);
                 }
                 done += 1;

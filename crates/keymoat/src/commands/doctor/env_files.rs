@@ -77,7 +77,8 @@ fn env_files(dir: &Path) -> Vec<PathBuf> {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         (name == ".env" || name.starts_with(".env.")) && path.is_file()
     };
-    let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_one).collect();
+    let mut files: Vec<PathBuf> =
+        entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_one).collect();
     files.sort();
     files.truncate(FILES_MAX);
     files

@@ -50,19 +50,30 @@ fn judged(
         let path = path.display();
         if about.uid() != you {
             let says = format!("`{path}` belongs to user {}, not to you ({you})", about.uid());
-            return Some(Finding::bad(check, says, format!("chown {you} '{path}', once you know how that came about")));
+            return Some(Finding::bad(
+                check,
+                says,
+                format!("chown {you} '{path}', once you know how that came about"),
+            ));
         }
         let mode = about.mode() & 0o7777;
         if mode & forbidden != 0 {
             let says = format!("{trouble} `{path}` (mode {mode:03o})");
-            return Some(Finding::bad(check, says, format!("{cure} '{path}'; change what others may have seen")));
+            return Some(Finding::bad(
+                check,
+                says,
+                format!("{cure} '{path}'; change what others may have seen"),
+            ));
         }
     }
     let what = match looked_at.len() {
         1 => format!("`{}`", first.0.display()),
         many => format!("{many} files"),
     };
-    Some(Finding::ok(check, format!("{what}: yours alone to {}", if forbidden == 0o022 { "change" } else { "read" })))
+    Some(Finding::ok(
+        check,
+        format!("{what}: yours alone to {}", if forbidden == 0o022 { "change" } else { "read" }),
+    ))
 }
 
 /// Where a key lies, seen from the data that it opens.
@@ -80,7 +91,9 @@ fn beside(key: &Path, data: &Path) -> Option<Finding> {
     Some(match same_disk {
         true => Finding::warn(
             "key and data",
-            format!("the master key `{shown}` lies on the same file system as the data: a copy of the disk has both"),
+            format!(
+                "the master key `{shown}` lies on the same file system as the data: a copy of the disk has both"
+            ),
             "keep it elsewhere (KEYMOAT_MASTER_KEY_COMMAND, a systemd credential, another disk), or accept it",
         ),
         false => Finding::ok("key and data", format!("the master key `{shown}` lies on another file system")),

@@ -2,6 +2,7 @@
 //! running server can be reached from elsewhere.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use keymoat_crypto::MasterKey;
@@ -12,8 +13,7 @@ use crate::Context;
 /// Checks machine and process.
 pub(super) fn check(context: &Context) -> Vec<Finding> {
     let mut findings = vec![core_dumps(), memory()];
-    let places = [&context.places.data, &context.places.config];
-    findings.extend(places.into_iter().filter_map(|path| free_space(path)));
+    findings.extend(free_space(&context.places.data, &context.places.config));
     findings.extend(listening(context));
     findings
 }
@@ -21,8 +21,12 @@ pub(super) fn check(context: &Context) -> Vec<Finding> {
 fn core_dumps() -> Finding {
     let process = keymoat_crypto::harden_process();
     match (process.dumpable, process.core_dumps_disabled) {
-        (false, true) => Finding::ok("core dumps", "are off, and other programs cannot read this one's memory"),
-        (false, false) => Finding::warn("core dumps", "could not be limited", "set `LimitCORE=0` or `ulimit -c 0`"),
+        (false, true) => {
+            Finding::ok("core dumps", "are off, and other programs cannot read this one's memory")
+        }
+        (false, false) => {
+            Finding::warn("core dumps", "could not be limited", "set `LimitCORE=0` or `ulimit -c 0`")
+        }
         (true, _) => Finding::warn(
             "core dumps",
             "other programs of the same user can read this one's memory",
@@ -40,7 +44,9 @@ fn memory() -> Finding {
     match (protection.locked, swaps) {
         (true, false) => Finding::ok("memory", "keys are locked into memory, and nothing is swapped here"),
         (true, true) => Finding::ok("memory", "keys are locked into memory and never swapped"),
-        (false, false) => Finding::ok("memory", "keys cannot be locked into memory, but nothing is swapped here"),
+        (false, false) => {
+            Finding::ok("memory", "keys cannot be locked into memory, but nothing is swapped here")
+        }
         (false, true) => Finding::warn(
             "memory",
             "keys cannot be locked into memory, and this machine swaps",
@@ -49,11 +55,19 @@ fn memory() -> Finding {
     }
 }
 
-/// Room on the disk of a directory; `None` when it cannot be told.
-fn free_space(path: &Path) -> Option<Finding> {
-    let there = path.ancestors().find(|path| path.exists())?;
-    let system = rustix::fs::statvfs(there).ok()?;
-    Some(room(path, system.f_bavail.saturating_mul(system.f_frsize)))
+/// Room on the file systems of data and checkpoint: the record of every answer is written to both.
+fn free_space(data: &Path, config: &Path) -> Vec<Finding> {
+    let there = |path: &Path| path.ancestors().find(|path| path.exists()).map(Path::to_owned);
+    let file_system = |path: &Path| std::fs::metadata(there(path)?).ok().map(|about| about.dev());
+    let mut places = vec![data];
+    if file_system(data) != file_system(config) {
+        places.push(config);
+    }
+    let free = |path: &&Path| {
+        let system = rustix::fs::statvfs(there(path)?).ok()?;
+        Some(room(path, system.f_bavail.saturating_mul(system.f_frsize)))
+    };
+    places.iter().filter_map(free).collect()
 }
 
 fn room(path: &Path, free: u64) -> Finding {
@@ -93,7 +107,8 @@ fn listening(context: &Context) -> Option<Finding> {
 fn socket_inodes(pid: u32) -> Option<Vec<u64>> {
     let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
     let links = entries.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
-    let inode = |link: std::path::PathBuf| link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok();
+    let inode =
+        |link: std::path::PathBuf| link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok();
     Some(links.filter_map(inode).collect())
 }
 
@@ -143,7 +158,8 @@ mod tests {
 
     #[test]
     fn room_on_the_disk() {
-        let check = |free: u64, expected: Level| assert_eq!(room(Path::new("/x"), free).level, expected, "{free}");
+        let check =
+            |free: u64, expected: Level| assert_eq!(room(Path::new("/x"), free).level, expected, "{free}");
         check(0, Level::Bad);
         check(100 * MIB - 1, Level::Bad);
         check(100 * MIB, Level::Warn);
@@ -165,7 +181,10 @@ mod tests {
         check(&format!("0: 0100007F:2008 00000000:0000 01 {rest}"), None);
         let v6 = "00000000000000000000000001000000:2008 00000000000000000000000000000000:0000";
         check(&format!("0: {v6} 0A {rest}"), Some(("[::1]:8200", 77)));
-        check("  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode", None);
+        check(
+            "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode",
+            None,
+        );
         check("", None);
     }
 

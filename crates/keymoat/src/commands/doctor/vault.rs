@@ -28,13 +28,19 @@ pub(super) async fn check(context: &Context, client: &Client) -> Vec<Finding> {
         findings.push(checkpoint(context, &status));
     }
     findings.extend(asked("key slots", rekey::keys(client).await, |keys| slots(&keys)));
-    findings.extend(asked("tokens", token::all(client, None).await, |tokens| tokens_that_last(&tokens, SystemClock.now())));
+    findings.extend(asked("tokens", token::all(client, None).await, |tokens| {
+        tokens_that_last(&tokens, SystemClock.now())
+    }));
     findings.extend(asked("owners", account::all(client).await, |accounts| owners(&accounts)));
     findings
 }
 
 /// What an answer says; that it could not be had, where it could not.
-fn asked<T>(check: &'static str, answer: Result<T, CliError>, judge: impl FnOnce(T) -> Finding) -> Option<Finding> {
+fn asked<T>(
+    check: &'static str,
+    answer: Result<T, CliError>,
+    judge: impl FnOnce(T) -> Finding,
+) -> Option<Finding> {
     match answer {
         Ok(answer) => Some(judge(answer)),
         Err(error) => {
@@ -46,7 +52,9 @@ fn asked<T>(check: &'static str, answer: Result<T, CliError>, judge: impl FnOnce
 
 fn works(status: &Status) -> Finding {
     match (&status.stopped, status.sealed) {
-        (Some(why), _) => Finding::bad(CHECK, format!("has stopped itself: {why}"), "mend that; it goes on by itself"),
+        (Some(why), _) => {
+            Finding::bad(CHECK, format!("has stopped itself: {why}"), "mend that; it goes on by itself")
+        }
         (None, true) => Finding::bad(CHECK, "is sealed", "start it with its master key"),
         (None, false) => Finding::ok(CHECK, format!("{} works", status.instance)),
     }
@@ -111,15 +119,22 @@ fn tokens_that_last(tokens: &[Token], now: Timestamp) -> Finding {
     let names: BTreeSet<&str> = long.iter().map(|token| token.account.as_str()).collect();
     Finding::warn(
         "tokens",
-        format!("{} last longer than 90 days (of {})", long.len(), names.into_iter().collect::<Vec<_>>().join(", ")),
+        format!(
+            "{} last longer than 90 days (of {})",
+            long.len(),
+            names.into_iter().collect::<Vec<_>>().join(", ")
+        ),
         format!("make shorter ones that can be renewed, then `keymoat token revoke {}`", first.id),
     )
 }
 
 fn owners(accounts: &[Account]) -> Finding {
     let has = |account: &Account| account.policies.contains(OWNER);
-    let groups: BTreeSet<&str> =
-        accounts.iter().filter(|account| account.kind == GROUP && has(account)).map(|group| group.name.as_str()).collect();
+    let groups: BTreeSet<&str> = accounts
+        .iter()
+        .filter(|account| account.kind == GROUP && has(account))
+        .map(|group| group.name.as_str())
+        .collect();
     let owners: Vec<&str> = accounts
         .iter()
         .filter(|account| account.active && account.kind != GROUP)
