@@ -5,7 +5,8 @@ usage: verify.py export LOG CHECKPOINT KEY     the records of `keymoat audit exp
        verify.py proof PROOF KEY               what `keymoat audit prove N` wrote, for one record
 
 LOG         one record a line; lines after those that the checkpoint covers are counted and not checked
-CHECKPOINT  what `keymoat audit checkpoint` wrote to stdout: keep one whenever you like, as long as you like
+CHECKPOINT  LOG.checkpoint, which the export wrote, or what `keymoat audit checkpoint` wrote to stdout: keep one whenever
+            you like, as long as you like
 KEY         the line `key …` of the same command, noted at a time when you trusted the vault
 
 Written from c2sp.org/signed-note, c2sp.org/tlog-checkpoint, RFC 6962 and RFC 9162. Needs the package `cryptography`.

@@ -111,7 +111,7 @@ def envelope():
         key, salt, plain, sealed = (bytes.fromhex(row[n]) for n in ("key", "salt", "plain_hex", "ciphertext"))
         check_sealed("secret", key, b"keymoat/v1/secret", row["data_key"], aad, salt, plain, sealed)
     for row in vectors["backups"]:
-        key = hkdf(bytes.fromhex(row["root"]), b"", b"keymoat/v1/backup", 32)
+        key = hkdf(bytes.fromhex(row["instance_key"]), b"", b"keymoat/v1/backup", 32)
         salt = bytes.fromhex(row["salt"])
         aad = field(b"keymoat/backup/1") + field(row["about"].encode())
         okm = hkdf(key, salt, b"keymoat/v1/backup-stream" + aad, 64)
@@ -137,6 +137,10 @@ def wrap():
         )
         master, root, salt, wrapped = (bytes.fromhex(row[n]) for n in ("master", "root", "salt", "wrapped"))
         check_sealed("slot", master, label, row["slot"], aad, salt, root, wrapped)
+    for row in vectors["instance_keys"]:
+        aad = field(b"keymoat/wrap/instance-key/1") + field(uuid.UUID(row["instance"]).bytes)
+        root, key, salt, wrapped = (bytes.fromhex(row[n]) for n in ("root", "key", "salt", "wrapped"))
+        check_sealed("instance key", root, label, 0, aad, salt, key, wrapped)
     for row in vectors["data_keys"]:
         aad = (
             field(b"keymoat/wrap/data-key/1")
@@ -160,13 +164,13 @@ def wrap():
 
 
 def derived(row):
-    root = bytes.fromhex(row["root"])
+    instance = bytes.fromhex(row["instance_key"])
     mark = row["fingerprint"]
-    key = hkdf(root, b"", b"keymoat/v1/fingerprint", 32)
+    key = hkdf(instance, b"", b"keymoat/v1/fingerprint", 32)
     found = mac(key, fields([mark["provider"].encode(), mark["value"].encode()]))[:16]
     agree("fingerprint", found.hex(), mark["fingerprint"])
 
-    key = hkdf(root, b"", b"keymoat/v1/state", 32)
+    key = hkdf(instance, b"", b"keymoat/v1/state", 32)
     rows = [mac(key, b"\1" + fields([part.encode() for part in parts])) for parts in row["state"]["rows"]]
     total = sum(int.from_bytes(r, "big") for r in rows) % 2**256
     digest = struct.pack(">Q", len(rows)) + total.to_bytes(32, "big")
@@ -174,7 +178,7 @@ def derived(row):
     agree("state commitment", mac(key, b"\0" + field(digest)).hex(), row["state"]["commitment"])
 
     audit = row["audit"]
-    seed = hkdf(root, b"", b"keymoat/v1/audit-signer" + struct.pack(">I", audit["generation"]), 32)
+    seed = hkdf(instance, b"", b"keymoat/v1/audit-signer" + struct.pack(">I", audit["generation"]), 32)
     signer = Ed25519PrivateKey.from_private_bytes(seed)
     public = signer.public_key().public_bytes_raw()
     agree("audit key", public.hex(), audit["public_key"])
@@ -184,12 +188,12 @@ def derived(row):
     agree("audit verifier", verifier, audit["verifier"])
 
     for entry in row["mac"]:
-        key = hkdf(root, b"", entry["label"].encode(), 32)
+        key = hkdf(instance, b"", entry["label"].encode(), 32)
         agree("mac", mac(key, fields([part.encode() for part in entry["parts"]])).hex(), entry["tag"])
 
     aws = row["aws"]
     info = b"keymoat/v1/aws-secret" + field(b"keymoat/aws-secret/1") + field(aws["access_key_id"].encode())
-    agree("aws secret", base64.b64encode(hkdf(root, b"", info, 30)).decode(), aws["secret_access_key"])
+    agree("aws secret", base64.b64encode(hkdf(instance, b"", info, 30)).decode(), aws["secret_access_key"])
 
 
 def base62(value, digits):

@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on has failed"))]
 
 pub mod audit;
+pub mod auditor;
 pub mod checkpoint;
 pub mod dotenv;
 pub mod grant;

@@ -19,7 +19,7 @@ use crate::argon::{Argon2Params, PassphraseError};
 use crate::canonical::Canonical;
 use crate::envelope::{SUITE_1, TAG_LEN};
 use crate::kdf::hkdf_sha256;
-use crate::keys::{KEY_LEN, RootKey};
+use crate::keys::{InstanceKey, KEY_LEN};
 use crate::locked::Locked;
 use crate::random;
 use crate::sensitive::SecretBytes;
@@ -62,10 +62,10 @@ pub enum BackupError {
 
 impl BackupKey {
     /// Derives the key of backups that the same instance restores.
-    pub fn from_root(root: &RootKey) -> Self {
+    pub fn from_instance(instance: &InstanceKey) -> Self {
         /// HKDF label.
         const LABEL: &str = "keymoat/v1/backup";
-        Self(Locked::copy_of(&root.derive(LABEL, &[])))
+        Self(Locked::copy_of(&instance.derive(LABEL, &[])))
     }
 
     /// Derives the key of backups that anybody with the passphrase restores.
@@ -371,10 +371,10 @@ mod tests {
     fn keys_by_origin_differ() {
         let params = Argon2Params { memory_kib: 8192, iterations: 1, ..Argon2Params::generate() };
         let phrase = SecretBytes::from_slice(b"made up");
-        let root = RootKey::generate();
+        let instance = InstanceKey::generate();
         let keys = [
-            BackupKey::from_root(&root),
-            BackupKey::from_root(&RootKey::generate()),
+            BackupKey::from_instance(&instance),
+            BackupKey::from_instance(&InstanceKey::generate()),
             BackupKey::from_passphrase(&phrase, &params).unwrap(),
         ];
         for (i, a) in keys.iter().enumerate() {

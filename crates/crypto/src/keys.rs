@@ -1,7 +1,7 @@
 //! One type per role of a key, so that none is used in another's place.
 //!
 //! Each lives in locked memory, prints as `[redacted]` and is zeroed when dropped. Where a key comes from and
-//! what it wraps is in `master` and `wrap`; this module makes them and derives from the root key.
+//! what it wraps is in `master` and `wrap`; this module makes them and derives from the instance key.
 
 use std::fmt;
 
@@ -22,8 +22,13 @@ pub const KEY_LEN: usize = 32;
 /// The key that wraps the root key; kept outside the data directory.
 pub struct MasterKey(Locked);
 
-/// The key that everything of an instance is derived from or wrapped by.
+/// The key that wraps the instance key, the data keys and the peppers. Nothing is derived from it, so it can be
+/// replaced by wrapping these anew.
 pub struct RootKey(Locked);
+
+/// The key that an instance derives its own from: fingerprints, signatures, commitments, backups. It stays the same
+/// for the life of the instance.
+pub struct InstanceKey(Locked);
 
 /// The key of one environment and company; deleting it shreds their values.
 pub struct DataKey {
@@ -58,6 +63,22 @@ impl MasterKey {
 }
 
 impl RootKey {
+    /// Makes a new key.
+    pub fn generate() -> Self {
+        Self(Locked::init(|slot| random::fill(slot)))
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8; KEY_LEN]) -> Self {
+        Self(Locked::copy_of(bytes))
+    }
+
+    pub(crate) fn expose<R>(&self, f: impl FnOnce(&[u8; KEY_LEN]) -> R) -> R {
+        // EXPOSE: within this crate only, for the wrappings beside it.
+        self.0.expose(f)
+    }
+}
+
+impl InstanceKey {
     /// Makes a new key.
     pub fn generate() -> Self {
         Self(Locked::init(|slot| random::fill(slot)))
@@ -109,7 +130,7 @@ impl RootKey {
     pub(crate) fn derive(&self, label: &str, context: &[u8]) -> Zeroizing<[u8; KEY_LEN]> {
         let mut out = Zeroizing::new([0; KEY_LEN]);
         // EXPOSE: only the derived key leaves.
-        self.0.expose(|root| hkdf_sha256(root, &[], &[label.as_bytes(), context], out.as_mut_slice()));
+        self.0.expose(|key| hkdf_sha256(key, &[], &[label.as_bytes(), context], out.as_mut_slice()));
         out
     }
 
@@ -220,6 +241,12 @@ impl fmt::Debug for RootKey {
     }
 }
 
+impl fmt::Debug for InstanceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("InstanceKey([redacted])")
+    }
+}
+
 impl fmt::Debug for DataKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "DataKey({}, [redacted])", self.id)
@@ -244,16 +271,17 @@ mod tests {
 
     #[test]
     fn debug_shows_no_key() {
-        let root = RootKey::from_bytes(&[0xab; KEY_LEN]);
+        let instance = InstanceKey::from_bytes(&[0xab; KEY_LEN]);
         let texts = [
             format!("{:?}", MasterKey::from_bytes(&[0xab; KEY_LEN])),
-            format!("{root:?}"),
+            format!("{:?}", RootKey::from_bytes(&[0xab; KEY_LEN])),
+            format!("{instance:?}"),
             format!("{:?}", DataKey::from_bytes(7, &[0xab; KEY_LEN])),
             format!("{:?}", Pepper::from_bytes(7, &[0xab; KEY_LEN])),
-            format!("{:?}", root.fingerprint_key()),
-            format!("{:?}", root.state_key()),
-            format!("{:?}", root.cursor_key()),
-            format!("{:?}", root.audit_signer(1)),
+            format!("{:?}", instance.fingerprint_key()),
+            format!("{:?}", instance.state_key()),
+            format!("{:?}", instance.cursor_key()),
+            format!("{:?}", instance.audit_signer(1)),
         ];
         for text in texts {
             assert!(text.ends_with("[redacted])"), "{text}");
@@ -263,24 +291,24 @@ mod tests {
 
     #[test]
     fn derived_keys_all_differ() {
-        let root = RootKey::generate();
+        let instance = InstanceKey::generate();
         let parts: &[&[u8]] = &[b"x"];
         let tags = [
-            root.cursor_key().tag(parts),
-            root.policy_key().tag(parts),
-            root.personal_data_key().tag(parts),
-            RootKey::generate().cursor_key().tag(parts),
-            root.audit_signer(1).verifying_key().bytes(),
-            root.audit_signer(2).verifying_key().bytes(),
+            instance.cursor_key().tag(parts),
+            instance.policy_key().tag(parts),
+            instance.personal_data_key().tag(parts),
+            InstanceKey::generate().cursor_key().tag(parts),
+            instance.audit_signer(1).verifying_key().bytes(),
+            instance.audit_signer(2).verifying_key().bytes(),
         ];
         let different: std::collections::BTreeSet<_> = tags.iter().collect();
         assert_eq!(different.len(), tags.len());
-        assert_eq!(root.cursor_key().tag(parts), root.cursor_key().tag(parts));
+        assert_eq!(instance.cursor_key().tag(parts), instance.cursor_key().tag(parts));
     }
 
     #[test]
     fn mac_keys_verify_what_they_tagged() {
-        let key = RootKey::generate().cursor_key();
+        let key = InstanceKey::generate().cursor_key();
         let tag = key.tag(&[b"ab", b"c"]);
         assert!(key.verify(&[b"ab", b"c"], &tag));
         for parts in [&[b"a".as_slice(), b"bc"][..], &[b"abc"], &[b"ab", b"c", b""], &[]] {
@@ -293,6 +321,7 @@ mod tests {
     #[test]
     fn generated_keys_differ() {
         assert!(MasterKey::generate().expose(|a| MasterKey::generate().expose(|b| a != b)));
+        assert!(InstanceKey::generate().expose(|a| InstanceKey::generate().expose(|b| a != b)));
         assert!(RootKey::generate().expose(|a| RootKey::generate().expose(|b| a != b)));
         assert!(DataKey::generate(1).expose(|a| DataKey::generate(1).expose(|b| a != b)));
         assert_ne!(Pepper::generate(1).mac(b""), Pepper::generate(1).mac(b""));

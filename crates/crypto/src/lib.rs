@@ -4,10 +4,10 @@
 //! is here. There is no async, no file system, no network and no clock: callers bring bytes and take
 //! bytes. Randomness comes from the operating system, and only for key material, salts and tokens.
 //!
-//! The hierarchy: a [`MasterKey`] wraps the [`RootKey`]; the root key derives, by labelled HKDF, the
-//! [`FingerprintKey`], the [`StateKey`], the [`MacKey`]s and the [`AuditSigner`], and wraps a
-//! [`DataKey`] per environment and company and the [`Pepper`]s of the token digests. [`seal`] derives
-//! a key used once for each version of a secret.
+//! The hierarchy: a [`MasterKey`] wraps the [`RootKey`]; the root key wraps the [`InstanceKey`], a
+//! [`DataKey`] per environment and company and the [`Pepper`]s of the token digests. The instance key
+//! derives, by labelled HKDF, the [`FingerprintKey`], the [`StateKey`], the [`MacKey`]s, the
+//! [`BackupKey`] and the [`AuditSigner`]. [`seal`] derives a key used once for each version of a secret.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that unwraps says where it failed"))]
 
@@ -48,7 +48,7 @@ pub use fernet::{FernetError, FernetKey};
 pub use fingerprint::{
     Fingerprint, FingerprintError, FingerprintKey, STATE_DIGEST_LEN, StateDigest, StateKey,
 };
-pub use keys::{DataKey, KEY_LEN, MacKey, MasterKey, Pepper, RootKey};
+pub use keys::{DataKey, InstanceKey, KEY_LEN, MacKey, MasterKey, Pepper, RootKey};
 pub use locked::{MemoryProtection, ProcessProtection, harden_process, memory_protection};
 pub use master::MasterKeyError;
 pub use password::{PasswordError, hash_password, needs_rehash, verify_absent, verify_password};

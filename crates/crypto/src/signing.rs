@@ -9,7 +9,7 @@ use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 
 use crate::keys::KEY_LEN;
 
-/// Signs checkpoints; derived from the root key, never stored.
+/// Signs checkpoints; derived from the instance key, never stored.
 pub struct AuditSigner(Ed25519KeyPair);
 
 /// Verifies checkpoints; what an auditor keeps.

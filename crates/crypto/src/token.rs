@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::canonical::Canonical;
 use crate::kdf::hkdf_sha256;
-use crate::keys::{Pepper, RootKey};
+use crate::keys::{InstanceKey, Pepper};
 use crate::random;
 use crate::sensitive::SecretBytes;
 
@@ -240,13 +240,13 @@ impl SignInCode {
 
 /// Derives the secret access key of the AWS door from its access key id: 30 bytes of HKDF-SHA-256 as 40
 /// base64 characters, the form that AWS gives them. Nothing of it is stored.
-pub fn derive_aws_secret(root: &RootKey, access_key_id: &str) -> SecretBytes {
+pub fn derive_aws_secret(instance: &InstanceKey, access_key_id: &str) -> SecretBytes {
     /// HKDF label.
     const LABEL: &str = "keymoat/v1/aws-secret";
     let context = Canonical::new("keymoat/aws-secret/1").field(access_key_id.as_bytes()).finish();
     let mut bytes = Zeroizing::new([0; AWS_SECRET_BYTES]);
     // EXPOSE: only the derived secret leaves, as a secret.
-    root.expose(|root| hkdf_sha256(root, &[], &[LABEL.as_bytes(), &context], bytes.as_mut_slice()));
+    instance.expose(|key| hkdf_sha256(key, &[], &[LABEL.as_bytes(), &context], bytes.as_mut_slice()));
     SecretBytes::new(Base64Unpadded::encode_string(bytes.as_slice()).into_bytes())
 }
 
@@ -495,12 +495,12 @@ mod tests {
 
     #[test]
     fn aws_secrets_have_the_shape_of_aws() {
-        let root = RootKey::generate();
-        let secret = derive_aws_secret(&root, "AKIAMADEUPANDOBVIOUS");
+        let instance = InstanceKey::generate();
+        let secret = derive_aws_secret(&instance, "AKIAMADEUPANDOBVIOUS");
         assert_eq!(secret.len(), 40);
-        assert!(secret.ct_eq(&derive_aws_secret(&root, "AKIAMADEUPANDOBVIOUS")));
-        assert!(!secret.ct_eq(&derive_aws_secret(&root, "AKIAMADEUPANDOBVIOU2")));
-        assert!(!secret.ct_eq(&derive_aws_secret(&RootKey::generate(), "AKIAMADEUPANDOBVIOUS")));
+        assert!(secret.ct_eq(&derive_aws_secret(&instance, "AKIAMADEUPANDOBVIOUS")));
+        assert!(!secret.ct_eq(&derive_aws_secret(&instance, "AKIAMADEUPANDOBVIOU2")));
+        assert!(!secret.ct_eq(&derive_aws_secret(&InstanceKey::generate(), "AKIAMADEUPANDOBVIOUS")));
     }
 
     proptest! {

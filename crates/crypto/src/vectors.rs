@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::backup::{BackupKey, BackupSealer};
-use crate::keys::{DataKey, MasterKey, Pepper, RootKey};
+use crate::keys::{DataKey, InstanceKey, MasterKey, Pepper, RootKey};
 use crate::sensitive::SecretBytes;
 use crate::shamir::{Share, tests::Counting};
 use crate::text::{from_hex, to_hex};
@@ -111,7 +111,7 @@ fn envelope() {
         })
         .collect();
     let content: Vec<u8> = (0..150_000u32).map(|i| (i % 251) as u8).collect();
-    let backup_key = BackupKey::from_root(&RootKey::from_bytes(&salt(50)));
+    let backup_key = BackupKey::from_instance(&InstanceKey::from_bytes(&salt(50)));
     let backups: Vec<Value> = [0, 1, 65536, 65537, 150_000]
         .into_iter()
         .map(|len| {
@@ -119,7 +119,7 @@ fn envelope() {
             sealed.extend(sealer.push(&content[..len]));
             sealed.extend(sealer.finish());
             json!({
-                "root": to_hex(&salt(50)), "salt": to_hex(&salt(51)), "about": "about", "length": len,
+                "instance_key": to_hex(&salt(50)), "salt": to_hex(&salt(51)), "about": "about", "length": len,
                 "content": "byte i is i mod 251", "sealed_length": sealed.len(),
                 "sealed_sha256": to_hex(digest(&SHA256, &sealed).as_ref()),
             })
@@ -165,24 +165,33 @@ fn wrap() {
         "root": to_hex(&root_bytes), "key": to_hex(&key_bytes), "salt": to_hex(&salt(6)),
         "instance": INSTANCE.to_string(), "purpose": "token", "id": 3, "wrapped": to_hex(&wrapped),
     })];
+    let instance_bytes = salt(7);
+    let instance = InstanceKey::from_bytes(&instance_bytes);
+    let wrapped = root.wrap_instance_key_with_salt(&instance, INSTANCE, &salt(8));
+    assert!(root.unwrap_instance_key(&wrapped, INSTANCE).is_ok());
+    let instance_keys = [json!({
+        "root": to_hex(&root_bytes), "key": to_hex(&instance_bytes), "salt": to_hex(&salt(8)),
+        "instance": INSTANCE.to_string(), "wrapped": to_hex(&wrapped),
+    })];
     let made = json!({
-        "slots": slots, "data_keys": data_keys, "peppers": peppers, "derived": derived(&root, &root_bytes),
+        "slots": slots, "instance_keys": instance_keys, "data_keys": data_keys, "peppers": peppers,
+        "derived": derived(&instance, &instance_bytes),
     });
     check("wrap", &made);
 }
 
-fn derived(root: &RootKey, root_bytes: &[u8]) -> Value {
-    let state = root.state_key();
+fn derived(instance: &InstanceKey, instance_bytes: &[u8]) -> Value {
+    let state = instance.state_key();
     let mut digest = StateDigest::default();
     for row in [&[b"label".as_slice(), b"current"][..], &[b"token", b""], &[b"grant"]] {
         digest.add(state.row(row));
     }
-    let signer = root.audit_signer(3);
+    let signer = instance.audit_signer(3);
     json!({
-        "root": to_hex(root_bytes),
+        "instance_key": to_hex(instance_bytes),
         "fingerprint": {
             "provider": "stripe", "value": "sk_test_madeup",
-            "fingerprint": root.fingerprint_key().of("stripe", &secret("sk_test_madeup")).to_string(),
+            "fingerprint": instance.fingerprint_key().of("stripe", &secret("sk_test_madeup")).to_string(),
         },
         "state": {
             "rows": [["label", "current"], ["token", ""], ["grant"]],
@@ -195,16 +204,16 @@ fn derived(root: &RootKey, root_bytes: &[u8]) -> Value {
             "signature": to_hex(&signer.sign(b"made up")),
         },
         "mac": [
-            { "label": "keymoat/v1/cursor", "parts": ["a", ""], "tag": to_hex(&root.cursor_key().tag(&[b"a", b""])) },
-            { "label": "keymoat/v1/policy", "parts": ["a"], "tag": to_hex(&root.policy_key().tag(&[b"a"])) },
+            { "label": "keymoat/v1/cursor", "parts": ["a", ""], "tag": to_hex(&instance.cursor_key().tag(&[b"a", b""])) },
+            { "label": "keymoat/v1/policy", "parts": ["a"], "tag": to_hex(&instance.policy_key().tag(&[b"a"])) },
             {
                 "label": "keymoat/v1/personal-data", "parts": [],
-                "tag": to_hex(&root.personal_data_key().tag(&[])),
+                "tag": to_hex(&instance.personal_data_key().tag(&[])),
             },
         ],
         "aws": {
             "access_key_id": "AKIAMADEUPANDOBVIOUS",
-            "secret_access_key": text_of(&derive_aws_secret(root, "AKIAMADEUPANDOBVIOUS")),
+            "secret_access_key": text_of(&derive_aws_secret(instance, "AKIAMADEUPANDOBVIOUS")),
         },
     })
 }

@@ -1,4 +1,4 @@
-//! Keys encrypted under keys: the root key in its slots, data keys and peppers under the root key.
+//! Keys encrypted under keys: the root key in its slots; the instance key, data keys and peppers under the root key.
 //!
 //! The same construction as a value's (`envelope`, suite 1) with a label of its own; the number in front is
 //! that of the slot or of the key that is wrapped. The context says what the key is and for whom, so that a
@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use crate::canonical::Canonical;
 use crate::envelope::{OpenError, Purpose, open_as, seal_as};
-use crate::keys::{DataKey, KEY_LEN, MasterKey, Pepper, RootKey};
+use crate::keys::{DataKey, InstanceKey, KEY_LEN, MasterKey, Pepper, RootKey};
 use crate::random;
 
 /// The slot that holds the root key under one master key.
@@ -99,6 +99,22 @@ impl MasterKey {
 }
 
 impl RootKey {
+    /// Wraps the key that this instance derives its own from.
+    pub fn wrap_instance_key(&self, key: &InstanceKey, instance: Uuid) -> Vec<u8> {
+        self.wrap_instance_key_with_salt(key, instance, &random::bytes())
+    }
+
+    /// Unwraps the key that this instance derives its own from.
+    ///
+    /// # Errors
+    /// [`UnwrapError`].
+    pub fn unwrap_instance_key(&self, wrapped: &[u8], instance: Uuid) -> Result<InstanceKey, UnwrapError> {
+        let aad = instance_aad(instance);
+        // EXPOSE: the unwrapped key is a secret again.
+        let key = self.expose(|wrapping| unwrap(wrapping, INSTANCE_NUMBER, &aad, wrapped))?;
+        Ok(InstanceKey::from_bytes(&key))
+    }
+
     /// Wraps a data key.
     ///
     /// # Panics
@@ -135,6 +151,17 @@ impl RootKey {
         // EXPOSE: the unwrapped pepper is a secret again.
         let key = self.expose(|wrapping| unwrap(wrapping, context.id, &aad, wrapped))?;
         Ok(Pepper::from_bytes(context.id, &key))
+    }
+
+    pub(crate) fn wrap_instance_key_with_salt(
+        &self,
+        key: &InstanceKey,
+        instance: Uuid,
+        salt: &[u8; 32],
+    ) -> Vec<u8> {
+        let aad = instance_aad(instance);
+        // EXPOSE: what leaves is wrapped.
+        key.expose(|key| self.expose(|wrapping| wrap(wrapping, INSTANCE_NUMBER, &aad, salt, key)))
     }
 
     pub(crate) fn wrap_data_key_with_salt(
@@ -193,6 +220,10 @@ impl PepperContext<'_> {
     }
 }
 
+fn instance_aad(instance: Uuid) -> Vec<u8> {
+    Canonical::new("keymoat/wrap/instance-key/1").field(instance.as_bytes()).finish()
+}
+
 fn wrap(wrapping: &[u8; KEY_LEN], number: u32, aad: &[u8], salt: &[u8; 32], key: &[u8; KEY_LEN]) -> Vec<u8> {
     seal_as(wrapping, &Purpose { label: WRAP_LABEL, number, aad }, salt, key)
 }
@@ -228,6 +259,8 @@ impl From<OpenError> for UnwrapError {
 }
 
 const WRAP_LABEL: &str = "keymoat/v1/wrap";
+/// An instance has one key of this role, so it is not numbered.
+const INSTANCE_NUMBER: u32 = 0;
 
 #[cfg(test)]
 mod tests {
@@ -291,6 +324,32 @@ mod tests {
         assert_eq!(root.unwrap_pepper(&pepper, other).unwrap_err(), UnwrapError::Refused);
         let back = root.unwrap_pepper(&pepper, PEPPER).unwrap();
         assert_eq!(back.id(), 7);
+        let zero = PepperContext { id: 0, ..PEPPER };
+        let instance = root.wrap_instance_key(&InstanceKey::generate(), INSTANCE);
+        let pepper = root.wrap_pepper(&Pepper::generate(0), zero);
+        assert_eq!(root.unwrap_instance_key(&pepper, INSTANCE).unwrap_err(), UnwrapError::Refused);
+        assert_eq!(root.unwrap_pepper(&instance, zero).unwrap_err(), UnwrapError::Refused);
+        let none = KeyContext { id: 0, ..KEY };
+        assert_eq!(root.unwrap_data_key(&instance, none).unwrap_err(), UnwrapError::Refused);
+    }
+
+    #[test]
+    fn an_instance_key_comes_back_under_its_root_key_and_instance_only() {
+        let (root, key) = (RootKey::generate(), InstanceKey::generate());
+        let wrapped = root.wrap_instance_key(&key, INSTANCE);
+        let back = root.unwrap_instance_key(&wrapped, INSTANCE).unwrap();
+        assert!(key.expose(|a| back.expose(|b| a == b)));
+        assert_eq!(root.unwrap_instance_key(&wrapped, OTHER).unwrap_err(), UnwrapError::Refused);
+        let other = RootKey::generate();
+        assert_eq!(other.unwrap_instance_key(&wrapped, INSTANCE).unwrap_err(), UnwrapError::Refused);
+        let rewrapped = other.wrap_instance_key(&back, INSTANCE);
+        let again = other.unwrap_instance_key(&rewrapped, INSTANCE).unwrap();
+        assert!(key.expose(|a| again.expose(|b| a == b)));
+        for bit in 0..wrapped.len() * 8 {
+            let mut altered = wrapped.clone();
+            altered[bit / 8] ^= 1 << (bit % 8);
+            assert!(root.unwrap_instance_key(&altered, INSTANCE).is_err());
+        }
     }
 
     #[test]
@@ -298,6 +357,7 @@ mod tests {
         let root = RootKey::generate();
         assert_eq!(root.wrap_pepper(&Pepper::generate(7), PEPPER).len(), 149);
         assert_eq!(MasterKey::generate().wrap_root(&root, SLOT).len(), 149);
+        assert_eq!(root.wrap_instance_key(&InstanceKey::generate(), INSTANCE).len(), 149);
     }
 
     #[test]
@@ -331,6 +391,7 @@ mod tests {
         #[test]
         fn noise_never_unwraps_or_panics(noise in proptest::collection::vec(any::<u8>(), 0..300)) {
             prop_assert!(MasterKey::generate().unwrap_root(&noise, SLOT).is_err());
+            prop_assert!(RootKey::generate().unwrap_instance_key(&noise, INSTANCE).is_err());
         }
     }
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, header};
+use http::response::Parts;
+use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
 use hyper_util::rt::TokioIo;
 use keymoat_crypto::SecretBytes;
@@ -110,6 +111,18 @@ impl Client {
         if status.is_success() { Ok(body) } else { Err(failure(status, &collect(body).await?)) }
     }
 
+    /// As [`Client::stream`], for a request without a body whose answer says something in its headers too.
+    ///
+    /// # Errors
+    /// What the server says, or that it cannot be reached.
+    pub async fn stream_with_headers(&self, path: &str) -> Result<(HeaderMap, Body), CliError> {
+        let (head, body) = self.exchange(Method::GET, path, None::<&()>).await?;
+        if head.status.is_success() {
+            return Ok((head.headers, body));
+        }
+        Err(failure(head.status, &collect(body).await?))
+    }
+
     /// Whether what is sent stays on this machine: in this process, or through the socket.
     pub fn is_local(&self) -> bool {
         !matches!(self.door, Door::Remote(_))
@@ -121,13 +134,22 @@ impl Client {
         path: &str,
         body: Option<&B>,
     ) -> Result<(StatusCode, Body), CliError> {
+        let (head, body) = self.exchange(method, path, body).await?;
+        Ok((head.status, body))
+    }
+
+    async fn exchange<B: Serialize>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&B>,
+    ) -> Result<(Parts, Body), CliError> {
         let request = self.request(method, path, body)?;
         match &self.door {
             Door::InProcess { router, .. } => {
                 let answer = router.clone().oneshot(request).await;
                 let Ok(answer) = answer;
-                let (parts, body) = answer.into_parts();
-                Ok((parts.status, body))
+                Ok(answer.into_parts())
             }
             Door::Socket(path) => {
                 let stream = tokio::net::UnixStream::connect(path).await.map_err(|e| CliError::file("connect to", path, &e))?;
@@ -241,7 +263,7 @@ impl Remote {
         format!("{}-{}", self.host.replace([':', '[', ']'], "_"), self.port)
     }
 
-    async fn exchange(&self, mut request: Request<Body>) -> Result<(StatusCode, Body), CliError> {
+    async fn exchange(&self, mut request: Request<Body>) -> Result<(Parts, Body), CliError> {
         let unreachable = |why: String| {
             CliError::new(format!("cannot reach the server at {}:{}: {why}", self.host, self.port))
                 .hint("is it running? `keymoat serve` starts one")
@@ -268,13 +290,13 @@ impl Remote {
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     request: Request<Body>,
-) -> Result<(StatusCode, Body), CliError> {
+) -> Result<(Parts, Body), CliError> {
     let broken = |e: hyper::Error| CliError::new(format!("the connection to the server broke: {e}"));
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     // It ends by itself: with the answer, since there is no further request.
     tokio::spawn(connection);
     let (parts, body) = sender.send_request(request).await.map_err(broken)?.into_parts();
-    Ok((parts.status, Body::new(body)))
+    Ok((parts, Body::new(body)))
 }
 
 async fn collect(body: Body) -> Result<Bytes, CliError> {

@@ -113,6 +113,32 @@ fn data_keys_and_peppers_change_while_everything_goes_on() {
 }
 
 #[test]
+fn the_root_key_changes_while_everything_goes_on() {
+    let home = shop();
+    home.ok(&["rekey", "add-slot", "--source", "shamir"]);
+    let server = home.serve();
+    let refused = home.run(&["rekey", "root"]);
+    assert!(refused.code == 1 && refused.stderr.contains("2 (any 2 of 3 shares)"), "{refused:?}");
+    assert!(refused.stderr.contains("--drop-others"), "{refused:?}");
+    home.file("other.key", "keymoat-master-key-1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA:190a55ad\n");
+    std::fs::set_permissions(home.path().join("other.key"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let wrong = home.run(&["rekey", "root", "--drop-others", "--key-file", "other.key"]);
+    assert!(wrong.code == 2 && wrong.stderr.contains("does not open slot 1"), "{wrong:?}");
+    let changed = home.ok(&["rekey", "root", "--drop-others"]);
+    assert!(changed.stdout.contains("0 rows under the old root key"), "{changed:?}");
+    assert!(changed.stderr.contains("gone: slot 2"), "{changed:?}");
+    assert_eq!(home.ok(&READ).stdout.trim(), VALUE);
+    let again = home.ok(&["rekey", "root", "--format", "json"]);
+    let again: serde_json::Value = serde_json::from_str(&again.stdout).unwrap();
+    assert_eq!((&again["rows_under_old_root"], &again["kept"][0]["id"]), (&0.into(), &1.into()));
+    assert_eq!(server.interrupt(), 0);
+    assert_eq!(home.ok(&READ).stdout.trim(), VALUE);
+    assert!(home.ok(&["audit", "verify"]).stdout.starts_with("intact"));
+    let remote = home.run(&["rekey", "root", "--server", "http://127.0.0.1:1"]);
+    assert!(remote.code == 2 && remote.stderr.contains("does not travel"), "{remote:?}");
+}
+
+#[test]
 fn what_opens_the_vault_does_not_travel_over_a_network() {
     let home = shop();
     let asked = home.run(&["rekey", "add-slot", "--source", "shamir", "--server", "http://127.0.0.1:1"]);

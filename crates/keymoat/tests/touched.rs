@@ -1,5 +1,7 @@
 //! What was touched by other means than Keymoat is found, and said where.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod common;
 
 use common::Home;

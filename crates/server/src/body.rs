@@ -189,6 +189,28 @@ mod tests {
         );
     }
 
+    /// A body that never comes.
+    struct Never;
+
+    impl axum::body::HttpBody for Never {
+        type Data = Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, Self::Error>>> {
+            std::task::Poll::Pending
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_come_is_not_waited_for() {
+        let begun = tokio::time::Instant::now();
+        let problem = read(Body::new(Never)).await.unwrap_err();
+        assert_eq!((problem.status.as_u16(), begun.elapsed()), (408, READ_WITHIN));
+    }
+
     proptest! {
         #[test]
         fn a_wrong_body_never_comes_back(marker in "hush[a-z0-9]{6}") {

@@ -109,6 +109,10 @@ pub static ROUTES: &[Route] = &[
         .json(Form::one::<wire::Grant>()).kept(),
     route(Verb::Get, "/api/v1/audit", needs(Inspect, "sys/audit"), "Audit records", || get(api::audit::query))
         .query(AUDIT_QUERY).json(Form::one::<wire::AuditPage>()),
+    route(Verb::Get, "/api/v1/audit/export", needs(Inspect, "sys/audit"), "The records under the newest checkpoint, a line each, oldest first; the checkpoint is in the header `keymoat-checkpoint`, in base64", || get(api::audit_export::export))
+        .query(EXPORT_QUERY).text("application/jsonl"),
+    route(Verb::Post, "/api/v1/audit/erase-personal", needs(Delete, "sys/audit/personal"), "Erases names, addresses and user agents beside the records", || post(api::audit::erase_personal))
+        .takes(Form::one::<wire::ErasePersonal>()).json(Form::one::<wire::PersonalErased>()).kept(),
     route(Verb::Post, "/api/v1/audit/events", needs(Write, "sys/audit/events"), "Writes down a sensitive action of a host program", || post(api::audit::record))
         .takes(Form::one::<wire::HostEvent>()).created(Form::one::<wire::Recorded>()).kept(),
     route(Verb::Get, "/api/v1/audit/checkpoint", needs(Inspect, "sys/audit"), "The newest signed checkpoint", || get(api::audit::checkpoint))
@@ -131,6 +135,8 @@ pub static ROUTES: &[Route] = &[
         .takes(Form::one::<wire::AddSlot>()).created(Form::one::<wire::Slot>()).kept(),
     route(Verb::Post, "/api/v1/rekey/slots/{id}/remove", needs(Rotate, "sys/keys/slots/{id}"), "Removes a way to open the vault; only on its own machine", || post(api::rekey::remove_slot))
         .takes(Form::one::<wire::KeyOffer>()).nothing().kept(),
+    route(Verb::Post, "/api/v1/rekey/root", needs(Rotate, "sys/keys/root"), "Gives the vault a new root key; only on its own machine", || post(api::rekey::root))
+        .takes(Form::one::<wire::RotateRoot>()).json(Form::one::<wire::RootRotated>()).kept(),
     route(Verb::Post, "/api/v1/rekey/data-key", needs(Rotate, "sys/keys/data"), "Encrypts a place anew under a new data key", || post(api::rekey::data_key))
         .takes(Form::one::<wire::RotateDataKey>()).json(Form::one::<wire::DataKeyRotated>()).kept(),
     route(Verb::Post, "/api/v1/rekey/pepper", needs(Rotate, "sys/keys/pepper"), "Gives the digests of tokens a new pepper", || post(api::rekey::pepper))
@@ -432,6 +438,17 @@ const CHANGES_QUERY: &[Parameter] = &[
     parameter("after", "`next` of the page before; without it the answer is only where the feed stands now"),
     parameter("wait_secs", "how long to wait for a change, 0 to 60 seconds; 0 when left out"),
     parameter("limit", "changes on a page, 1 to 1000; 100 when left out"),
+];
+const EXPORT_QUERY: &[Parameter] = &[
+    parameter("environment", "only in this environment; `sys` for Keymoat itself"),
+    parameter("path", "only on this path and what is below it"),
+    parameter("account", "only by this account"),
+    parameter("action", "only this action"),
+    parameter("result", "only with this end: `allowed`, `refused` or `failed`"),
+    parameter("module", "only by this module"),
+    parameter("company", "only for this company"),
+    parameter("since", "only from this time on"),
+    parameter("until", "only before this time"),
 ];
 const AUDIT_QUERY: &[Parameter] = &[
     parameter("environment", "only in this environment; `sys` for Keymoat itself"),

@@ -723,7 +723,7 @@ pub struct Grant {
 pub struct AuditPage {
     /// The records.
     pub events: Vec<AuditEvent>,
-    /// What to pass as `before` for the next page.
+    /// What to pass as `before` for the next page; as `from` when the oldest come first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<u64>,
 }
@@ -790,6 +790,27 @@ pub struct Checkpoint {
     pub checkpoint: String,
     /// The key that signs it, as a C2SP verifier key.
     pub key: String,
+}
+
+/// Whose personal data is to be erased beside the records; everything given must hold, and something must be.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ErasePersonal {
+    /// That of this account, which may be gone already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+    /// That beside records from before this time, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
+}
+
+/// What was erased.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct PersonalErased {
+    /// Records beside which there was something.
+    pub records: u64,
+    /// The number of the last record that says so.
+    pub event: u64,
 }
 
 /// What a verification of everything found.
@@ -950,7 +971,7 @@ pub struct AddSlot {
     pub shares: Option<u8>,
 }
 
-/// What opens another slot than the one that is to be removed. Taken only through the socket or in process.
+/// What opens a slot. Taken only through the socket or in process.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum KeyOffer {
@@ -960,6 +981,44 @@ pub enum KeyOffer {
     Passphrase(WireSecret),
     /// Shares.
     Shares(Vec<WireSecret>),
+}
+
+/// What is to become of each slot when the root key is changed. Taken only through the socket or in process.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RotateRoot {
+    /// The slots that stay, one at least.
+    pub keep: Vec<KeepSlot>,
+    /// The numbers of the slots that go. A slot that is named in neither list refuses the change.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drop: Vec<u32>,
+}
+
+/// A slot that stays.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeepSlot {
+    /// Its number.
+    pub slot: u32,
+    /// What opens it.
+    pub offer: KeyOffer,
+}
+
+/// What the change of the root key did.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct RootRotated {
+    /// The slots that open the vault as before.
+    pub kept: Vec<Slot>,
+    /// The slots that are gone.
+    pub dropped: Vec<Slot>,
+    /// Data keys wrapped anew.
+    pub data_keys: u64,
+    /// Peppers wrapped anew.
+    pub peppers: u64,
+    /// Keys still under the old root key: 0.
+    pub rows_under_old_root: u64,
+    /// Whether the write-ahead log was emptied of what was under the old root key.
+    pub scrubbed: bool,
 }
 
 /// The place whose data key is to be changed.

@@ -14,7 +14,7 @@ use rusqlite::{Connection, params};
 
 use crate::tiles::{TILE_WIDTH, Tiles};
 
-/// The keys that the ledger works with, derived from the root key.
+/// The keys that the ledger works with, derived from the instance key.
 pub struct LedgerKeys {
     /// The name under which checkpoints are signed: `keymoat/<instance id>`.
     pub origin: String,

@@ -24,7 +24,7 @@ pub use copy::{CopiedEvent, CopiedRow, Counts, Entry, OutsideFit, Tallied, Tally
 pub use data_dir::{DataDir, database_in, socket_in};
 pub use error::{OpenError, StoreError, Untrusted};
 pub use ledger::{Draft, LedgerKeys, SignedHead};
-pub use reader::{Change, EventRange, Reader, StoredEvent};
+pub use reader::{Change, EventRange, PersonalOf, PersonalRange, Reader, StoredEvent};
 pub use row::{Effect, Kind, Observer, Row};
 pub use sealed::{Durability, SealedStore, Trust};
 pub use store::Store;

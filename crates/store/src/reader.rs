@@ -21,6 +21,8 @@ pub struct Reader<'a> {
 /// An event as stored.
 #[derive(Debug, Clone)]
 pub struct StoredEvent {
+    /// Its place in the log, from 0: the number in its record, but where a loss of events was accepted.
+    pub place: u64,
     /// The event.
     pub event: Event,
     /// The canonical text that the tree commits to.
@@ -44,6 +46,28 @@ pub struct EventRange {
     pub before: Option<u64>,
     /// Newest first instead of oldest first.
     pub newest_first: bool,
+}
+
+/// Whose erasable parts to look for; everything given must hold.
+#[derive(Debug, Clone, Default)]
+pub struct PersonalRange {
+    /// Only of whom these say: the events' actor (its id), or the name that was written down beside them.
+    pub of: Option<PersonalOf>,
+    /// Only of events from before this time.
+    pub before: Option<jiff::Timestamp>,
+    /// Only of events with a number of at least this.
+    pub from: u64,
+    /// Only of events with a number below this.
+    pub until: u64,
+}
+
+/// Somebody, by the id of his account and by his name: an account that is gone, or was made anew, left its name only.
+#[derive(Debug, Clone)]
+pub struct PersonalOf {
+    /// The actor of his events, while the account is known.
+    pub actor: Option<String>,
+    /// His name.
+    pub name: String,
 }
 
 /// A change of one state row.
@@ -171,6 +195,29 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// The numbers of the events of a range whose erasable part is still there, in order, at most `limit`.
+    pub fn personal_events(&self, range: &PersonalRange, limit: usize) -> Result<Vec<u64>, StoreError> {
+        let read = || -> rusqlite::Result<Vec<u64>> {
+            let mut statement = self.connection.prepare_cached(
+                "SELECT seq, actor, personal FROM events
+                 WHERE seq >= ?1 AND seq < ?2 AND time < ?3 AND personal IS NOT NULL ORDER BY seq",
+            )?;
+            let before = range.before.map_or(i64::MAX, jiff::Timestamp::as_millisecond);
+            let mut rows = statement.query(params![integer(range.from), integer(range.until), before])?;
+            let mut found = Vec::new();
+            while found.len() < limit
+                && let Some(row) = rows.next()?
+            {
+                let (actor, personal): (String, Vec<u8>) = (row.get(1)?, row.get(2)?);
+                if range.of.as_ref().is_none_or(|of| of.is_meant(&actor, &personal)) {
+                    found.push(row.get(0)?);
+                }
+            }
+            Ok(found)
+        };
+        read().map_err(|e| self.fault(e))
+    }
+
     /// The signed note of the newest checkpoint.
     pub fn checkpoint(&self) -> Result<Option<String>, StoreError> {
         self.connection
@@ -223,11 +270,18 @@ impl<'a> Reader<'a> {
         let event = Event::parse(&record)
             .map_err(|e| StoreError::Corrupt { what: format!("event {seq}"), why: e.to_string() })?;
         let personal = personal.as_deref().and_then(parse_personal).map(|(_, personal)| personal);
-        Ok(StoredEvent { event, record, personal })
+        Ok(StoredEvent { place: seq, event, record, personal })
     }
 
     pub(crate) fn fault(&self, error: rusqlite::Error) -> StoreError {
         StoreError::from_sqlite(error, self.path)
+    }
+}
+
+impl PersonalOf {
+    fn is_meant(&self, actor: &str, personal: &[u8]) -> bool {
+        let named = || parse_personal(personal).and_then(|(_, personal)| personal.actor_name);
+        self.actor.as_deref() == Some(actor) || named().is_some_and(|name| name.as_str() == self.name)
     }
 }
 

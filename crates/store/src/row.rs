@@ -9,7 +9,7 @@ use rusqlite::types::ValueRef;
 /// What a state row is about. The text form is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
-    /// The vault itself: its id, its birth.
+    /// The vault itself: its id, its birth, its wrapped instance key.
     Instance,
     /// A way to unwrap the root key.
     Slot,

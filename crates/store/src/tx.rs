@@ -117,6 +117,18 @@ impl<'a> Tx<'a> {
         self.drafts.push(draft);
     }
 
+    /// Erases the personal data beside these events and says beside how many there was any. The records stand as they
+    /// are: they hold a commitment only. What is erased stays in the write-ahead log until [`crate::Store::scrub`].
+    pub fn erase_personal(&mut self, events: &[u64]) -> Result<u64, StoreError> {
+        let erase = || -> rusqlite::Result<u64> {
+            let mut statement = self.connection.prepare_cached(
+                "UPDATE events SET personal = NULL WHERE seq = ?1 AND personal IS NOT NULL",
+            )?;
+            events.iter().try_fold(0, |erased, seq| Ok(erased + statement.execute([seq])? as u64))
+        };
+        erase().map_err(|e| self.fault(e))
+    }
+
     fn next_change(&mut self, kind: Kind, key: &str) -> Result<u64, StoreError> {
         if key.len() > KEY_BYTES_MAX {
             return Err(StoreError::Refused("the key of a row has at most 1024 bytes"));

@@ -419,7 +419,7 @@ const SCRUB_BUSY: Duration = Duration::from_millis(200);
 mod tests {
     use keymoat_core::audit::{Action, Actor, Details, Event, Outcome as EventOutcome};
     use keymoat_core::id::RequestId;
-    use keymoat_crypto::RootKey;
+    use keymoat_crypto::InstanceKey;
 
     use super::*;
     use crate::{DataDir, Durability, Kind, SealedStore, Store, Trust};
@@ -436,11 +436,11 @@ mod tests {
         sealed.unseal(keys, &dir.join("outside"), Trust::Checked, Box::new(|_| {})).unwrap()
     }
 
-    fn keys(root: &RootKey) -> LedgerKeys {
+    fn keys(instance: &InstanceKey) -> LedgerKeys {
         LedgerKeys {
             origin: "keymoat/test".to_owned(),
-            signer: root.audit_signer(1),
-            state: root.state_key(),
+            signer: instance.audit_signer(1),
+            state: instance.state_key(),
         }
     }
 
@@ -482,9 +482,9 @@ mod tests {
     #[tokio::test]
     async fn a_full_database_refuses_and_recovers() {
         let dir = tempfile::tempdir().unwrap();
-        let root = RootKey::generate();
+        let instance = InstanceKey::generate();
         let path = dir.path().join("keymoat.db");
-        let store = open(dir.path(), keys(&root), Some(60), false);
+        let store = open(dir.path(), keys(&instance), Some(60), false);
         // Something to make room with, from outside, that no check looks at while the store runs.
         let other = Connection::open(&path).unwrap();
         other
@@ -516,12 +516,12 @@ mod tests {
         assert_eq!(count(&store).await, (written + 1, written + 1));
         drop(other);
         store.close().await;
-        let store = open(dir.path(), keys(&root), None, false);
+        let store = open(dir.path(), keys(&instance), None, false);
         assert_eq!(count(&store).await, (written + 1, written + 1));
         store.close().await;
         let sealed = SealedStore::open(DataDir::lock(dir.path()).unwrap(), Durability::Disk).unwrap();
         assert_eq!(
-            sealed.verify(&keys(&root), &dir.path().join("outside"), |_| {}).unwrap().problems,
+            sealed.verify(&keys(&instance), &dir.path().join("outside"), |_| {}).unwrap().problems,
             vec![]
         );
     }
@@ -529,8 +529,8 @@ mod tests {
     #[tokio::test]
     async fn a_failing_file_outside_stops_the_store() {
         let dir = tempfile::tempdir().unwrap();
-        let root = RootKey::generate();
-        let store = open(dir.path(), keys(&root), None, true);
+        let instance = InstanceKey::generate();
+        let store = open(dir.path(), keys(&instance), None, true);
         let failed = put(&store, "a".to_owned(), 1, false).await.unwrap_err();
         let StoreError::Stopped(why) = &failed else { panic!("{failed:?}") };
         assert!(why.contains("/dev/full") && why.contains("No space left"), "{why}");
@@ -545,8 +545,8 @@ mod tests {
     #[tokio::test]
     async fn a_foreign_lock_is_waited_for_and_stops_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let root = RootKey::generate();
-        let store = open(dir.path(), keys(&root), None, false);
+        let instance = InstanceKey::generate();
+        let store = open(dir.path(), keys(&instance), None, false);
         let other = Connection::open(dir.path().join("keymoat.db")).unwrap();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
         let locked = store.append(draft(), None).await;

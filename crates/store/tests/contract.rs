@@ -190,6 +190,34 @@ async fn a_failing_member_takes_nobody_with_it() {
 }
 
 #[tokio::test]
+async fn a_count_that_goes_down_makes_no_decision_stale() {
+    let vault = Vault::new();
+    let store = vault.open().unwrap();
+    let before = put(&store, 1, Kind::Grant, "g", r#"{"left":2}"#).await.unwrap().epoch;
+    let counted = change(&store, 2, |tx| tx.put_count(Kind::Grant, "g", r#"{"left":1}"#)).await;
+    counted.unwrap();
+    store.append(draft(3), Some(before)).await.unwrap();
+    let row = store.read(|reader| reader.row(Kind::Grant, "g")).await.unwrap().unwrap();
+    assert_eq!(row.body, r#"{"left":1}"#);
+    store.close().await;
+    assert_eq!(vault.verify().unwrap().problems, vec![]);
+    vault.open().unwrap().close().await;
+}
+
+#[tokio::test]
+async fn the_key_of_a_row_has_a_limit() {
+    let vault = Vault::new();
+    let store = vault.open().unwrap();
+    for (length, fits) in [(1, true), (1024, true), (1025, false), (100_000, false)] {
+        let result = put(&store, 1, Kind::Setting, &"k".repeat(length), "{}").await;
+        assert_eq!(result.is_ok(), fits, "{length}");
+        assert!(fits || matches!(result, Err(StoreError::Refused(_))));
+    }
+    store.close().await;
+    assert_eq!(vault.verify().unwrap().problems, vec![]);
+}
+
+#[tokio::test]
 async fn a_decision_under_older_rules_is_stale() {
     let vault = Vault::new();
     let store = vault.open().unwrap();

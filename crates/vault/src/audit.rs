@@ -79,19 +79,12 @@ impl Vault {
             self.record(&permit, Deed::done(Action::AuditRead, &resource)).await
         })
         .await?;
-        let mut filter = query.filter;
-        if let Some(name) = &query.account {
-            let account = self.account_named(name)?;
-            let kind = account.kind.principal_kind().ok_or_else(|| VaultError::invalid(format!("`{name}` is a group, and a group never acts")))?;
-            filter.actor = Some(keymoat_core::audit::Actor::Principal { id: account.id, kind });
-        }
+        let (filter, range) = self.range_of(query.filter, query.account.as_ref())?;
         let range = EventRange {
-            actor: filter.actor.as_ref().map(ToString::to_string),
-            environment: filter.scope.as_ref().map(|scope| scope.as_str().to_owned()),
-            path: filter.path_prefix.as_ref().map(|path| path.as_str().to_owned()),
             from: query.from,
             before: query.before,
             newest_first: !query.oldest_first,
+            ..range
         };
         let limit = query.limit.min(RECORDS_MAX);
         let records = self
@@ -199,6 +192,28 @@ impl Vault {
         let deed = Deed::done(action, &system_resource("server")?);
         let draft = self.system_draft(&part.parse()?, deed);
         Ok(self.store().append(draft, None).await?.event)
+    }
+
+    /// What a filter and an account's name mean to the store: what the store can narrow down itself, and what must hold
+    /// of each record all the same.
+    pub(crate) fn range_of(
+        &self,
+        mut filter: EventFilter,
+        account: Option<&AccountName>,
+    ) -> Result<(EventFilter, EventRange), VaultError> {
+        if let Some(name) = account {
+            let account = self.account_named(name)?;
+            let is_group = || VaultError::invalid(format!("`{name}` is a group, and a group never acts"));
+            let kind = account.kind.principal_kind().ok_or_else(is_group)?;
+            filter.actor = Some(keymoat_core::audit::Actor::Principal { id: account.id, kind });
+        }
+        let range = EventRange {
+            actor: filter.actor.as_ref().map(ToString::to_string),
+            environment: filter.scope.as_ref().map(|scope| scope.as_str().to_owned()),
+            path: filter.path_prefix.as_ref().map(|path| path.as_str().to_owned()),
+            ..EventRange::default()
+        };
+        Ok((filter, range))
     }
 
     fn check_no_keys(&self, host: &HostEvent) -> Result<(), VaultError> {

@@ -1,7 +1,7 @@
 //! Backup and restore: everything that a vault holds, in one file that does not depend on the database under it.
 //!
 //! The format is described in `docs/reference/backup-format.md`. Values in it stay encrypted under their data keys, and
-//! the whole is encrypted once more under a key derived from the root key. A restore reads the file twice: first it
+//! the whole is encrypted once more under a key derived from the instance key. A restore reads the file twice: first it
 //! checks all of it, down to the signed checkpoint of the audit log, then it writes all of it in one transaction. Where
 //! a backup is kept, and how it gets there, is the caller's.
 
@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
 use keymoat_core::audit::{Action, AuditText, MAX_EVENT_BYTES, ReasonCode};
 use keymoat_core::policy::{Capability, CompiledPolicy};
-use keymoat_crypto::{BACKUP_HEADER_LEN, BackupError, BackupKey, BackupOpener, BackupSealer, RootKey};
+use keymoat_crypto::{BACKUP_HEADER_LEN, BackupError, BackupOpener, BackupSealer};
 use keymoat_store::{
     CopiedEvent, CopiedRow, Counts, DataDir, Entry, Kind, OpenError, OutsideFit, Reader, Row, SealedStore,
     Tallied, Tally, Trust, database_in,
@@ -30,7 +30,7 @@ use crate::open::{operator, outside_file, start, unwrap_root};
 use crate::tokens::digest_of;
 use crate::{Caller, Code, MasterKeyOffer, Surroundings, Vault, VaultError};
 
-/// What stands readable at the beginning of a backup: which vault it is of, and how its root key is wrapped.
+/// What stands readable at the beginning of a backup: which vault it is of, and how its keys are wrapped.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct BackupHeader {
     /// The vault.
@@ -43,6 +43,8 @@ pub struct BackupHeader {
     pub program: String,
     /// The ways to unwrap the root key.
     pub slots: Vec<SlotCopy>,
+    /// The instance key, wrapped by the root key, in base64.
+    pub instance_key: String,
     /// How many events it holds.
     pub events: u64,
     /// The signed checkpoint over everything in it, a C2SP signed note.
@@ -163,7 +165,7 @@ impl<R: Read + Seek> BackupFile<R> {
     /// # Errors
     /// [`Code::Sealed`] when the master key does not fit; [`Code::Damaged`] when anything else does not.
     pub fn verify(&mut self, offer: &MasterKeyOffer) -> Result<BackupSummary, VaultError> {
-        let keyring = Keyring::new(&self.header.instance, self.root(offer)?);
+        let keyring = self.unwrap(offer)?;
         let ledger = keyring.ledger();
         let tallied = self.check(&keyring, Tally::new(&ledger))?;
         Ok(self.summary(&tallied))
@@ -188,7 +190,7 @@ impl<R: Read + Seek> BackupFile<R> {
             drop(empty_store(data_dir, &surroundings)?);
         }
         let outside = outside_file(&surroundings.outside_dir, self.header.instance.id);
-        let keyring = Keyring::new(&self.header.instance, self.root(offer)?);
+        let keyring = self.unwrap(offer)?;
         let ledger = keyring.ledger();
         let tallied = self.check(&keyring, Tally::beside(&ledger, &outside)?)?;
         let against = match &tallied.outside {
@@ -205,15 +207,14 @@ impl<R: Read + Seek> BackupFile<R> {
         let make_outside = (tallied.outside == OutsideFit::Absent).then_some(outside.as_path());
         let note = self.header.checkpoint.clone();
         store.fill(&ledger, &note, make_outside, |write| {
-            self.records(keyring.root(), |record| match record.into_entry()? {
+            self.records(&keyring, |record| match record.into_entry()? {
                 Some(entry) => Ok(write(entry)?),
                 None => Ok(()),
             })
         })?;
 
-        let root = self.root(offer)?;
         let trust = if accepted.is_some() { Trust::Accept } else { Trust::Checked };
-        let vault = start(store, &self.header.instance, root, surroundings, trust)?;
+        let vault = start(store, keyring, surroundings, trust)?;
         let event = self.record_restore(&vault, accepted.as_ref()).await?;
         let backup = self.summary(&tallied);
         Ok((vault, RestoreSummary { backup, accepted: accepted.map(|(found, _)| found), event }))
@@ -247,19 +248,23 @@ impl<R: Read + Seek> BackupFile<R> {
         Ok(committed.event + last)
     }
 
-    fn root(&self, offer: &MasterKeyOffer) -> Result<RootKey, VaultError> {
+    fn unwrap(&self, offer: &MasterKeyOffer) -> Result<Keyring, VaultError> {
         let slots = self.header.slots.iter().map(|copy| {
             let wrapped = BASE64.decode(&copy.wrapped).map_err(|_| altered_header())?;
             Ok((copy.slot.clone(), wrapped))
         });
-        unwrap_root(self.header.instance.id, &slots.collect::<Result<Vec<_>, VaultError>>()?, offer)
+        let wrapped_instance = BASE64.decode(&self.header.instance_key).map_err(|_| altered_header())?;
+        let instance = &self.header.instance;
+        let root = unwrap_root(instance.id, &slots.collect::<Result<Vec<_>, VaultError>>()?, offer)?;
+        Keyring::unwrap(instance, root, &wrapped_instance)
+            .map_err(|_| altered("the instance key in its header does not belong to its root key"))
     }
 
     /// Reads every record, checks each by itself and all together.
     fn check(&mut self, keyring: &Keyring, mut tally: Tally<'_>) -> Result<Tallied, VaultError> {
         let instance = self.header.instance.clone();
         let mut end = None;
-        self.records(keyring.root(), |record| {
+        self.records(keyring, |record| {
             if end.is_some() {
                 return Err(altered("there are records after its end"));
             }
@@ -286,14 +291,14 @@ impl<R: Read + Seek> BackupFile<R> {
     /// Decrypts the records from the first to the last; the last is followed by nothing.
     fn records(
         &mut self,
-        root: &RootKey,
+        keyring: &Keyring,
         mut each: impl FnMut(Record) -> Result<(), VaultError>,
     ) -> Result<(), VaultError> {
         self.source.seek(SeekFrom::Start(self.head.len() as u64)).map_err(unreadable)?;
         let mut stream_header = [0; BACKUP_HEADER_LEN];
         read_exactly(&mut self.source, &mut stream_header)?;
         let mut opener =
-            BackupOpener::new(&BackupKey::from_root(root), &self.head, &stream_header).map_err(unopened)?;
+            BackupOpener::new(&keyring.backup_key(), &self.head, &stream_header).map_err(unopened)?;
         let mut frames = Frames::default();
         let mut piece = vec![0; PIECE_BYTES];
         loop {
@@ -481,7 +486,7 @@ fn write_backup(
     })?;
     head.push(b'\n');
     output.write(&head)?;
-    let (mut sealer, stream_header) = BackupSealer::new(&BackupKey::from_root(keyring.root()), &head);
+    let (mut sealer, stream_header) = BackupSealer::new(&keyring.backup_key(), &head);
     output.write(&stream_header)?;
     let ledger = keyring.ledger();
     let mut tally = Tally::new(&ledger);
@@ -511,6 +516,7 @@ fn header_of(reader: &Reader<'_>, created_at: Timestamp) -> Result<BackupHeader,
         Ok(SlotCopy { slot: Slot::parse(&row)?, wrapped: BASE64.encode(row.blob.unwrap_or_default()) })
     });
     Ok(BackupHeader {
+        instance_key: BASE64.encode(instance.blob.as_deref().unwrap_or_default()),
         instance: Instance::parse(&instance)?,
         created_at,
         schema: SCHEMA,
@@ -529,6 +535,7 @@ fn check_row(row: &Row, keyring: &Keyring, header: &Instance) -> Result<(), Vaul
             if instance.id != header.id || instance.audit_generation != header.audit_generation {
                 return Err(altered("the vault in it is not the one that it says it is of"));
             }
+            keyring.absorb_instance(row)?;
         }
         Kind::Slot => parses::<Slot>(row)?,
         Kind::DataKey => keyring.absorb_data_key(row)?,

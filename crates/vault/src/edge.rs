@@ -10,6 +10,7 @@ use keymoat_core::policy::Capability;
 
 use crate::desk::{Deed, system_resource};
 use crate::entity::SecretName;
+use crate::rekey::KEYS;
 use crate::{Caller, Code, Origin, Vault, VaultError};
 
 impl Vault {
@@ -68,10 +69,11 @@ impl Vault {
             .hint("send a token in the header `Authorization: Bearer …`; `keymoat login` gets one")
     }
 
-    /// Refuses a master key that came over a network; it is on record, and that key is no secret any more.
-    pub async fn refuse_remote_key(&self, caller: &Caller) -> VaultError {
+    /// Refuses a master key that came over a network for a change of `slots` or `root`; it is on record, and that key is
+    /// no secret any more.
+    pub async fn refuse_remote_key(&self, caller: &Caller, keys: &str) -> VaultError {
         let recorded = async {
-            let resource = system_resource("keys/slots")?;
+            let resource = system_resource(&format!("{KEYS}/{keys}"))?;
             let deed = Deed::refused(Action::Rekey, &resource, ReasonCode::ConditionFailed);
             self.store().append(self.draft(caller, deed, None), None).await?;
             Ok::<_, VaultError>(())

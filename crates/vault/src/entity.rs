@@ -44,14 +44,14 @@ pub trait Entity: Serialize + DeserializeOwned {
     }
 }
 
-/// The vault itself.
+/// The vault itself; its instance key, wrapped by the root key, is the row's blob.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Instance {
     /// Its id; every ciphertext is bound to it.
     pub id: uuid::Uuid,
     /// Its birth.
     pub created_at: Timestamp,
-    /// Which of the signing keys derived from the root key signs checkpoints.
+    /// Which of the signing keys derived from the instance key signs checkpoints.
     pub audit_generation: u32,
 }
 

@@ -1,27 +1,45 @@
-//! The keys in memory: the root key, what is derived from it, and the data keys and peppers that it unwraps.
+//! The keys in memory: the root key, the instance key with what is derived from it, and the data keys and peppers.
+//!
+//! A root key goes by the wrapped instance key that stands beside it in the instance's row. So each transaction wraps
+//! under the root key that its own rows are under, also when the root key was changed a moment ago in the same commit,
+//! which this memory hears of only afterwards.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use keymoat_core::names::{Company, Environment};
 use keymoat_crypto::{
-    DataKey, Fingerprint, FingerprintKey, KeyContext, MacKey, Pepper, PepperContext, Place, RootKey, SecretBytes,
-    SignInCode, Token, TokenDigest,
+    BackupKey, DataKey, Fingerprint, FingerprintKey, InstanceKey, KeyContext, MacKey, MasterKey, Pepper, PepperContext, Place, RootKey,
+    SecretBytes, SignInCode, SlotContext, Token, TokenDigest,
 };
-use keymoat_store::{LedgerKeys, Row};
+use keymoat_store::{Kind, LedgerKeys, Row, Tx};
 use uuid::Uuid;
 
 use crate::VaultError;
-use crate::entity::{DataKeyEntity, Entity as _, Instance, PepperEntity, SecretName, company_text};
+use crate::entity::{DataKeyEntity, Entity as _, INSTANCE_KEY, Instance, PepperEntity, SecretName, company_text};
 
 /// The keys of an unsealed vault.
 pub(crate) struct Keyring {
     instance: Uuid,
     audit_generation: u32,
-    root: RootKey,
+    key: InstanceKey,
+    roots: RwLock<Roots>,
     fingerprints: FingerprintKey,
     cursors: MacKey,
     unwrapped: RwLock<Unwrapped>,
+}
+
+/// A root key, known by the instance key that it wraps.
+pub(crate) struct Root {
+    key: RootKey,
+    wrapped_instance: Vec<u8>,
+}
+
+struct Roots {
+    present: Arc<Root>,
+    /// Those of changes under way; one counts once its rows are on the disk. The change's transaction holds it, so that
+    /// one that came to nothing is forgotten with it.
+    next: Vec<Weak<Root>>,
 }
 
 #[derive(Default)]
@@ -33,13 +51,32 @@ struct Unwrapped {
 }
 
 impl Keyring {
-    pub(crate) fn new(instance: &Instance, root: RootKey) -> Self {
+    /// The keys of a new vault.
+    pub(crate) fn generate(instance: &Instance) -> Self {
+        let (root, key) = (RootKey::generate(), InstanceKey::generate());
+        let wrapped_instance = root.wrap_instance_key(&key, instance.id);
+        Self::with(instance, key, Root { key: root, wrapped_instance })
+    }
+
+    /// The keys of a vault whose root key was unwrapped.
+    ///
+    /// # Errors
+    /// When the root key does not unwrap the instance key.
+    pub(crate) fn unwrap(instance: &Instance, root: RootKey, wrapped_instance: &[u8]) -> Result<Self, VaultError> {
+        let key = root
+            .unwrap_instance_key(wrapped_instance, instance.id)
+            .map_err(|error| VaultError::damaged(format!("the instance key cannot be unwrapped: {error}")))?;
+        Ok(Self::with(instance, key, Root { key: root, wrapped_instance: wrapped_instance.to_vec() }))
+    }
+
+    fn with(instance: &Instance, key: InstanceKey, root: Root) -> Self {
         Self {
             instance: instance.id,
             audit_generation: instance.audit_generation,
-            fingerprints: root.fingerprint_key(),
-            cursors: root.cursor_key(),
-            root,
+            fingerprints: key.fingerprint_key(),
+            cursors: key.cursor_key(),
+            key,
+            roots: RwLock::new(Roots { present: Arc::new(root), next: Vec::new() }),
             unwrapped: RwLock::default(),
         }
     }
@@ -48,8 +85,8 @@ impl Keyring {
     pub(crate) fn ledger(&self) -> LedgerKeys {
         LedgerKeys {
             origin: origin(self.instance),
-            signer: self.root.audit_signer(self.audit_generation),
-            state: self.root.state_key(),
+            signer: self.key.audit_signer(self.audit_generation),
+            state: self.key.state_key(),
         }
     }
 
@@ -57,8 +94,46 @@ impl Keyring {
         self.instance
     }
 
-    pub(crate) fn root(&self) -> &RootKey {
-        &self.root
+    /// The key of backups.
+    pub(crate) fn backup_key(&self) -> BackupKey {
+        BackupKey::from_instance(&self.key)
+    }
+
+    /// The root key that everything on the disk is under.
+    pub(crate) fn root(&self) -> Arc<Root> {
+        Arc::clone(&self.roots.read().unwrap_or_else(PoisonError::into_inner).present)
+    }
+
+    /// The root key that the rows of a transaction are under.
+    pub(crate) fn root_in(&self, tx: &Tx<'_>) -> Result<Arc<Root>, VaultError> {
+        let wrapped = tx.row(Kind::Instance, INSTANCE_KEY)?.and_then(|row| row.blob).unwrap_or_default();
+        let roots = self.roots.read().unwrap_or_else(PoisonError::into_inner);
+        let next = roots.next.iter().filter_map(Weak::upgrade);
+        let mut known = std::iter::once(Arc::clone(&roots.present)).chain(next);
+        known.find(|root| root.wrapped_instance == wrapped).ok_or_else(other_instance_key)
+    }
+
+    /// Makes the root key that is to take the present one's place.
+    pub(crate) fn next_root(&self) -> Arc<Root> {
+        let key = RootKey::generate();
+        let wrapped_instance = key.wrap_instance_key(&self.key, self.instance);
+        let next = Arc::new(Root { key, wrapped_instance });
+        let mut roots = self.roots.write().unwrap_or_else(PoisonError::into_inner);
+        roots.next.retain(|other| other.strong_count() > 0);
+        roots.next.push(Arc::downgrade(&next));
+        next
+    }
+
+    /// Takes in the instance's row: where it says so, the next root key is the present one from here on.
+    pub(crate) fn absorb_instance(&self, row: &Row) -> Result<(), VaultError> {
+        let wrapped = row.blob.as_deref().unwrap_or_default();
+        let mut roots = self.roots.write().unwrap_or_else(PoisonError::into_inner);
+        if roots.present.wrapped_instance == wrapped {
+            return Ok(());
+        }
+        let next = roots.next.iter().filter_map(Weak::upgrade).find(|next| next.wrapped_instance == wrapped);
+        roots.present = next.ok_or_else(other_instance_key)?;
+        Ok(())
     }
 
     /// Authenticates page cursors, so that a client can only go on where it was sent.
@@ -124,27 +199,40 @@ impl Keyring {
         self.read(|keys| keys.peppers.get(&keys.newest_pepper).cloned())
     }
 
-    pub(crate) fn wrap_data_key(&self, key: &DataKey, entity: &DataKeyEntity) -> Vec<u8> {
-        self.root.wrap_data_key(key, self.key_context(entity))
+    pub(crate) fn wrap_data_key(&self, root: &Root, key: &DataKey, entity: &DataKeyEntity) -> Vec<u8> {
+        root.key.wrap_data_key(key, self.key_context(entity))
     }
 
-    pub(crate) fn wrap_pepper(&self, pepper: &Pepper) -> Vec<u8> {
-        self.root.wrap_pepper(pepper, self.pepper_context(pepper.id()))
+    pub(crate) fn wrap_pepper(&self, root: &Root, pepper: &Pepper) -> Vec<u8> {
+        root.key.wrap_pepper(pepper, self.pepper_context(pepper.id()))
     }
 
     /// Unwraps a data key's row.
-    pub(crate) fn unwrap_data_key(&self, row: &Row, entity: &DataKeyEntity) -> Result<DataKey, VaultError> {
+    pub(crate) fn unwrap_data_key(
+        &self,
+        root: &Root,
+        row: &Row,
+        entity: &DataKeyEntity,
+    ) -> Result<DataKey, VaultError> {
         let wrapped = row.blob.as_deref().unwrap_or_default();
-        self.root.unwrap_data_key(wrapped, self.key_context(entity)).map_err(|error| {
+        root.key.unwrap_data_key(wrapped, self.key_context(entity)).map_err(|error| {
             let whose = format!("{}/{}", entity.environment, company_text(entity.company.as_ref()));
             VaultError::damaged(format!("data key {} of `{whose}` cannot be unwrapped: {error}", entity.id))
         })
     }
 
+    /// Unwraps a pepper's row.
+    pub(crate) fn unwrap_pepper(&self, root: &Root, row: &Row, id: u32) -> Result<Pepper, VaultError> {
+        let wrapped = row.blob.as_deref().unwrap_or_default();
+        root.key
+            .unwrap_pepper(wrapped, self.pepper_context(id))
+            .map_err(|e| VaultError::damaged(format!("pepper {id} cannot be unwrapped: {e}")))
+    }
+
     /// Takes in a data key's row.
     pub(crate) fn absorb_data_key(&self, row: &Row) -> Result<(), VaultError> {
         let entity = DataKeyEntity::parse(row)?;
-        let key = Arc::new(self.unwrap_data_key(row, &entity)?);
+        let key = Arc::new(self.unwrap_data_key(&self.root(), row, &entity)?);
         self.write(|keys| {
             keys.data_keys.insert(entity.id, Arc::clone(&key));
             if entity.active {
@@ -159,11 +247,7 @@ impl Keyring {
     /// Takes in a pepper's row.
     pub(crate) fn absorb_pepper(&self, row: &Row) -> Result<(), VaultError> {
         let entity = PepperEntity::parse(row)?;
-        let wrapped = row.blob.as_deref().unwrap_or_default();
-        let pepper = self
-            .root
-            .unwrap_pepper(wrapped, self.pepper_context(entity.id))
-            .map_err(|e| VaultError::damaged(format!("pepper {} cannot be unwrapped: {e}", entity.id)))?;
+        let pepper = self.unwrap_pepper(&self.root(), row, entity.id)?;
         self.write(|keys| {
             keys.newest_pepper = keys.newest_pepper.max(entity.id);
             keys.peppers.insert(entity.id, Arc::new(pepper));
@@ -217,6 +301,27 @@ impl Keyring {
     fn write(&self, f: impl FnOnce(&mut Unwrapped)) {
         f(&mut self.unwrapped.write().unwrap_or_else(PoisonError::into_inner));
     }
+}
+
+impl Root {
+    /// The instance key under it, for the instance's row.
+    pub(crate) fn wrapped_instance(&self) -> &[u8] {
+        &self.wrapped_instance
+    }
+
+    /// Wraps it into a slot.
+    pub(crate) fn wrap_under(&self, master: &MasterKey, context: SlotContext<'_>) -> Vec<u8> {
+        master.wrap_root(&self.key, context)
+    }
+
+    /// Whether another root key is this one, seen from what it unwraps.
+    pub(crate) fn is(&self, other: &RootKey, instance: Uuid) -> bool {
+        other.unwrap_instance_key(&self.wrapped_instance, instance).is_ok()
+    }
+}
+
+fn other_instance_key() -> VaultError {
+    VaultError::damaged("the instance key is not under the root key that this vault opened with")
 }
 
 /// The name under which an instance signs its checkpoints.

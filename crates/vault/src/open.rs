@@ -75,6 +75,7 @@ pub type VerifyReport = keymoat_store::Report;
 pub struct SealedVault {
     store: SealedStore,
     instance: Instance,
+    wrapped_instance: Vec<u8>,
     slots: Vec<(Slot, Vec<u8>)>,
 }
 
@@ -89,14 +90,14 @@ impl SealedVault {
             return Ok(Err(EmptyDir { store }));
         }
         let instance = store.rows(Kind::Instance)?;
-        let instance = instance.first().ok_or_else(|| VaultError::damaged("the vault does not know its own id"))?;
-        let instance = Instance::parse(instance)?;
+        let row = instance.first().ok_or_else(|| VaultError::damaged("the vault does not know its own id"))?;
+        let (instance, wrapped_instance) = (Instance::parse(row)?, row.blob.clone().unwrap_or_default());
         let slots = store
             .rows(Kind::Slot)?
             .into_iter()
             .map(|row| Ok((Slot::parse(&row)?, row.blob.unwrap_or_default())))
             .collect::<Result<_, VaultError>>()?;
-        Ok(Ok(Self { store, instance, slots }))
+        Ok(Ok(Self { store, instance, wrapped_instance, slots }))
     }
 
     /// The vault's id.
@@ -114,8 +115,8 @@ impl SealedVault {
     /// # Errors
     /// [`Code::Sealed`] when the master key does not fit; [`Code::Damaged`] when the vault was put back or edited.
     pub fn unseal(self, offer: &MasterKeyOffer, surroundings: Surroundings) -> Result<Vault, VaultError> {
-        let root = self.unwrap(offer)?;
-        self.start(root, surroundings, Trust::Checked)
+        let keyring = self.unwrap(offer)?;
+        start(self.store, keyring, surroundings, Trust::Checked)
     }
 
     /// Opens the vault as it is, and writes down why it was accepted.
@@ -129,8 +130,8 @@ impl SealedVault {
         why: &AuditText,
         found: &str,
     ) -> Result<Vault, VaultError> {
-        let root = self.unwrap(offer)?;
-        let vault = self.start(root, surroundings, Trust::Accept)?;
+        let keyring = self.unwrap(offer)?;
+        let vault = start(self.store, keyring, surroundings, Trust::Accept)?;
         let deed = Deed::done(Action::AuditAcceptRestore, &system_resource("audit")?)
             .detail("why", why.clone())
             .detail("found", AuditText::new(found));
@@ -149,16 +150,13 @@ impl SealedVault {
         outside_dir: &Path,
         progress: impl FnMut(u64),
     ) -> Result<VerifyReport, VaultError> {
-        let keyring = Keyring::new(&self.instance, self.unwrap(offer)?);
+        let keyring = self.unwrap(offer)?;
         Ok(self.store.verify(&keyring.ledger(), &outside_file(outside_dir, self.instance.id), progress)?)
     }
 
-    fn unwrap(&self, offer: &MasterKeyOffer) -> Result<RootKey, VaultError> {
-        unwrap_root(self.instance.id, &self.slots, offer)
-    }
-
-    fn start(self, root: RootKey, surroundings: Surroundings, trust: Trust) -> Result<Vault, VaultError> {
-        start(self.store, &self.instance, root, surroundings, trust)
+    fn unwrap(&self, offer: &MasterKeyOffer) -> Result<Keyring, VaultError> {
+        let root = unwrap_root(self.instance.id, &self.slots, offer)?;
+        Keyring::unwrap(&self.instance, root, &self.wrapped_instance)
     }
 }
 
@@ -175,11 +173,11 @@ impl EmptyDir {
     pub async fn create(self, new: NewVault, surroundings: Surroundings) -> Result<(Vault, SignInCode), VaultError> {
         let now = surroundings.clock.now();
         let instance = Instance { id: new.instance, created_at: now, audit_generation: 0 };
-        let root = RootKey::generate();
+        let keyring = Keyring::generate(&instance);
         let slot = Slot { id: FIRST_SLOT, source: new.slot.source, created_at: now };
         let context = SlotContext { instance: instance.id, slot: slot.id, kind: slot.source.name() };
-        let wrapped = new.slot.master.wrap_root(&root, context);
-        let vault = start(self.store, &instance, root, surroundings, Trust::Checked)?;
+        let wrapped = keyring.root().wrap_under(&new.slot.master, context);
+        let vault = start(self.store, keyring, surroundings, Trust::Checked)?;
         let genesis = Genesis {
             instance,
             slot,
@@ -214,7 +212,6 @@ impl Vault {
     async fn genesis(&self, genesis: Genesis) -> Result<SignInCode, VaultError> {
         let now = self.now();
         let pepper = Pepper::generate(1);
-        let wrapped_pepper = self.keyring().wrap_pepper(&pepper);
         let code = SignInCode::generate();
         let code_entity = SignInCodeEntity::of(&code, &pepper, genesis.administrator.id, false, now);
         let draft = self.system_draft(&operator()?, Deed::done(Action::Init, &system_resource("vault")?));
@@ -223,7 +220,8 @@ impl Vault {
             .run_tx("genesis", move |tx| {
                 genesis.write(tx, &keyring, now)?;
                 let entity = PepperEntity { id: pepper.id(), created_at: now };
-                tx.put(Kind::Pepper, &entity.key(), &entity.body(), Some(&wrapped_pepper))?;
+                let wrapped = keyring.wrap_pepper(&*keyring.root_in(tx)?, &pepper);
+                tx.put(Kind::Pepper, &entity.key(), &entity.body(), Some(&wrapped))?;
                 tx.put(Kind::SignInCode, &code_entity.key(), &code_entity.body(), None)?;
                 tx.append(draft.clone());
                 Ok::<_, VaultError>(())
@@ -245,7 +243,8 @@ struct Genesis {
 
 impl Genesis {
     fn write(&self, tx: &mut Tx<'_>, keyring: &Keyring, now: jiff::Timestamp) -> Result<(), VaultError> {
-        tx.put(Kind::Instance, &self.instance.key(), &self.instance.body(), None)?;
+        let wrapped_instance = keyring.root().wrapped_instance().to_vec();
+        tx.put(Kind::Instance, &self.instance.key(), &self.instance.body(), Some(&wrapped_instance))?;
         tx.put(Kind::Slot, &self.slot.key(), &self.slot.body(), Some(&self.wrapped))?;
         for account in [&self.os_user, &self.administrator] {
             tx.put(Kind::Account, &account.key(), &account.body(), None)?;
@@ -262,13 +261,12 @@ impl Genesis {
 
 pub(crate) fn start(
     store: SealedStore,
-    instance: &Instance,
-    root: RootKey,
+    keyring: Keyring,
     surroundings: Surroundings,
     trust: Trust,
 ) -> Result<Vault, VaultError> {
-    let outside = outside_file(&surroundings.outside_dir, instance.id);
-    let keyring = Arc::new(Keyring::new(instance, root));
+    let outside = outside_file(&surroundings.outside_dir, keyring.instance());
+    let keyring = Arc::new(keyring);
     let state = Arc::new(RwLock::new(State::new()));
     let (announce, changes) = watch::channel(0);
     let observer = observe(Arc::clone(&state), Arc::clone(&keyring), announce);
@@ -334,7 +332,7 @@ pub(crate) fn unwrap_root(
 }
 
 /// The master key that an offer gives for a slot; `None` when the offer is of another kind.
-fn master_for(offer: &MasterKeyOffer, source: &SlotSource) -> Result<Option<MasterKey>, VaultError> {
+pub(crate) fn master_for(offer: &MasterKeyOffer, source: &SlotSource) -> Result<Option<MasterKey>, VaultError> {
     let unusable = |why: String| VaultError::new(Code::Sealed, why);
     match (offer, source) {
         (MasterKeyOffer::Key(text), SlotSource::Key) => {

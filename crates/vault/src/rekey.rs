@@ -1,8 +1,8 @@
-//! Changing the vault's own keys while it serves: slots of the root key, data keys, peppers.
+//! Changing the vault's own keys while it serves: slots of the root key, data keys, peppers. The root key is `root`'s.
 //!
 //! What is left to do always stands in the rows: a version that is not under the active data key of its place, a token
 //! whose digest is under an older pepper. So a change that was killed goes on where it stopped, and it has ended when
-//! no row is left under the old key. The root key itself is not changed here, nor are keys at their providers.
+//! no row is left under the old key. Keys at their providers are not changed here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -100,7 +100,7 @@ pub struct Tended {
 #[derive(Default)]
 pub(crate) struct Rekeying {
     /// One change at a time: each rests on which keys there are.
-    busy: tokio::sync::Mutex<()>,
+    pub(crate) busy: tokio::sync::Mutex<()>,
     /// Digests under the newest pepper of tokens that were presented and stand under an older one.
     redigests: Mutex<BTreeMap<TokenId, Redigest>>,
 }
@@ -162,7 +162,7 @@ impl Vault {
                     let slot = Slot { id, source: new.source.clone(), created_at: now };
                     let context =
                         SlotContext { instance: keyring.instance(), slot: id, kind: slot.source.name() };
-                    let wrapped = new.master.wrap_root(keyring.root(), context);
+                    let wrapped = keyring.root_in(tx)?.wrap_under(&new.master, context);
                     tx.put(Kind::Slot, &slot.key(), &slot.body(), Some(&wrapped))?;
                     tx.append(draft.clone());
                     Ok(slot)
@@ -300,7 +300,7 @@ impl Vault {
                         pass.enter(tx)?;
                         let id = next_number(&tx.rows_with_prefix(Kind::Pepper, "", usize::MAX)?);
                         let entity = PepperEntity { id, created_at: now };
-                        let wrapped = keyring.wrap_pepper(&Pepper::generate(id));
+                        let wrapped = keyring.wrap_pepper(&*keyring.root_in(tx)?, &Pepper::generate(id));
                         tx.put(Kind::Pepper, &entity.key(), &entity.body(), Some(&wrapped))?;
                         tx.append(draft.clone());
                         Ok::<_, VaultError>(id)
@@ -350,7 +350,7 @@ impl Vault {
         self.rekeying().lock_redigests().insert(entity.id, redigest);
     }
 
-    async fn rows(&self, kind: Kind) -> Result<Vec<Row>, VaultError> {
+    pub(crate) async fn rows(&self, kind: Kind) -> Result<Vec<Row>, VaultError> {
         Ok(self.store().read(move |reader| reader.rows_with_prefix(kind, "", usize::MAX)).await?)
     }
 
@@ -606,7 +606,7 @@ impl Vault {
 
     /// Empties the write-ahead log, now or at the next sweep, so that nothing that was replaced stays in a file; says
     /// whether it is empty.
-    async fn scrub_old(&self) -> bool {
+    pub(crate) async fn scrub_old(&self) -> bool {
         self.scrub_soon().await;
         !self.inner.scrub_due.load(Ordering::Relaxed)
     }
@@ -745,7 +745,7 @@ fn next_number(rows: &[Row]) -> u32 {
 }
 
 /// Adds a number of rows. There are far fewer details than the most allowed, so none is lost.
-fn add_count(draft: &mut Draft, name: &'static str, count: u64) {
+pub(crate) fn add_count(draft: &mut Draft, name: &'static str, count: u64) {
     if let Ok(name) = name.parse() {
         let number = DetailValue::Number(i64::try_from(count).unwrap_or(i64::MAX));
         let added = draft.event.details.insert(name, number);
@@ -757,15 +757,15 @@ fn rekey_part() -> Result<SystemPart, VaultError> {
     Ok("rekey".parse()?)
 }
 
-fn slot_key(id: u32) -> String {
+pub(crate) fn slot_key(id: u32) -> String {
     format!("{id:04}")
 }
 
-fn no_slot(id: u32) -> VaultError {
+pub(crate) fn no_slot(id: u32) -> VaultError {
     VaultError::not_found(format!("there is no key slot {id}")).hint("`keymoat rekey --list` shows them")
 }
 
-const KEYS: &str = "keys";
+pub(crate) const KEYS: &str = "keys";
 /// A batch takes a few milliseconds of the writer's time and at most 16 MiB of ciphertext.
 const BATCH_ROWS: usize = 256;
 /// More ways to open a vault than anybody keeps track of.

@@ -776,7 +776,7 @@ impl Writer {
         for row in &rows {
             let entity = DataKeyEntity::parse(row)?;
             if entity.active && entity.environment == name.environment && entity.company == name.company {
-                return Ok(Arc::new(self.keyring.unwrap_data_key(row, &entity)?));
+                return Ok(Arc::new(self.keyring.unwrap_data_key(&*self.keyring.root_in(tx)?, row, &entity)?));
             }
         }
         let id = rows.iter().filter_map(|row| row.key.parse::<u32>().ok()).max().unwrap_or(0) + 1;
@@ -795,7 +795,7 @@ pub(crate) fn put_data_key(
 ) -> Result<DataKey, VaultError> {
     let key = DataKey::generate(id);
     let entity = DataKeyEntity { id, environment, company, created_at: now, active: true };
-    let wrapped = keyring.wrap_data_key(&key, &entity);
+    let wrapped = keyring.wrap_data_key(&*keyring.root_in(tx)?, &key, &entity);
     tx.put(Kind::DataKey, &entity.key(), &entity.body(), Some(&wrapped))?;
     Ok(key)
 }

@@ -187,8 +187,9 @@ impl State {
                 let answer = IdempotencyEntity::parse(&row)?;
                 self.answers_end.insert(row.key, answer.expires_at);
             }
+            Kind::Instance => keyring.absorb_instance(&row)?,
             // Looked up in the store when needed.
-            Kind::Instance | Kind::Fingerprint | Kind::Setting => {}
+            Kind::Fingerprint | Kind::Setting => {}
         }
         Ok(())
     }

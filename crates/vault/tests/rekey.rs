@@ -5,9 +5,12 @@
 mod place;
 
 use std::collections::BTreeSet;
+use std::io::Cursor;
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
 
 use jiff::SignedDuration;
 use keymoat_core::audit::{Action, EventFilter, Outcome};
@@ -15,8 +18,8 @@ use keymoat_crypto::{Argon2Params, MasterKey, SecretBytes};
 use keymoat_store::database_in;
 use keymoat_vault::entity::{AccountKind, SlotSource};
 use keymoat_vault::{
-    AuditQuery, AuditRecord, Caller, Code, MasterKeyOffer, NewAccount, NewSlot, NewToken, RekeyProgress,
-    Vault,
+    Annotation, AuditQuery, AuditRecord, BackupFile, Caller, Code, MasterKeyOffer, NewAccount, NewSlot, NewToken, Put,
+    RekeyProgress, RootRotation, Vault, VaultError,
 };
 use place::{Place, account, contains, environment, name, nobody, origin, owner, put, reveal, text};
 
@@ -128,11 +131,12 @@ async fn who_may_not_rotate_changes_no_key() {
         vault.remove_slot(&stranger, 1, &offer).await.err().unwrap(),
         vault.rotate_data_key(&stranger, &prod, None, on).await.err().unwrap(),
         vault.rotate_pepper(&stranger).await.err().unwrap(),
+        vault.rotate_root(&stranger, vec![(1, slot().1)], none()).await.err().unwrap(),
         vault.list_keys(&stranger).await.err().unwrap(),
     ];
     assert!(refused.iter().all(|error| error.code == Code::Refused), "{refused:?}");
     let recorded = records(&vault, Action::Rekey).await;
-    assert_eq!(recorded.iter().map(|record| record.event.result).collect::<Vec<_>>(), [Outcome::Refused; 4]);
+    assert_eq!(recorded.iter().map(|record| record.event.result).collect::<Vec<_>>(), [Outcome::Refused; 5]);
     let after = vault.list_keys(&owner(&vault).await).await.unwrap();
     assert_eq!(format!("{before:?}"), format!("{after:?}"));
     vault.close().await;
@@ -502,6 +506,328 @@ async fn sign_ins_beside_changes_of_the_pepper() {
     assert_eq!(here.verify(&offer).problems, vec![]);
 }
 
+fn none() -> BTreeSet<u32> {
+    BTreeSet::new()
+}
+
+fn same(offer: &MasterKeyOffer) -> MasterKeyOffer {
+    match offer {
+        MasterKeyOffer::Key(text) => MasterKeyOffer::Key(text.duplicate()),
+        MasterKeyOffer::Passphrase(text) => MasterKeyOffer::Passphrase(text.duplicate()),
+        MasterKeyOffer::Shares(_) => panic!("no test of this file has shares"),
+    }
+}
+
+/// Every wrapped key, as the database has it.
+fn wrapped(place: &Place) -> Vec<Vec<u8>> {
+    let kinds = ["instance", "slot", "data_key", "pepper"];
+    kinds.iter().flat_map(|kind| blobs(place, kind)).map(|(_, blob)| blob).collect()
+}
+
+async fn backup_of(vault: &Vault, me: &Caller) -> Vec<u8> {
+    let bytes = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&bytes);
+    let write = move |piece: &[u8]| {
+        sink.lock().unwrap().extend_from_slice(piece);
+        Ok(())
+    };
+    vault.backup(me, write).await.unwrap();
+    std::mem::take(&mut *bytes.lock().unwrap())
+}
+
+async fn restored(backup: &[u8], to: &Place, offer: &MasterKeyOffer) -> Result<Vault, VaultError> {
+    let file = BackupFile::open(Cursor::new(backup)).unwrap();
+    file.restore(&to.data(), offer, to.surroundings(), None).await.map(|(vault, _)| vault)
+}
+
+async fn try_put(vault: &Vault, me: &Caller, at: &str, value: &str) -> Result<(), VaultError> {
+    let put = Put {
+        name: name(at),
+        value: text(value),
+        replace: false,
+        expected: None,
+        pending: false,
+        duplicate_because: None,
+        annotation: Annotation::default(),
+        action: Action::Write,
+    };
+    vault.put(me, put).await.map(|_| ())
+}
+
+fn counts(rotation: &RootRotation) -> (u64, u64, u64, bool) {
+    (rotation.data_keys, rotation.peppers, rotation.rows_under_old_root, rotation.scrubbed)
+}
+
+const RANDOM: &str = "made-up-4f8Kq2Zr9Lw7Tn3X5Rt8Vb2Nm6Qp";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_root_key_ends_with_no_row_under_it() {
+    let here = Place::new();
+    let (vault, first) = here.create().await;
+    let me = owner(&vault).await;
+    let (new, phrase) = passphrase_slot("correct horse, made up");
+    vault.add_slot(&me, new).await.unwrap();
+    let (new, third) = slot();
+    vault.add_slot(&me, new).await.unwrap();
+    vault.put_company(&me, "acme".parse().unwrap(), String::new()).await.unwrap();
+    let values = filled(&vault, &me, 20, 3).await;
+    put(&vault, &me, "prod/acme:own", text("made up and its own")).await;
+    put(&vault, &me, "prod/random", text(RANDOM)).await;
+    service_account(&vault, &me, "shop").await;
+    let asleep = token(&vault, &me, "shop", 24, None).await;
+    let old_backup = backup_of(&vault, &me).await;
+    let (old, signer) = (wrapped(&here), vault.checkpoint(&me).await.unwrap().1);
+
+    let rotation =
+        vault.rotate_root(&me, vec![(1, same(&first)), (2, same(&phrase))], [3].into()).await.unwrap();
+    assert_eq!(counts(&rotation), (3, 1, 0, true));
+    let ids = |slots: &[keymoat_vault::entity::Slot]| slots.iter().map(|slot| slot.id).collect::<Vec<_>>();
+    assert_eq!((ids(&rotation.kept), ids(&rotation.dropped)), (vec![1, 2], vec![3]));
+    assert_eq!(old.len(), 1 + 3 + 3 + 1);
+    let files = here.bytes();
+    assert!(old.iter().all(|blob| !contains(&files, blob)), "nothing under the old root key is in a file");
+    let record = records(&vault, Action::Rekey).await.pop().unwrap().event;
+    assert!(record.decided_by.is_some() && record.result == Outcome::Allowed, "{record:?}");
+    assert!(record.rows.len() == 8 && format!("{record:?}").contains("rows_under_old_keys"), "{record:?}");
+
+    // Everything is as before, for who reads, signs in, compares, checks; and whatever is new is under the new key.
+    all_readable(&vault, &me, &values).await;
+    assert_eq!(reveal(&vault, &me, "prod/acme:own", None).await.unwrap(), "made up and its own");
+    vault.sign_in_with_token(&asleep, origin(&vault)).await.unwrap();
+    assert_eq!(try_put(&vault, &me, "dev/random", RANDOM).await.unwrap_err().code, Code::Duplicate);
+    assert_eq!(vault.checkpoint(&me).await.unwrap().1, signer);
+    try_put(&vault, &me, "dev/acme:first", "made up in a place without a key").await.unwrap();
+    let (new, fourth) = slot();
+    assert_eq!(vault.add_slot(&me, new).await.unwrap().id, 3);
+    vault.rotate_pepper(&me).await.unwrap();
+    vault.rotate_data_key(&me, &environment("prod"), None, on).await.unwrap();
+    let new_backup = backup_of(&vault, &me).await;
+    vault.close().await;
+
+    assert_eq!(here.open(&third).err().unwrap().code, Code::Sealed);
+    for offer in [&first, &phrase, &fourth] {
+        let vault = here.open(offer).unwrap();
+        let me = owner(&vault).await;
+        all_readable(&vault, &me, &values).await;
+        assert_eq!(reveal(&vault, &me, "dev/acme:first", None).await.unwrap(), "made up in a place without a key");
+        vault.sign_in_with_token(&asleep, origin(&vault)).await.unwrap();
+        assert_eq!(try_put(&vault, &me, "dev/random", RANDOM).await.unwrap_err().code, Code::Duplicate);
+        vault.close().await;
+    }
+    assert_eq!(here.verify(&first).problems, vec![]);
+
+    // A backup opens with what opened the vault when it was made.
+    for (backup, offer, opens) in [
+        (&old_backup, &first, true),
+        (&old_backup, &phrase, true),
+        (&old_backup, &third, true),
+        (&old_backup, &fourth, false),
+        (&new_backup, &phrase, true),
+        (&new_backup, &third, false),
+        (&new_backup, &fourth, true),
+    ] {
+        let there = Place::new();
+        match restored(backup, &there, offer).await {
+            Ok(vault) => {
+                assert!(opens);
+                all_readable(&vault, &owner(&vault).await, &values).await;
+                vault.close().await;
+                assert_eq!(there.verify(offer).problems, vec![]);
+            }
+            Err(error) => assert!(!opens && error.code == Code::Sealed, "{error}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_root_key_stays_when_a_slot_would_be_lost() {
+    let here = Place::new();
+    let (vault, first) = here.create().await;
+    let me = owner(&vault).await;
+    let (new, phrase) = passphrase_slot("correct horse, made up");
+    vault.add_slot(&me, new).await.unwrap();
+    put(&vault, &me, "prod/stripe", text("made up")).await;
+    let before = wrapped(&here);
+    let rows: Vec<(Vec<(u32, &MasterKeyOffer)>, Vec<u32>, Code)> = vec![
+        (vec![], vec![], Code::Invalid),
+        (vec![], vec![1, 2], Code::Invalid),
+        (vec![(1, &first)], vec![1, 2], Code::Invalid),
+        (vec![(1, &first), (1, &first)], vec![2], Code::Invalid),
+        (vec![(1, &first), (9, &first)], vec![2], Code::NotFound),
+        (vec![(1, &first)], vec![2, 9], Code::NotFound),
+        (vec![(1, &first)], vec![], Code::Conflict),
+        (vec![(2, &phrase)], vec![], Code::Conflict),
+        (vec![(1, &phrase)], vec![2], Code::Sealed),
+        (vec![(2, &first)], vec![1], Code::Sealed),
+        (vec![(1, &first), (2, &first)], vec![], Code::Sealed),
+    ];
+    for (n, (keep, drop, code)) in rows.into_iter().enumerate() {
+        let keep = keep.into_iter().map(|(id, offer)| (id, same(offer))).collect();
+        let error = vault.rotate_root(&me, keep, drop.into_iter().collect()).await.unwrap_err();
+        assert_eq!((error.code, error.hint.is_some() || n == 2 || n == 3), (code, true), "row {n}: {error}");
+    }
+    let other = vault.rotate_root(&me, vec![(1, slot().1)], [2].into()).await.unwrap_err();
+    assert_eq!(other.code, Code::Sealed, "{other}");
+    assert_eq!(wrapped(&here), before);
+    put(&vault, &me, "dev/other", text("made up as well")).await;
+    vault.close().await;
+    for offer in [&first, &phrase] {
+        let vault = here.open(offer).unwrap();
+        assert_eq!(reveal(&vault, &owner(&vault).await, "dev/other", None).await.unwrap(), "made up as well");
+        vault.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_root_key_stays_when_a_key_under_it_cannot_be_read() {
+    let here = Place::new();
+    let (vault, first) = here.create().await;
+    let me = owner(&vault).await;
+    put(&vault, &me, "prod/stripe", text("made up")).await;
+    let (key, mut blob) = blobs(&here, "data_key").remove(1);
+    let whole = blob.clone();
+    blob[80] ^= 1;
+    let write = |blob: &[u8]| {
+        let connection = rusqlite::Connection::open(database_in(&here.data())).unwrap();
+        connection
+            .execute("UPDATE state SET blob = ?1 WHERE kind = 'data_key' AND key = ?2", (blob, &key))
+            .unwrap();
+    };
+    write(&blob);
+    let before = wrapped(&here);
+    let error = vault.rotate_root(&me, vec![(1, same(&first))], none()).await.unwrap_err();
+    assert_eq!(error.code, Code::Damaged, "{error}");
+    assert_eq!(wrapped(&here), before);
+    // What is made meanwhile is under the root key that stays, and the next change succeeds.
+    vault.put_company(&me, "acme".parse().unwrap(), String::new()).await.unwrap();
+    put(&vault, &me, "prod/acme:own", text("made up and its own")).await;
+    write(&whole);
+    assert_eq!(counts(&vault.rotate_root(&me, vec![(1, same(&first))], none()).await.unwrap()), (3, 1, 0, true));
+    vault.close().await;
+    let vault = here.open(&first).unwrap();
+    assert_eq!(reveal(&vault, &owner(&vault).await, "prod/acme:own", None).await.unwrap(), "made up and its own");
+    vault.close().await;
+    assert_eq!(here.verify(&first).problems, vec![]);
+}
+
+/// Polls a future at most so many times, each time it asks for it; then lets it go.
+async fn polled<T>(work: impl Future<Output = T>, times: usize) -> Option<T> {
+    let mut work = pin!(work);
+    let mut polls = 0;
+    std::future::poll_fn(move |context| {
+        polls += 1;
+        match work.as_mut().poll(context) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending if polls >= times => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_the_root_key_that_nobody_waits_for_stands_or_falls_whole() {
+    let here = Place::new();
+    let (mut vault, first) = here.create().await;
+    let mut made = 0;
+    for times in 1..12 {
+        let me = owner(&vault).await;
+        let before = blobs(&here, "instance");
+        let changed = polled(vault.rotate_root(&me, vec![(1, same(&first))], none()), times).await;
+        assert!(changed.is_none_or(|outcome| outcome.is_ok()));
+        // Queued right behind it: a place without a key yet, and one more change.
+        let company = format!("company-{times}");
+        vault.put_company(&me, company.parse().unwrap(), String::new()).await.unwrap();
+        put(&vault, &me, &format!("prod/{company}:own"), text("made up behind it")).await;
+        made += u32::from(blobs(&here, "instance") != before);
+        let again = vault.rotate_root(&me, vec![(1, same(&first))], none()).await.unwrap();
+        assert_eq!((again.data_keys, again.rows_under_old_root), (2 + times as u64, 0));
+        // Killed; what its memory knew is lost.
+        drop(vault);
+        vault = here.open(&first).unwrap();
+        let me = owner(&vault).await;
+        for n in 1..=times {
+            let at = format!("prod/company-{n}:own");
+            assert_eq!(reveal(&vault, &me, &at, None).await.unwrap(), "made up behind it");
+        }
+    }
+    assert!(made > 0, "at least one was let go after its transaction was on its way");
+    vault.close().await;
+    assert_eq!(here.verify(&first).problems, vec![]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn readers_and_writers_beside_changes_of_the_root_key() {
+    let here = Place::new();
+    let (vault, first) = here.create().await;
+    let me = owner(&vault).await;
+    let values = Arc::new(filled(&vault, &me, 20, 2).await);
+    service_account(&vault, &me, "shop").await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut others = Vec::new();
+    for task in 0..6 {
+        let (vault, me, values, stop) = (vault.clone(), me.clone(), Arc::clone(&values), Arc::clone(&stop));
+        others.push(tokio::spawn(async move {
+            let mut turns = 0;
+            while !stop.load(Ordering::Relaxed) || turns < 10 {
+                let (at, version, value) = &values[(turns * 7 + task) % values.len()];
+                assert_eq!(reveal(&vault, &me, at, Some(*version)).await.unwrap(), *value);
+                // Each makes keys: of a company's place, of an environment.
+                let company = format!("c-{task}-{turns}");
+                vault.put_company(&me, company.parse().unwrap(), String::new()).await.unwrap();
+                put(&vault, &me, &format!("dev/{company}:own"), text(&company)).await;
+                let mine = token(&vault, &me, "shop", 24, None).await;
+                vault.sign_in_with_token(&mine, origin(&vault)).await.unwrap();
+                turns += 1;
+            }
+            turns
+        }));
+    }
+    for turn in 0..20 {
+        let rotation = vault.rotate_root(&me, vec![(1, same(&first))], none()).await.unwrap();
+        assert_eq!(rotation.rows_under_old_root, 0);
+        if turn % 5 == 0 {
+            vault.rotate_pepper(&me).await.unwrap();
+            vault.rotate_data_key(&me, &environment("prod"), None, on).await.unwrap();
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    let mut turns = Vec::new();
+    for other in others {
+        turns.push(other.await.unwrap());
+    }
+    let companies = || (0..).zip(&turns).flat_map(|(task, turns)| (0..*turns).map(move |turn| format!("c-{task}-{turn}")));
+    vault.close().await;
+    let vault = here.open(&first).unwrap();
+    let me = owner(&vault).await;
+    all_readable(&vault, &me, &values).await;
+    for company in companies() {
+        assert_eq!(reveal(&vault, &me, &format!("dev/{company}:own"), None).await.unwrap(), company);
+    }
+    vault.close().await;
+    assert_eq!(here.verify(&first).problems, vec![]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_keys_under_one_root_key() {
+    let here = Place::new();
+    let (vault, first) = here.create().await;
+    let me = owner(&vault).await;
+    for n in 0..1000 {
+        let company = format!("company-{n}");
+        vault.put_company(&me, company.parse().unwrap(), String::new()).await.unwrap();
+        put(&vault, &me, &format!("prod/{company}:own"), text(&company)).await;
+    }
+    let rotation = vault.rotate_root(&me, vec![(1, same(&first))], none()).await.unwrap();
+    assert_eq!(counts(&rotation), (1002, 1, 0, true));
+    vault.close().await;
+    let vault = here.open(&first).unwrap();
+    let me = owner(&vault).await;
+    assert_eq!(reveal(&vault, &me, "prod/company-999:own", None).await.unwrap(), "company-999");
+    vault.close().await;
+    assert_eq!(here.verify(&first).problems, vec![]);
+}
+
 #[tokio::test]
 async fn a_server_can_wait_for_it_on_any_thread() {
     fn sends<T: Send>(_: T) {}
@@ -515,6 +841,7 @@ async fn a_server_can_wait_for_it_on_any_thread() {
     sends(vault.resume_rekeying(on));
     sends(vault.rotate_pepper(&me));
     sends(vault.tend_keys());
+    sends(vault.rotate_root(&me, Vec::new(), none()));
     sends(vault.backup(&me, |_| Ok(())));
     vault.close().await;
 }

@@ -1,14 +1,15 @@
 //! `keymoat audit`.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use http::Method;
 use keymoat_core::audit::AuditText;
-use keymoat_server::wire::{AuditEvent, AuditPage, Checkpoint, Proof, Verification};
+use keymoat_server::wire::{self, AuditEvent, AuditPage, Checkpoint, PersonalErased, Proof, Verification};
 use keymoat_vault::SealedVault;
 
+use super::audit_export::Export;
+use super::audit_offline::Verify;
 use crate::client::{Client, query};
 use crate::error::{CliError, REFUSED};
 use crate::output::{self, Format};
@@ -21,15 +22,17 @@ pub enum Audit {
     Query(Query),
     /// Show the newest records, and go on as they come.
     Tail(Tail),
-    /// Check that nothing was touched, and say where if it was.
-    Verify,
+    /// Check that nothing was touched, and say where if it was; or check an export or a proof without a vault.
+    Verify(Verify),
     /// Prove that one record is in the signed log; the proof can be checked without this vault.
     Prove {
         /// The record's number.
         number: u64,
     },
-    /// Write records out as JSON lines, oldest first.
-    Export(Export),
+    /// Write the records under the newest checkpoint out as JSON lines, oldest first.
+    Export(Box<Export>),
+    /// Erase names, addresses and user agents beside the records, for good; the log stays verifiable.
+    ErasePersonal(ErasePersonal),
     /// Show the newest signed checkpoint and the key that signs it.
     Checkpoint,
     /// Accept a vault that was put back or changed by other means, and write down why.
@@ -43,6 +46,16 @@ pub enum Audit {
 /// Flags of `audit query`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Query {
+    #[command(flatten)]
+    filters: Filters,
+    /// At most so many.
+    #[arg(long, default_value_t = 100)]
+    limit: usize,
+}
+
+/// What must hold of the records that are wanted.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Filters {
     /// Only about this path or one below it.
     #[arg(long)]
     path: Option<String>,
@@ -64,9 +77,26 @@ pub struct Query {
     /// Only before this time (RFC 3339).
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
-    /// At most so many.
-    #[arg(long, default_value_t = 100)]
-    limit: usize,
+}
+
+impl Filters {
+    /// Whether any is given.
+    pub fn are_given(&self) -> bool {
+        self.pairs().iter().any(|(_, value)| value.is_some())
+    }
+
+    /// As the server takes them.
+    pub fn pairs(&self) -> [(&'static str, Option<&str>); 7] {
+        [
+            ("path", self.path.as_deref()),
+            ("account", self.account.as_deref()),
+            ("action", self.action.as_deref()),
+            ("result", self.result.as_deref()),
+            ("module", self.module.as_deref()),
+            ("since", self.since.as_deref()),
+            ("until", self.until.as_deref()),
+        ]
+    }
 }
 
 /// Flags of `audit tail`.
@@ -80,12 +110,19 @@ pub struct Tail {
     follow: bool,
 }
 
-/// Flags of `audit export`.
+/// Flags of `audit erase-personal`.
 #[derive(Debug, Clone, Args)]
-pub struct Export {
-    /// The file; stdout when left out.
-    #[arg(long, short, value_name = "FILE")]
-    output: Option<PathBuf>,
+#[group(id = "whose", required = true, multiple = true, args = ["account", "before"])]
+pub struct ErasePersonal {
+    /// Of this account, which may be gone already.
+    #[arg(long)]
+    account: Option<String>,
+    /// Only beside records from before this time (RFC 3339).
+    #[arg(long, value_name = "TIME")]
+    before: Option<String>,
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
 }
 
 impl Audit {
@@ -97,7 +134,11 @@ impl Audit {
         match self {
             Audit::Query(command) => command.run(context).await,
             Audit::Tail(command) => command.run(context).await,
-            Audit::Verify => verify(context).await,
+            Audit::Verify(command) => match command.offline() {
+                Some(file) => command.run(context, file),
+                None => verify(context).await,
+            },
+            Audit::ErasePersonal(command) => command.run(context).await,
             Audit::Prove { number } => prove(context, *number).await,
             Audit::Export(command) => command.run(context).await,
             Audit::Checkpoint => checkpoint(context).await,
@@ -110,21 +151,13 @@ impl Query {
     async fn run(&self, context: &Context) -> Result<u8, CliError> {
         let company = context.company()?;
         let limit = self.limit.to_string();
-        let url = format!(
-            "/api/v1/audit{}",
-            query(&[
-                ("environment", context.global.env.as_deref()),
-                ("company", company.as_ref().map(keymoat_core::names::Company::as_str)),
-                ("path", self.path.as_deref()),
-                ("account", self.account.as_deref()),
-                ("action", self.action.as_deref()),
-                ("result", self.result.as_deref()),
-                ("module", self.module.as_deref()),
-                ("since", self.since.as_deref()),
-                ("until", self.until.as_deref()),
-                ("limit", Some(&limit)),
-            ])
-        );
+        let mut pairs = vec![
+            ("environment", context.global.env.as_deref()),
+            ("company", company.as_ref().map(keymoat_core::names::Company::as_str)),
+            ("limit", Some(limit.as_str())),
+        ];
+        pairs.extend(self.filters.pairs());
+        let url = format!("/api/v1/audit{}", query(&pairs));
         let page: AuditPage = super::with_client(context, async |client: &Client| client.get(&url).await).await?;
         if context.global.format == Format::Json {
             output::json(&page.events)?;
@@ -149,7 +182,10 @@ impl Tail {
                 next = number_of(event) + 1;
                 self.print(context, event)?;
             }
-            while self.follow {
+            if !self.follow {
+                return Ok(0);
+            }
+            loop {
                 // Each look is on record itself, so it is not repeated faster than a person reads.
                 tokio::time::sleep(FOLLOW_EVERY).await;
                 let url = format!("/api/v1/audit?oldest_first=true&limit=1000&from={next}");
@@ -161,7 +197,6 @@ impl Tail {
                     }
                 }
             }
-            Ok(0)
         })
         .await
     }
@@ -175,44 +210,29 @@ impl Tail {
     }
 }
 
-impl Export {
+impl ErasePersonal {
     async fn run(&self, context: &Context) -> Result<u8, CliError> {
-        use std::io::Write as _;
-        use std::os::unix::fs::OpenOptionsExt as _;
-        let mut file = match &self.output {
-            None => None,
-            Some(path) => {
-                let opened = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-                Some(opened.map_err(|e| CliError::file("write", path, &e))?)
-            }
+        let whose = match (&self.account, &self.before) {
+            (Some(account), Some(before)) => format!("of `{}` from before {}", output::printable(account), output::printable(before)),
+            (Some(account), None) => format!("of `{}`", output::printable(account)),
+            (None, before) => format!("of everybody from before {}", output::printable(before.as_deref().unwrap_or_default())),
         };
-        let (count, checkpoint) = super::with_client(context, async |client: &Client| {
-            let checkpoint: Checkpoint = client.get("/api/v1/audit/checkpoint").await?;
-            let mut next = 0;
-            loop {
-                let url = format!("/api/v1/audit?oldest_first=true&limit=1000&from={next}");
-                let page: AuditPage = client.get(&url).await?;
-                let Some(last) = page.events.last() else { break };
-                next = number_of(last) + 1;
-                for event in &page.events {
-                    match &mut file {
-                        Some(file) => writeln!(file, "{}", event.record).map_err(|e| CliError::new(format!("cannot write the export: {e}")))?,
-                        None => output::line(&event.record),
-                    }
-                }
-                // What comes after the checkpoint is left for the next export, so that the two fit together.
-                if next >= size_of(&checkpoint.checkpoint) {
-                    break;
-                }
-            }
-            Ok((next, checkpoint))
+        let question = format!("Erase names, addresses and user agents {whose} from the audit log, for good?");
+        if !self.yes && !crate::prompt::confirm(&question) {
+            return Err(CliError::new("nothing was erased").hint("say --yes where nobody can be asked").exit(REFUSED));
+        }
+        let wanted = wire::ErasePersonal { account: self.account.clone(), before: self.before.clone() };
+        let erased: PersonalErased = super::with_client(context, async |client: &Client| {
+            client.call(Method::POST, "/api/v1/audit/erase-personal", Some(&wanted)).await
         })
         .await?;
-        if let Some(file) = &file {
-            file.sync_all().map_err(|e| CliError::new(format!("cannot write the export: {e}")))?;
+        match context.global.format {
+            Format::Json => output::json(&erased)?,
+            Format::Text => {
+                output::line(&format!("erased beside {} records; record {} says so", erased.records, erased.event));
+                output::say("backups made before hold it still");
+            }
         }
-        output::say(&format!("{count} records; signed up to {}", size_of(&checkpoint.checkpoint)));
-        output::say(&format!("key  {}", checkpoint.key));
         Ok(0)
     }
 }
@@ -338,11 +358,6 @@ fn row(event: &AuditEvent) -> Vec<String> {
 
 fn number_of(event: &AuditEvent) -> u64 {
     event.event.get("seq").and_then(serde_json::Value::as_u64).unwrap_or_default()
-}
-
-/// The number of records under a checkpoint: its second line.
-fn size_of(checkpoint: &str) -> u64 {
-    checkpoint.lines().nth(1).and_then(|line| line.parse().ok()).unwrap_or_default()
 }
 
 const HEADINGS: [&str; 9] = ["#", "time (utc)", "who", "module", "what", "on", "result", "from", "why"];

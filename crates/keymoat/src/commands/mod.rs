@@ -2,6 +2,8 @@
 
 pub mod account;
 pub mod audit;
+pub mod audit_export;
+pub mod audit_offline;
 pub mod backup;
 pub mod doctor;
 pub mod duration;

@@ -7,8 +7,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use http::Method;
 use keymoat_crypto::{Argon2Params, MasterKey, SecretBytes, Share};
 use keymoat_server::wire::{
-    AddSlot as WireAddSlot, DataKeyRotated, KeyOffer, Keys, PepperRotated, RotateDataKey, Slot, Status,
-    WireSecret,
+    AddSlot as WireAddSlot, DataKeyRotated, KeepSlot, KeyOffer, Keys, PepperRotated, RootRotated, RotateDataKey,
+    RotateRoot, Slot, Status, WireSecret,
 };
 use keymoat_vault::MasterKeyOffer;
 
@@ -34,6 +34,19 @@ pub enum Rekey {
     },
     /// Give the digests of tokens a new pepper; tokens stay valid.
     Pepper,
+    /// Give the vault a new root key. The slot that the present master key opens is kept.
+    Root(Root),
+}
+
+/// Flags of `rekey root`.
+#[derive(Debug, Clone, Args)]
+pub struct Root {
+    /// Let go of every slot that the present master key does not open; add them anew afterwards.
+    #[arg(long)]
+    drop_others: bool,
+    /// The file of the master key whose slot is kept; looked for as for every command when left out.
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    key_file: Option<PathBuf>,
 }
 
 /// Flags of `rekey add-slot`.
@@ -100,6 +113,7 @@ impl Rekey {
                 data_key(context, client, &body).await
             }
             Rekey::Pepper => pepper(context, client).await,
+            Rekey::Root(root) => root.run(context, client).await,
         })
         .await
     }
@@ -238,7 +252,7 @@ impl RemoveSlot {
             return Err(CliError::new("without its last slot nothing could open the vault any more")
                 .hint("`keymoat rekey add-slot` adds another first"));
         }
-        let offer = self.offer(context, client, &others).await?;
+        let offer = offer_for_one_of(self.key_file.as_deref(), context, client, &others).await?;
         let url = format!("/api/v1/rekey/slots/{}/remove", self.id);
         client.bytes(Method::POST, &url, Some(&to_wire(offer))).await?;
         output::say(&format!("slot {} is gone; what opened it opens the vault no more", self.id));
@@ -247,22 +261,96 @@ impl RemoveSlot {
         );
         Ok(0)
     }
+}
 
-    /// What shows that another slot opens.
-    async fn offer(
-        &self,
-        context: &Context,
-        client: &Client,
-        others: &[&Slot],
-    ) -> Result<MasterKeyOffer, CliError> {
-        if let Some(path) = &self.key_file {
-            return master_key::read_key_file(path).map(MasterKeyOffer::Key);
+impl Root {
+    async fn run(&self, context: &Context, client: &Client) -> Result<u8, CliError> {
+        check_is_local(client)?;
+        let slots = keys(client).await?.slots;
+        let all: Vec<&Slot> = slots.iter().collect();
+        let offer = offer_for_one_of(self.key_file.as_deref(), context, client, &all).await?;
+        let kind = kind_of(&offer);
+        // Which slot of its kind the master key opens is known to the vault alone.
+        let candidates: Vec<u32> = slots.iter().filter(|slot| slot.kind == kind).map(|slot| slot.id).collect();
+        let mut body = RotateRoot { keep: vec![KeepSlot { slot: 0, offer: to_wire(offer) }], drop: Vec::new() };
+        let mut refused = CliError::new("no slot opens with the master key that was found")
+            .hint("`keymoat rekey list` shows what opens the vault");
+        for id in candidates {
+            body.keep[0].slot = id;
+            if self.drop_others {
+                body.drop = slots.iter().map(|slot| slot.id).filter(|other| *other != id).collect();
+            }
+            match client.call::<_, RootRotated>(Method::POST, "/api/v1/rekey/root", Some(&body)).await {
+                Ok(rotated) => return tell_root(context, &rotated),
+                Err(error) if error.code.as_deref() == Some("sealed") => refused = error,
+                Err(error) if error.code.as_deref() == Some("conflict") && !self.drop_others => {
+                    return Err(would_be_lost(&slots, id).unwrap_or(error));
+                }
+                Err(error) => return Err(error),
+            }
         }
-        let status: Status = client.get("/api/v1/status").await?;
-        let instance =
-            status.instance.parse().map_err(|_| CliError::new("the vault's id cannot be understood"))?;
-        let opens: Vec<_> = others.iter().filter_map(|slot| opens(slot)).collect();
-        master_key::offer(instance, &opens, &context.places, &context.variables)
+        Err(refused)
+    }
+}
+
+/// Says which slots the change of the root key would take away; none when there is no other one.
+fn would_be_lost(slots: &[Slot], kept: u32) -> Option<CliError> {
+    let others = slots.iter().filter(|slot| slot.id != kept);
+    let others: Vec<String> = others.map(|slot| format!("{} ({})", slot.id, slot_text(slot))).collect();
+    if others.is_empty() {
+        return None;
+    }
+    let message = format!(
+        "slot {kept} would be kept, and these would be lost, because what opens them was not shown: {}",
+        others.join(", ")
+    );
+    let hint = "--drop-others lets them go; `keymoat rekey add-slot` makes new ones afterwards. Nothing was changed";
+    Some(CliError::new(message).exit(1).hint(hint))
+}
+
+fn tell_root(context: &Context, rotated: &RootRotated) -> Result<u8, CliError> {
+    if context.global.format == Format::Json {
+        output::json(rotated)?;
+        return Ok(0);
+    }
+    let numbers = |slots: &[Slot]| slots.iter().map(|slot| slot.id.to_string()).collect::<Vec<_>>().join(", ");
+    output::line(&format!(
+        "the root key is new: {} data key(s) and {} pepper(s) wrapped anew, {} rows under the old root key",
+        rotated.data_keys, rotated.peppers, rotated.rows_under_old_root
+    ));
+    output::say(&format!("slot {} opens the vault as before", numbers(&rotated.kept)));
+    if !rotated.dropped.is_empty() {
+        output::say(&format!("gone: slot {}; what opened it opens the vault no more", numbers(&rotated.dropped)));
+    }
+    if !rotated.scrubbed {
+        output::warn("the old wrapped keys may stand in the write-ahead log until readers are done with it");
+    }
+    output::say("backups made before still open with the master keys of their time");
+    Ok(0)
+}
+
+/// What opens one of these slots.
+async fn offer_for_one_of(
+    key_file: Option<&Path>,
+    context: &Context,
+    client: &Client,
+    slots: &[&Slot],
+) -> Result<MasterKeyOffer, CliError> {
+    if let Some(path) = key_file {
+        return master_key::read_key_file(path).map(MasterKeyOffer::Key);
+    }
+    let status: Status = client.get("/api/v1/status").await?;
+    let instance = status.instance.parse().map_err(|_| CliError::new("the vault's id cannot be understood"))?;
+    let opens: Vec<_> = slots.iter().filter_map(|slot| opens(slot)).collect();
+    master_key::offer(instance, &opens, &context.places, &context.variables)
+}
+
+/// The kind of slot that an offer may open, as the wire names it.
+fn kind_of(offer: &MasterKeyOffer) -> &'static str {
+    match offer {
+        MasterKeyOffer::Key(_) => "key",
+        MasterKeyOffer::Passphrase(_) => "passphrase",
+        MasterKeyOffer::Shares(_) => "shamir",
     }
 }
 

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http::StatusCode;
 use keymoat_core::audit::{AuditText, Details, EventFilter};
-use keymoat_vault::{AuditQuery, HostEvent};
+use keymoat_vault::{AuditQuery, HostEvent, PersonalQuery};
 
 use crate::AppState;
 use crate::api::Answer;
@@ -105,21 +105,24 @@ pub(crate) async fn verify(
     }))
 }
 
-fn query_of(params: &Params, limit: usize) -> Result<AuditQuery, Problem> {
-    let wanted_time = "a time such as `2027-01-31T12:00:00Z`";
-    let filter = EventFilter {
-        action: params.get("action")?,
-        scope: params.get("environment")?,
-        company: params.get("company")?,
-        path_prefix: params.get("path")?,
-        module: params.text("module").map(AuditText::new),
-        result: params.get("result")?,
-        since: params.quiet("since", wanted_time)?,
-        until: params.quiet("until", wanted_time)?,
-        ..EventFilter::default()
+/// Erases names, addresses and user agents beside the records.
+pub(crate) async fn erase_personal(
+    State(app): State<AppState>,
+    SignedIn(caller): SignedIn,
+    Sent(sent): Sent<wire::ErasePersonal>,
+) -> Answer<wire::PersonalErased> {
+    let before = sent.before.map(|text| text.parse()).transpose();
+    let query = PersonalQuery {
+        account: sent.account.map(|name| name.parse()).transpose().map_err(as_invalid)?,
+        before: before.map_err(|_| Problem::invalid(format!("`before` is not {WANTED_TIME}")))?,
     };
+    let erased = app.vault.erase_personal(&caller, query).await?;
+    Ok(Json(wire::PersonalErased { records: erased.records, event: erased.event }))
+}
+
+fn query_of(params: &Params, limit: usize) -> Result<AuditQuery, Problem> {
     Ok(AuditQuery {
-        filter,
+        filter: filter_of(params)?,
         account: params.get("account")?,
         before: params.quiet("before", "a number")?,
         from: params.quiet("from", "a number")?.unwrap_or(0),
@@ -127,3 +130,20 @@ fn query_of(params: &Params, limit: usize) -> Result<AuditQuery, Problem> {
         limit,
     })
 }
+
+/// What must hold of the records that are wanted.
+pub(crate) fn filter_of(params: &Params) -> Result<EventFilter, Problem> {
+    Ok(EventFilter {
+        action: params.get("action")?,
+        scope: params.get("environment")?,
+        company: params.get("company")?,
+        path_prefix: params.get("path")?,
+        module: params.text("module").map(AuditText::new),
+        result: params.get("result")?,
+        since: params.quiet("since", WANTED_TIME)?,
+        until: params.quiet("until", WANTED_TIME)?,
+        ..EventFilter::default()
+    })
+}
+
+const WANTED_TIME: &str = "a time such as `2027-01-31T12:00:00Z`";

@@ -3,6 +3,7 @@
 
 pub(crate) mod accounts;
 pub(crate) mod audit;
+pub(crate) mod audit_export;
 pub(crate) mod backup;
 pub(crate) mod changes;
 pub(crate) mod grants;

@@ -1,4 +1,4 @@
-//! The vault's own keys: slots, data keys, peppers. What opens the vault is taken only from this machine, never from
+//! The vault's own keys: slots, the root key, data keys, peppers. What opens the vault is taken only from this machine, never from
 //! the network.
 
 use std::ops::ControlFlow;
@@ -32,7 +32,7 @@ pub(crate) async fn add_slot(
     door: Door,
     Sent(sent): Sent<wire::AddSlot>,
 ) -> Result<(StatusCode, Json<wire::Slot>), Problem> {
-    door.check(&app, &caller).await?;
+    door.check(&app, &caller, "slots").await?;
     let master = MasterKey::parse(&sent.master.0).map_err(as_invalid)?;
     let new = NewSlot { source: source(&sent)?, master };
     let added = app.vault.add_slot(&caller, new).await?;
@@ -47,10 +47,34 @@ pub(crate) async fn remove_slot(
     Names(id): Names<String>,
     Sent(sent): Sent<wire::KeyOffer>,
 ) -> Result<StatusCode, Problem> {
-    door.check(&app, &caller).await?;
+    door.check(&app, &caller, "slots").await?;
     let id = id.parse().map_err(|_| Problem::malformed("the number of a slot is digits"))?;
     app.vault.remove_slot(&caller, id, &offer(sent)?).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Gives the vault a new root key. Goes on when the client goes away.
+pub(crate) async fn root(
+    State(app): State<AppState>,
+    SignedIn(caller): SignedIn,
+    door: Door,
+    Sent(sent): Sent<wire::RotateRoot>,
+) -> Answer<wire::RootRotated> {
+    door.check(&app, &caller, "root").await?;
+    let keep = sent.keep.into_iter().map(|kept| Ok((kept.slot, offer(kept.offer)?)));
+    let keep = keep.collect::<Result<Vec<_>, Problem>>()?;
+    let vault = app.vault.clone();
+    let job =
+        tokio::spawn(async move { vault.rotate_root(&caller, keep, sent.drop.into_iter().collect()).await });
+    let rotated = job.await.map_err(|_| Problem::internal())??;
+    Ok(Json(wire::RootRotated {
+        kept: rotated.kept.iter().map(slot).collect(),
+        dropped: rotated.dropped.iter().map(slot).collect(),
+        data_keys: rotated.data_keys,
+        peppers: rotated.peppers,
+        rows_under_old_root: rotated.rows_under_old_root,
+        scrubbed: rotated.scrubbed,
+    }))
 }
 
 /// Gives a place a new data key and encrypts everything there anew. Goes on when the client goes away.
@@ -105,10 +129,10 @@ impl<S: Sync> FromRequestParts<S> for Door {
 
 impl Door {
     /// Refuses what came over the network; that is on record.
-    async fn check(&self, app: &AppState, caller: &Caller) -> Result<(), Problem> {
+    async fn check(&self, app: &AppState, caller: &Caller, keys: &str) -> Result<(), Problem> {
         match self.is_of_this_machine {
             true => Ok(()),
-            false => Err(app.vault.refuse_remote_key(caller).await.into()),
+            false => Err(app.vault.refuse_remote_key(caller, keys).await.into()),
         }
     }
 }

@@ -1,5 +1,9 @@
 //! The audit log over HTTP.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use keymoat_core::auditor::ExportCheck;
+use keymoat_core::checkpoint::Checkpoint;
 use serde_json::{Value, json};
 
 use crate::common::House;
@@ -65,6 +69,51 @@ async fn records_are_proved_and_the_log_verified() {
     house.owner("GET", "/api/v1/audit/x/proof").send().await.refused(400, "invalid", "digits");
     let verified = house.owner("POST", "/api/v1/audit/verify").send().await.ok();
     assert_eq!((&verified["intact"], &verified["problems"]), (&json!(true), &json!([])));
+}
+
+#[tokio::test]
+async fn the_log_is_written_out_with_the_checkpoint_over_it() {
+    let house = House::new().await;
+    house.put("prod/log/a", "made-up").await;
+    let reply = house.owner("GET", "/api/v1/audit/export").send().await;
+    assert_eq!((reply.status.as_u16(), reply.header("content-type")), (200, "application/jsonl"));
+    let note = BASE64.decode(reply.header("keymoat-checkpoint")).unwrap();
+    let (head, _) = Checkpoint::parse(std::str::from_utf8(&note).unwrap()).unwrap();
+    let mut check = ExportCheck::new([&head]);
+    reply.text.lines().for_each(|line| check.line(line.as_bytes()));
+    let found = check.finish();
+    assert_eq!((found.checked, found.beyond, found.problems), (head.size(), 0, vec![]));
+    let last: Value = serde_json::from_str(reply.text.lines().last().unwrap()).unwrap();
+    assert_eq!(last["action"], "audit_export");
+    let checkpoint = house.owner("GET", "/api/v1/audit/checkpoint").send().await.ok();
+    assert_eq!(checkpoint["key"], reply.header("keymoat-audit-key"));
+    let part = house.owner("GET", "/api/v1/audit/export?path=log&action=write").send().await;
+    assert_eq!(part.text.lines().count(), 1);
+    let none = house.owner("GET", "/api/v1/audit/export?path=nothing/here").send().await;
+    assert_eq!((none.status.as_u16(), none.text.as_str()), (200, ""));
+    house.owner("GET", "/api/v1/audit/export?limit=5").send().await.refused(400, "invalid", "limit");
+    house.owner("GET", "/api/v1/audit/export?account=nobody").send().await.refused(
+        404,
+        "not_found",
+        "nobody",
+    );
+}
+
+#[tokio::test]
+async fn personal_data_is_erased_beside_the_records() {
+    let house = House::new().await;
+    house.put("prod/log/a", "made-up").await;
+    let erase = |body| house.owner("POST", "/api/v1/audit/erase-personal").json(body);
+    let erased = erase(json!({ "account": "os:ana" })).send().await.ok();
+    assert!(erased["records"].as_u64().unwrap() > 0, "{erased}");
+    let record = house.owner("GET", "/api/v1/audit?action=write&path=log").send().await.ok();
+    assert_eq!(record["events"][0]["actor_name"], Value::Null);
+    assert!(record["events"][0]["event"]["personal"].is_string());
+    let verified = house.owner("POST", "/api/v1/audit/verify").send().await.ok();
+    assert_eq!(verified["intact"], true, "{verified}");
+    erase(json!({})).send().await.refused(422, "invalid", "whose");
+    erase(json!({ "before": "yesterday" })).send().await.refused(422, "invalid", "before");
+    erase(json!({ "account": "nobody" })).send().await.refused(404, "not_found", "nobody");
 }
 
 fn paths(page: &Value) -> Vec<&str> {

@@ -30,6 +30,40 @@ async fn slots_are_added_and_removed_on_the_vaults_own_machine() {
 }
 
 #[tokio::test]
+async fn the_root_key_changes_on_the_vaults_own_machine() {
+    let house = House::new().await;
+    house.put("prod/stripe", "made-up").await;
+    let token = house.service("shop", json!([])).await;
+    let (remote, _) = house.token("os:ana", 600).await;
+    let master = MasterKey::generate();
+    let recovery = json!({ "kind": "key", "master": text_of(&master.to_text()) });
+    assert_eq!(house.owner("POST", "/api/v1/rekey/slots").json(recovery).send().await.status, 201);
+    let keep = json!([{ "slot": 1, "offer": { "key": text_of(&house.master) } }]);
+    let body = json!({ "keep": keep, "drop": [2] });
+    let over_network =
+        house.client("POST", "/api/v1/rekey/root", Some(&remote)).json(body.clone()).send().await;
+    over_network.refused(403, "refused", "does not travel");
+    assert_eq!(house.newest_record("result=refused").await["path"], "keys/root");
+    let half = house.owner("POST", "/api/v1/rekey/root").json(json!({ "keep": keep })).send().await;
+    half.refused(409, "conflict", "slot 2 would be lost");
+    let wrong = json!({ "keep": [{ "slot": 2, "offer": { "key": text_of(&house.master) } }], "drop": [1] });
+    assert!(!house.owner("POST", "/api/v1/rekey/root").json(wrong).send().await.status.is_success());
+    house
+        .owner("POST", "/api/v1/rekey/root")
+        .json(json!({ "keep": [] }))
+        .send()
+        .await
+        .refused(422, "invalid", "no slot");
+
+    let rotated = house.owner("POST", "/api/v1/rekey/root").json(body).send().await.ok();
+    assert_eq!((&rotated["kept"][0]["id"], &rotated["dropped"][0]["id"]), (&json!(1), &json!(2)));
+    assert_eq!((&rotated["peppers"], &rotated["rows_under_old_root"]), (&json!(1), &json!(0)));
+    let revealed = house.owner("POST", "/api/v1/reveal/prod/stripe").send().await.ok();
+    assert_eq!(revealed["value"]["text"], "made-up");
+    house.client("GET", "/api/v1/whoami", Some(&token)).send().await.ok();
+}
+
+#[tokio::test]
 async fn data_keys_and_peppers_change_while_it_serves() {
     let house = House::new().await;
     house.put("prod/stripe", "made-up").await;

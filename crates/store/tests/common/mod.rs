@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use jiff::Timestamp;
 use keymoat_core::audit::{Action, Actor, AuditText, Details, Event, Outcome, Personal, PrincipalKind};
 use keymoat_core::id::{PrincipalId, RequestId};
-use keymoat_crypto::{MasterKey, RootKey, SecretBytes, SlotContext};
+use keymoat_crypto::{InstanceKey, MasterKey, RootKey, SecretBytes, SlotContext};
 use keymoat_store::{
     Committed, DataDir, Draft, Durability, Effect, Kind, LedgerKeys, Observer, OpenError, Report,
     SealedStore, Store, StoreError, Trust, Tx,
@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 pub struct Vault {
     tmp: TempDir,
-    root: Arc<RootKey>,
+    instance: Arc<InstanceKey>,
 }
 
 impl Vault {
@@ -33,7 +33,7 @@ impl Vault {
 
     pub fn in_directory(tmp: TempDir) -> Self {
         std::fs::create_dir(tmp.path().join("outside")).unwrap();
-        Self { tmp, root: Arc::new(RootKey::generate()) }
+        Self { tmp, instance: Arc::new(InstanceKey::generate()) }
     }
 
     pub fn data(&self) -> PathBuf {
@@ -49,12 +49,12 @@ impl Vault {
     }
 
     pub fn keys(&self) -> LedgerKeys {
-        keys_of(&self.root)
+        keys_of(&self.instance)
     }
 
     /// The same vault with its files copied to another place.
     pub fn copy(&self) -> Self {
-        let copy = Self { tmp: tempdir(), root: Arc::clone(&self.root) };
+        let copy = Self { tmp: tempdir(), instance: Arc::clone(&self.instance) };
         for part in ["data", "outside"] {
             copy_dir(&self.tmp.path().join(part), &copy.tmp.path().join(part));
         }
@@ -92,8 +92,10 @@ impl Vault {
     /// Leaves the keys in a file, for another process of the test.
     pub fn leave_keys(&self) {
         let master = MasterKey::generate();
-        let wrapped = master.wrap_root(&self.root, SLOT);
-        std::fs::write(self.tmp.path().join("wrapped"), wrapped).unwrap();
+        let root = RootKey::generate();
+        std::fs::write(self.tmp.path().join("root"), master.wrap_root(&root, SLOT)).unwrap();
+        let wrapped = root.wrap_instance_key(&self.instance, SLOT.instance);
+        std::fs::write(self.tmp.path().join("instance"), wrapped).unwrap();
         // EXPOSE: a made-up key of a test crosses to its own child.
         master.to_text().expose(|text| std::fs::write(self.tmp.path().join("master"), text)).unwrap();
     }
@@ -111,14 +113,19 @@ fn tempdir() -> TempDir {
 /// What [`Vault::leave_keys`] left in this directory.
 pub fn keys_left_in(dir: &Path) -> LedgerKeys {
     let master = SecretBytes::new(std::fs::read(dir.join("master")).unwrap());
-    let wrapped = std::fs::read(dir.join("wrapped")).unwrap();
-    keys_of(&MasterKey::parse(&master).unwrap().unwrap_root(&wrapped, SLOT).unwrap())
+    let read = |name| std::fs::read(dir.join(name)).unwrap();
+    let root = MasterKey::parse(&master).unwrap().unwrap_root(&read("root"), SLOT).unwrap();
+    keys_of(&root.unwrap_instance_key(&read("instance"), SLOT.instance).unwrap())
 }
 
 const SLOT: SlotContext<'static> = SlotContext { instance: uuid::Uuid::nil(), slot: 1, kind: "file" };
 
-fn keys_of(root: &RootKey) -> LedgerKeys {
-    LedgerKeys { origin: "keymoat/test".to_owned(), signer: root.audit_signer(1), state: root.state_key() }
+fn keys_of(instance: &InstanceKey) -> LedgerKeys {
+    LedgerKeys {
+        origin: "keymoat/test".to_owned(),
+        signer: instance.audit_signer(1),
+        state: instance.state_key(),
+    }
 }
 
 fn copy_dir(from: &Path, to: &Path) {
