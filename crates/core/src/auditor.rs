@@ -94,7 +94,10 @@ impl fmt::Display for ExportProblem {
             Self::Line { line, why } => write!(f, "line {line}: {why}"),
             Self::Number { line, says } => {
                 let place = line.saturating_sub(1);
-                write!(f, "line {line}: record {place} should stand here, and this one says that it is {says}")
+                write!(
+                    f,
+                    "line {line}: record {place} should stand here, and this one says that it is {says}"
+                )
             }
             Self::Differ { first, last, size } if first == last => {
                 write!(f, "line {first}: it is not the record that was signed (checkpoint of {size} records)")
@@ -107,7 +110,11 @@ impl fmt::Display for ExportProblem {
                 write!(f, "two signed checkpoints of {size} records differ: they are of two histories")
             }
             Self::Short { lines, size } => {
-                write!(f, "line {}: it is missing, and all after it: the checkpoint covers {size} records", lines + 1)
+                write!(
+                    f,
+                    "line {}: it is missing, and all after it: the checkpoint covers {size} records",
+                    lines + 1
+                )
             }
         }
     }
@@ -169,7 +176,10 @@ impl ExportCheck {
             self.say(ExportProblem::Number { line, says: event.seq });
         }
         if event.time < self.time {
-            self.say(ExportProblem::Line { line, why: "its time is before that of the record in front of it" });
+            self.say(ExportProblem::Line {
+                line,
+                why: "its time is before that of the record in front of it",
+            });
         }
         self.time = self.time.max(event.time);
     }
@@ -190,7 +200,9 @@ impl ExportCheck {
             self.differs = true;
             self.say(match self.fitting == Some(size) {
                 true => ExportProblem::Contradiction { size },
-                false => ExportProblem::Differ { first: self.fitting.unwrap_or(0) + 1, last: size.max(1), size },
+                false => {
+                    ExportProblem::Differ { first: self.fitting.unwrap_or(0) + 1, last: size.max(1), size }
+                }
             });
         }
     }
@@ -276,7 +288,9 @@ mod tests {
     #[test]
     fn exports_and_what_is_said_of_them() {
         let differ = |lines: &str, size: u64| {
-            format!("{lines}: one of them or more is not the record that was signed (checkpoint of {size} records)")
+            format!(
+                "{lines}: one of them or more is not the record that was signed (checkpoint of {size} records)"
+            )
         };
         check(&[10], |_| {}, &[]);
         check(&[0, 3, 10, 10], |_| {}, &[]);
@@ -316,7 +330,11 @@ mod tests {
                 &differ("lines 1 to 10", 10),
             ],
         );
-        check(&[10], |lines| lines.clear(), &["line 1: it is missing, and all after it: the checkpoint covers 10 records"]);
+        check(
+            &[10],
+            |lines| lines.clear(),
+            &["line 1: it is missing, and all after it: the checkpoint covers 10 records"],
+        );
     }
 
     #[test]

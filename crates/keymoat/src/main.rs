@@ -13,6 +13,7 @@ mod prompt;
 mod tls;
 mod variables;
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -131,11 +132,17 @@ impl Context {
         }
     }
 
-    /// What a vault takes from here.
+    /// What a vault takes from here. Makes the directory of the checkpoint file when it is not there.
     ///
     /// # Errors
-    /// When the catalogue cannot be read.
+    /// When the catalogue cannot be read or the directory cannot be made.
     pub fn surroundings(&self) -> Result<Surroundings, CliError> {
+        let config = &self.places.config;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(config)
+            .map_err(|e| CliError::file("make the directory", config, &e))?;
         Ok(Surroundings {
             clock: Arc::new(clock::SystemClock),
             catalogue: self.catalogue()?,

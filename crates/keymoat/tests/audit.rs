@@ -15,7 +15,7 @@ fn vault() -> Home {
 fn keep_checkpoint(home: &Home, file: &str) -> String {
     let done = home.ok(&["audit", "checkpoint"]);
     home.file(file, &done.stdout);
-    done.stderr.lines().find_map(|line| line.strip_prefix("key  ")).unwrap().to_owned()
+    done.stderr.lines().find_map(|line| line.strip_prefix("key  ")).expect("the key is shown").to_owned()
 }
 
 fn lines(home: &Home, file: &str) -> Vec<String> {
@@ -87,6 +87,7 @@ fn an_export_is_checked_without_its_vault() {
     }
     assert_eq!(auditor.run(&["audit", "verify", "--export", "log.jsonl", "--key", "made-up"]).code, 2);
     assert_eq!(auditor.run(&["audit", "verify", "--export", "log.jsonl"]).code, 2);
+    assert_eq!(auditor.run(&["audit", "verify", "--key", &key]).code, 2);
 }
 
 #[test]

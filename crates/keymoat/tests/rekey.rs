@@ -121,7 +121,11 @@ fn the_root_key_changes_while_everything_goes_on() {
     assert!(refused.code == 1 && refused.stderr.contains("2 (any 2 of 3 shares)"), "{refused:?}");
     assert!(refused.stderr.contains("--drop-others"), "{refused:?}");
     home.file("other.key", "keymoat-master-key-1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA:190a55ad\n");
-    std::fs::set_permissions(home.path().join("other.key"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    std::fs::set_permissions(
+        home.path().join("other.key"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o600),
+    )
+    .unwrap();
     let wrong = home.run(&["rekey", "root", "--drop-others", "--key-file", "other.key"]);
     assert!(wrong.code == 2 && wrong.stderr.contains("does not open slot 1"), "{wrong:?}");
     let changed = home.ok(&["rekey", "root", "--drop-others"]);

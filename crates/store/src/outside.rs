@@ -4,9 +4,9 @@
 //! elsewhere tells. The file has two slots of one block each, written in turn and synced, so that a torn write
 //! leaves the other slot whole. Each slot is a signed note (c2sp.org/signed-note) padded with newlines: `cat` shows it.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::Read as _;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The open checkpoint file.
@@ -20,12 +20,9 @@ pub(crate) struct OutsideFile {
 }
 
 impl OutsideFile {
-    /// Opens the file, making it (mode 0600) and its directory (0700) and syncing that when it is not there.
+    /// Opens the file, making it (mode 0600) and syncing its directory when it is not there.
     pub(crate) fn open(path: &Path) -> std::io::Result<Self> {
         let made = !path.exists();
-        if made && let Some(parent) = path.parent() {
-            DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
-        }
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
         if made && let Some(parent) = path.parent() {

@@ -35,15 +35,16 @@ impl Vault {
     ) -> Result<AuditExport, VaultError> {
         self.retry_stale(|| async {
             let resource = system_resource("audit")?;
-            let permit = self.authorize(caller, Capability::Inspect, Action::AuditExport, resource.clone()).await?;
+            let permit =
+                self.authorize(caller, Capability::Inspect, Action::AuditExport, resource.clone()).await?;
             self.record(&permit, Deed::done(Action::AuditExport, &resource)).await
         })
         .await?;
         let (filter, range) = self.range_of(filter, account)?;
         let checkpoint = self.store().read(|reader| reader.checkpoint()).await?;
         let checkpoint = checkpoint.ok_or_else(|| VaultError::damaged("there is no checkpoint"))?;
-        let (head, _) =
-            Checkpoint::parse(&checkpoint).map_err(|e| VaultError::damaged(format!("the checkpoint is damaged: {e}")))?;
+        let (head, _) = Checkpoint::parse(&checkpoint)
+            .map_err(|e| VaultError::damaged(format!("the checkpoint is damaged: {e}")))?;
         let size = head.size();
         let range = EventRange { before: Some(size), ..range };
         Ok(AuditExport { vault: self.clone(), checkpoint, size, filter, range })

@@ -9,14 +9,16 @@ use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use keymoat_core::names::{Company, Environment};
 use keymoat_crypto::{
-    BackupKey, DataKey, Fingerprint, FingerprintKey, InstanceKey, KeyContext, MacKey, MasterKey, Pepper, PepperContext, Place, RootKey,
-    SecretBytes, SignInCode, SlotContext, Token, TokenDigest,
+    BackupKey, DataKey, Fingerprint, FingerprintKey, InstanceKey, KeyContext, MacKey, MasterKey, Pepper,
+    PepperContext, Place, RootKey, SecretBytes, SignInCode, SlotContext, Token, TokenDigest,
 };
 use keymoat_store::{Kind, LedgerKeys, Row, Tx};
 use uuid::Uuid;
 
 use crate::VaultError;
-use crate::entity::{DataKeyEntity, Entity as _, INSTANCE_KEY, Instance, PepperEntity, SecretName, company_text};
+use crate::entity::{
+    DataKeyEntity, Entity as _, INSTANCE_KEY, Instance, PepperEntity, SecretName, company_text,
+};
 
 /// The keys of an unsealed vault.
 pub(crate) struct Keyring {
@@ -62,7 +64,11 @@ impl Keyring {
     ///
     /// # Errors
     /// When the root key does not unwrap the instance key.
-    pub(crate) fn unwrap(instance: &Instance, root: RootKey, wrapped_instance: &[u8]) -> Result<Self, VaultError> {
+    pub(crate) fn unwrap(
+        instance: &Instance,
+        root: RootKey,
+        wrapped_instance: &[u8],
+    ) -> Result<Self, VaultError> {
         let key = root
             .unwrap_instance_key(wrapped_instance, instance.id)
             .map_err(|error| VaultError::damaged(format!("the instance key cannot be unwrapped: {error}")))?;
@@ -166,7 +172,9 @@ impl Keyring {
         version: u32,
         ciphertext: &[u8],
     ) -> Result<SecretBytes, VaultError> {
-        let damaged = |why: String| VaultError::damaged(format!("version {version} of `{name}` cannot be decrypted: {why}"));
+        let damaged = |why: String| {
+            VaultError::damaged(format!("version {version} of `{name}` cannot be decrypted: {why}"))
+        };
         let number = keymoat_crypto::data_key_of(ciphertext).map_err(|e| damaged(e.to_string()))?;
         let key = self.data_key(number).ok_or_else(|| damaged(format!("its data key {number} is gone")))?;
         keymoat_crypto::open(&key, &self.place(name, secret, version, number), ciphertext)
@@ -177,7 +185,11 @@ impl Keyring {
         self.read(|keys| keys.data_keys.get(&id).cloned())
     }
 
-    pub(crate) fn active_data_key(&self, environment: &Environment, company: Option<&Company>) -> Option<Arc<DataKey>> {
+    pub(crate) fn active_data_key(
+        &self,
+        environment: &Environment,
+        company: Option<&Company>,
+    ) -> Option<Arc<DataKey>> {
         self.read(|keys| keys.active.get(&(environment.clone(), company.cloned())).cloned())
     }
 

@@ -16,7 +16,8 @@ use tokio::sync::watch;
 use crate::clock::{Clock, HighWater};
 use crate::desk::{Deed, system_resource};
 use crate::entity::{
-    Account, AccountKind, Entity as _, EnvironmentEntity, Instance, PepperEntity, SignInCodeEntity, Slot, SlotSource,
+    Account, AccountKind, Entity as _, EnvironmentEntity, Instance, PepperEntity, SignInCodeEntity, Slot,
+    SlotSource,
 };
 use crate::keyring::Keyring;
 use crate::refusals::Refusals;
@@ -90,7 +91,8 @@ impl SealedVault {
             return Ok(Err(EmptyDir { store }));
         }
         let instance = store.rows(Kind::Instance)?;
-        let row = instance.first().ok_or_else(|| VaultError::damaged("the vault does not know its own id"))?;
+        let row =
+            instance.first().ok_or_else(|| VaultError::damaged("the vault does not know its own id"))?;
         let (instance, wrapped_instance) = (Instance::parse(row)?, row.blob.clone().unwrap_or_default());
         let slots = store
             .rows(Kind::Slot)?
@@ -170,7 +172,11 @@ impl EmptyDir {
     ///
     /// # Errors
     /// Those of the store.
-    pub async fn create(self, new: NewVault, surroundings: Surroundings) -> Result<(Vault, SignInCode), VaultError> {
+    pub async fn create(
+        self,
+        new: NewVault,
+        surroundings: Surroundings,
+    ) -> Result<(Vault, SignInCode), VaultError> {
         let now = surroundings.clock.now();
         let instance = Instance { id: new.instance, created_at: now, audit_generation: 0 };
         let keyring = Keyring::generate(&instance);
@@ -182,7 +188,11 @@ impl EmptyDir {
             instance,
             slot,
             wrapped,
-            os_user: vault.first_account(AccountName::for_os_user(&new.os_user)?, AccountKind::OsUser, "owner")?,
+            os_user: vault.first_account(
+                AccountName::for_os_user(&new.os_user)?,
+                AccountKind::OsUser,
+                "owner",
+            )?,
             administrator: vault.first_account(ADMINISTRATOR.parse()?, AccountKind::User, "administrator")?,
             environments: new.environments,
         };
@@ -192,7 +202,12 @@ impl EmptyDir {
 }
 
 impl Vault {
-    fn first_account(&self, name: AccountName, kind: AccountKind, policy: &str) -> Result<Account, VaultError> {
+    fn first_account(
+        &self,
+        name: AccountName,
+        kind: AccountKind,
+        policy: &str,
+    ) -> Result<Account, VaultError> {
         Ok(Account {
             id: PrincipalId::from_parts(0, &keymoat_crypto::bytes()),
             name,
@@ -332,7 +347,10 @@ pub(crate) fn unwrap_root(
 }
 
 /// The master key that an offer gives for a slot; `None` when the offer is of another kind.
-pub(crate) fn master_for(offer: &MasterKeyOffer, source: &SlotSource) -> Result<Option<MasterKey>, VaultError> {
+pub(crate) fn master_for(
+    offer: &MasterKeyOffer,
+    source: &SlotSource,
+) -> Result<Option<MasterKey>, VaultError> {
     let unusable = |why: String| VaultError::new(Code::Sealed, why);
     match (offer, source) {
         (MasterKeyOffer::Key(text), SlotSource::Key) => {

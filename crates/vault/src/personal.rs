@@ -42,7 +42,9 @@ impl Vault {
     /// [`Code::NotFound`](crate::Code::NotFound) when no account has, or in the log had, that name.
     pub async fn erase_personal(&self, caller: &Caller, query: PersonalQuery) -> Result<Erased, VaultError> {
         if query.account.is_none() && query.before.is_none() {
-            return Err(VaultError::invalid("say whose personal data is to be erased: an account, a time, or both"));
+            return Err(VaultError::invalid(
+                "say whose personal data is to be erased: an account, a time, or both",
+            ));
         }
         let resource = system_resource("audit/personal")?;
         let action = Action::PersonalErase;
@@ -80,20 +82,29 @@ impl Vault {
     }
 
     /// A name that no account has may be that of one that is gone; one that the log does not have either is a mistake.
-    async fn check_was_there(&self, name: &AccountName, range: &PersonalRange, permit: &Permit) -> Result<(), VaultError> {
+    async fn check_was_there(
+        &self,
+        name: &AccountName,
+        range: &PersonalRange,
+        permit: &Permit,
+    ) -> Result<(), VaultError> {
         let range = range.clone();
         if !self.store().read(move |reader| reader.personal_events(&range, 1)).await?.is_empty() {
             return Ok(());
         }
-        self.record(permit, Deed::failed(Action::PersonalErase, &permit.resource, ReasonCode::NotFound)).await?;
-        Err(VaultError::not_found(format!("there is no account `{name}`, and no record with personal data of one")))
+        self.record(permit, Deed::failed(Action::PersonalErase, &permit.resource, ReasonCode::NotFound))
+            .await?;
+        Err(VaultError::not_found(format!(
+            "there is no account `{name}`, and no record with personal data of one"
+        )))
     }
 
     /// What goes on record with each part; never the name that is to go.
     fn erasing_deed(&self, query: &PersonalQuery, permit: &Permit) -> Result<Deed, VaultError> {
         let mut deed = Deed::done(Action::PersonalErase, &permit.resource);
         if let Some(name) = &query.account {
-            let id = self.account_named(name).map_or_else(|_| "gone".to_owned(), |account| account.id.to_string());
+            let id =
+                self.account_named(name).map_or_else(|_| "gone".to_owned(), |account| account.id.to_string());
             deed = deed.detail("account", AuditText::new(&id));
         }
         if let Some(before) = query.before {

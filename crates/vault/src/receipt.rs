@@ -4,8 +4,8 @@
 //! opens a value, only the version that it was made for, and only once. Both are made in the few places that
 //! `cargo xtask tidy` lists.
 
-use keymoat_core::audit::DecidedBy;
 use jiff::Timestamp;
+use keymoat_core::audit::DecidedBy;
 use keymoat_core::id::{GrantId, PrincipalId, SecretId};
 use keymoat_core::names::SystemPart;
 use keymoat_core::policy::{Capability, Resource};

@@ -29,7 +29,8 @@ impl Refusals {
             sources.retain(|_, source| source.minute == minute || source.suppressed > 0);
         }
         // Beyond the limit all further sources share one count.
-        let key = if sources.len() >= SOURCES_MAX && !sources.contains_key(&address) { None } else { address };
+        let key =
+            if sources.len() >= SOURCES_MAX && !sources.contains_key(&address) { None } else { address };
         let source = sources.entry(key).or_insert(Source { minute, recorded: 0, suppressed: 0 });
         if source.minute != minute {
             source.minute = minute;
@@ -48,7 +49,8 @@ impl Refusals {
         let minute = now.as_second() / 60;
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         let over = sources.iter().filter(|(_, source)| source.minute < minute && source.suppressed > 0);
-        let overdue: Vec<_> = over.map(|(address, source)| (*address, source.suppressed)).take(OVERDUE_AT_ONCE).collect();
+        let overdue: Vec<_> =
+            over.map(|(address, source)| (*address, source.suppressed)).take(OVERDUE_AT_ONCE).collect();
         let is_handed_over = |address: &Option<IpAddr>| overdue.iter().any(|(over, _)| over == address);
         sources.retain(|address, source| {
             source.minute >= minute || (source.suppressed > 0 && !is_handed_over(address))
@@ -97,8 +99,9 @@ mod tests {
     #[test]
     fn many_sources_share_one_count_in_the_end() {
         let refusals = Refusals::default();
-        let admitted =
-            (0..30_000u32).filter(|n| refusals.admit(Some(IpAddr::from(n.to_be_bytes())), at(60)).is_some()).count();
+        let admitted = (0..30_000u32)
+            .filter(|n| refusals.admit(Some(IpAddr::from(n.to_be_bytes())), at(60)).is_some())
+            .count();
         assert!(admitted <= SOURCES_MAX + RECORDED_A_MINUTE as usize, "{admitted}");
     }
 }

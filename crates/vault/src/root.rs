@@ -96,7 +96,8 @@ impl Vault {
         let find = |id: u32| rows.iter().find(|row| row.key == slot_key(id)).ok_or_else(|| no_slot(id));
         let kept = keep.iter().map(|(id, offer)| KeptSlot::open(&keyring, &present, find(*id)?, offer));
         let kept = kept.collect::<Result<Vec<_>, VaultError>>()?;
-        let dropped = drop.iter().map(|id| Slot::parse(find(*id)?)).collect::<Result<Vec<_>, VaultError>>()?;
+        let dropped =
+            drop.iter().map(|id| Slot::parse(find(*id)?)).collect::<Result<Vec<_>, VaultError>>()?;
         let next = keyring.next_root();
         Ok(Rewrapping { keyring, present, next, kept, dropped })
     }
@@ -110,11 +111,19 @@ struct KeptSlot {
 }
 
 impl KeptSlot {
-    fn open(keyring: &Keyring, present: &Root, row: &Row, offer: &MasterKeyOffer) -> Result<Self, VaultError> {
+    fn open(
+        keyring: &Keyring,
+        present: &Root,
+        row: &Row,
+        offer: &MasterKeyOffer,
+    ) -> Result<Self, VaultError> {
         let slot = Slot::parse(row)?;
         let does_not_open = || {
-            VaultError::new(Code::Sealed, format!("the master key that was offered does not open slot {}", slot.id))
-                .hint("a slot is kept only when its master key is shown; nothing was changed")
+            VaultError::new(
+                Code::Sealed,
+                format!("the master key that was offered does not open slot {}", slot.id),
+            )
+            .hint("a slot is kept only when its master key is shown; nothing was changed")
         };
         let master = master_for(offer, &slot.source)?.ok_or_else(does_not_open)?;
         let wrapped = row.blob.as_deref().unwrap_or_default();

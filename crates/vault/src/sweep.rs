@@ -11,7 +11,9 @@ use keymoat_core::audit::{Action, AuditText};
 use keymoat_store::{Kind, Row, Tx};
 
 use crate::desk::{About, Deed, system_resource};
-use crate::entity::{Entity as _, GrantEntity, IdempotencyEntity, SignInCodeEntity, StoredGrantState, TokenEntity};
+use crate::entity::{
+    Entity as _, GrantEntity, IdempotencyEntity, SignInCodeEntity, StoredGrantState, TokenEntity,
+};
 use crate::state::State;
 use crate::tokens::later;
 use crate::{Vault, VaultError};
@@ -119,8 +121,12 @@ impl Swept {
     }
 
     fn details(self) -> keymoat_core::audit::Details {
-        let counts =
-            [("tokens", self.tokens), ("codes", self.codes), ("answers", self.answers), ("grants", self.grants)];
+        let counts = [
+            ("tokens", self.tokens),
+            ("codes", self.codes),
+            ("answers", self.answers),
+            ("grants", self.grants),
+        ];
         let mut deed = Deed::done(Action::Prune, About::default());
         for (name, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
             deed = deed.detail(name, AuditText::new(&count.to_string()));
@@ -131,7 +137,8 @@ impl Swept {
 
 /// The rows that have ended, at most as many as one sweep takes.
 fn ended_rows(state: &State, now: Timestamp) -> Vec<(Kind, String)> {
-    let tokens = state.tokens.values().filter(|token| token.has_ended(now)).map(|token| (Kind::Token, token.key()));
+    let tokens =
+        state.tokens.values().filter(|token| token.has_ended(now)).map(|token| (Kind::Token, token.key()));
     let codes = state.sign_in_codes.values().filter(|code| code.has_ended(now));
     let codes = codes.map(|code| (Kind::SignInCode, code.key()));
     let grants = state.grants.values().filter(|stored| stored.entity.is_long_over(now));

@@ -18,8 +18,8 @@ use keymoat_crypto::{Argon2Params, MasterKey, SecretBytes};
 use keymoat_store::database_in;
 use keymoat_vault::entity::{AccountKind, SlotSource};
 use keymoat_vault::{
-    Annotation, AuditQuery, AuditRecord, BackupFile, Caller, Code, MasterKeyOffer, NewAccount, NewSlot, NewToken, Put,
-    RekeyProgress, RootRotation, Vault, VaultError,
+    Annotation, AuditQuery, AuditRecord, BackupFile, Caller, Code, MasterKeyOffer, NewAccount, NewSlot,
+    NewToken, Put, RekeyProgress, RootRotation, Vault, VaultError,
 };
 use place::{Place, account, contains, environment, name, nobody, origin, owner, put, reveal, text};
 
@@ -609,7 +609,10 @@ async fn a_root_key_ends_with_no_row_under_it() {
         let vault = here.open(offer).unwrap();
         let me = owner(&vault).await;
         all_readable(&vault, &me, &values).await;
-        assert_eq!(reveal(&vault, &me, "dev/acme:first", None).await.unwrap(), "made up in a place without a key");
+        assert_eq!(
+            reveal(&vault, &me, "dev/acme:first", None).await.unwrap(),
+            "made up in a place without a key"
+        );
         vault.sign_in_with_token(&asleep, origin(&vault)).await.unwrap();
         assert_eq!(try_put(&vault, &me, "dev/random", RANDOM).await.unwrap_err().code, Code::Duplicate);
         vault.close().await;
@@ -648,7 +651,9 @@ async fn a_root_key_stays_when_a_slot_would_be_lost() {
     vault.add_slot(&me, new).await.unwrap();
     put(&vault, &me, "prod/stripe", text("made up")).await;
     let before = wrapped(&here);
-    let rows: Vec<(Vec<(u32, &MasterKeyOffer)>, Vec<u32>, Code)> = vec![
+    /// Slots kept with what is offered for them, slots dropped, the refusal.
+    type Choice<'a> = (Vec<(u32, &'a MasterKeyOffer)>, Vec<u32>, Code);
+    let rows: Vec<Choice<'_>> = vec![
         (vec![], vec![], Code::Invalid),
         (vec![], vec![1, 2], Code::Invalid),
         (vec![(1, &first)], vec![1, 2], Code::Invalid),
@@ -702,10 +707,16 @@ async fn a_root_key_stays_when_a_key_under_it_cannot_be_read() {
     vault.put_company(&me, "acme".parse().unwrap(), String::new()).await.unwrap();
     put(&vault, &me, "prod/acme:own", text("made up and its own")).await;
     write(&whole);
-    assert_eq!(counts(&vault.rotate_root(&me, vec![(1, same(&first))], none()).await.unwrap()), (3, 1, 0, true));
+    assert_eq!(
+        counts(&vault.rotate_root(&me, vec![(1, same(&first))], none()).await.unwrap()),
+        (3, 1, 0, true)
+    );
     vault.close().await;
     let vault = here.open(&first).unwrap();
-    assert_eq!(reveal(&vault, &owner(&vault).await, "prod/acme:own", None).await.unwrap(), "made up and its own");
+    assert_eq!(
+        reveal(&vault, &owner(&vault).await, "prod/acme:own", None).await.unwrap(),
+        "made up and its own"
+    );
     vault.close().await;
     assert_eq!(here.verify(&first).problems, vec![]);
 }
@@ -796,7 +807,9 @@ async fn readers_and_writers_beside_changes_of_the_root_key() {
     for other in others {
         turns.push(other.await.unwrap());
     }
-    let companies = || (0..).zip(&turns).flat_map(|(task, turns)| (0..*turns).map(move |turn| format!("c-{task}-{turn}")));
+    let companies = || {
+        (0..).zip(&turns).flat_map(|(task, turns)| (0..*turns).map(move |turn| format!("c-{task}-{turn}")))
+    };
     vault.close().await;
     let vault = here.open(&first).unwrap();
     let me = owner(&vault).await;

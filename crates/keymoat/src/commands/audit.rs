@@ -30,7 +30,7 @@ pub enum Audit {
         number: u64,
     },
     /// Write the records under the newest checkpoint out as JSON lines, oldest first.
-    Export(Box<Export>),
+    Export(Export),
     /// Erase names, addresses and user agents beside the records, for good; the log stays verifiable.
     ErasePersonal(ErasePersonal),
     /// Show the newest signed checkpoint and the key that signs it.

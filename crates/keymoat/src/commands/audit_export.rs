@@ -79,7 +79,9 @@ impl Export {
     fn tell(&self, head: &Head, count: u64) {
         if self.filters.are_given() {
             output::say(&format!("{count} of {} records", head.size));
-            output::warn("a part of the log cannot be verified as a whole: export all of it for that, or prove single records with `audit prove`");
+            output::warn(
+                "a part of the log cannot be verified as a whole: export all of it for that, or prove single records with `audit prove`",
+            );
             return;
         }
         output::say(&format!("{count} records, all under the signed checkpoint"));
@@ -112,8 +114,11 @@ impl Export {
         }
         progress.finish_and_clear();
         if !self.filters.are_given() && count != head.size {
-            return Err(CliError::new(format!("the export has {count} records and its checkpoint covers {}", head.size))
-                .hint("`keymoat audit verify` says which are missing"));
+            return Err(CliError::new(format!(
+                "the export has {count} records and its checkpoint covers {}",
+                head.size
+            ))
+            .hint("`keymoat audit verify` says which are missing"));
         }
         Ok((head, count))
     }
@@ -141,7 +146,8 @@ impl Head {
             Some(Self { size: checkpoint.size(), note, key })
         };
         read().ok_or_else(|| {
-            CliError::new("the server's answer has no checkpoint").hint("are this program and the server of the same version?")
+            CliError::new("the server's answer has no checkpoint")
+                .hint("are this program and the server of the same version?")
         })
     }
 }

@@ -25,13 +25,13 @@ use crate::output::{self, Format};
 #[derive(Debug, Clone, Args)]
 pub struct Verify {
     /// Check this export instead, without a vault.
-    #[arg(long, value_name = "FILE", requires = "key", value_hint = clap::ValueHint::FilePath)]
+    #[arg(long, value_name = "FILE", requires = "key", group = "away", value_hint = clap::ValueHint::FilePath)]
     export: Option<PathBuf>,
     /// Check this proof of one record instead, without a vault.
-    #[arg(long, value_name = "FILE", requires = "key", conflicts_with = "export", value_hint = clap::ValueHint::FilePath)]
+    #[arg(long, value_name = "FILE", requires = "key", group = "away", value_hint = clap::ValueHint::FilePath)]
     proof: Option<PathBuf>,
     /// The key that signs the log, as `audit checkpoint` showed it when you trusted the vault.
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", requires = "away")]
     key: Option<String>,
     /// The signed checkpoint over the export; FILE.checkpoint when left out.
     #[arg(long, value_name = "FILE", requires = "export", value_hint = clap::ValueHint::FilePath)]
@@ -82,7 +82,9 @@ impl Verify {
         let newest = self.checkpoint.clone().unwrap_or_else(|| checkpoint_beside(log));
         let head = key.head_in(&newest)?;
         let kept = self.since.iter().map(|path| key.head_in(path)).collect::<Result<Vec<_>, _>>()?;
-        if let Some((path, newer)) = self.since.iter().zip(&kept).find(|(_, older)| older.size() > head.size()) {
+        if let Some((path, newer)) =
+            self.since.iter().zip(&kept).find(|(_, older)| older.size() > head.size())
+        {
             let why = format!(
                 "`{}` covers {} records and `{}` only {}: the log was cut, or the older checkpoint is the newer one",
                 path.display(),
@@ -156,8 +158,10 @@ impl Key {
 fn check_proof(context: &Context, key: &Key, path: &Path) -> Result<u8, Failed> {
     let unreadable = |why: &str| CliError::new(format!("`{}` is not a proof: {why}", path.display()));
     let text = read_text(path, PROOF_BYTES_MAX)?;
-    let proof: Proof = serde_json::from_str(&text)
-        .map_err(|e| unreadable(&format!("line {}, column {}", e.line(), e.column())).hint("`keymoat audit prove` writes one"))?;
+    let proof: Proof = serde_json::from_str(&text).map_err(|e| {
+        unreadable(&format!("line {}, column {}", e.line(), e.column()))
+            .hint("`keymoat audit prove` writes one")
+    })?;
     let head = key.head(&proof.checkpoint, "the checkpoint in it")?;
     let hash = |text: &String| BASE64.decode(text).ok()?.try_into().ok();
     let hashes: Option<Vec<_>> = proof.proof.iter().map(hash).collect();
@@ -166,13 +170,21 @@ fn check_proof(context: &Context, key: &Key, path: &Path) -> Result<u8, Failed> 
     if !is_included(record, proof.seq, &head, &hashes) {
         return Err(Failed::Untrusted(format!("record {} is not in the log that was signed", proof.seq)));
     }
-    if Event::parse(record).is_err() || serde_json::from_slice::<serde_json::Value>(record).ok().as_ref() != Some(&proof.event.event) {
-        return Err(Failed::Untrusted("what the proof shows beside the record is not what the record says".to_owned()));
+    if Event::parse(record).is_err()
+        || serde_json::from_slice::<serde_json::Value>(record).ok().as_ref() != Some(&proof.event.event)
+    {
+        return Err(Failed::Untrusted(
+            "what the proof shows beside the record is not what the record says".to_owned(),
+        ));
     }
     let said = format!("in the log: record {} of the {} that were signed", proof.seq, head.size());
     let record = output::printable(&proof.event.record);
-    tell(context, json!({ "intact": true, "record": proof.seq, "size": head.size(), "problems": [] }), &[said, record])
-        .map_err(Failed::Unreadable)?;
+    tell(
+        context,
+        json!({ "intact": true, "record": proof.seq, "size": head.size(), "problems": [] }),
+        &[said, record],
+    )
+    .map_err(Failed::Unreadable)?;
     if proof.event.actor_name.is_some() || proof.event.address.is_some() || proof.event.user_agent.is_some() {
         output::say("the name and address beside the record are not part of what was proved");
     }
@@ -191,10 +203,14 @@ fn report(context: &Context, found: &ExportFindings, kept: usize) -> Result<u8, 
         };
         lines.push(format!("intact: {} records are those that were signed{more}", found.checked));
     }
-    let data = json!({ "intact": intact, "checked": found.checked, "beyond": found.beyond, "problems": problems });
+    let data =
+        json!({ "intact": intact, "checked": found.checked, "beyond": found.beyond, "problems": problems });
     tell(context, data, &lines)?;
     if found.beyond > 0 {
-        output::say(&format!("{} newer lines are not under the checkpoint and were not checked", found.beyond));
+        output::say(&format!(
+            "{} newer lines are not under the checkpoint and were not checked",
+            found.beyond
+        ));
     }
     Ok(if intact { 0 } else { REFUSED })
 }

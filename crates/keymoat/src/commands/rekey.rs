@@ -7,8 +7,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use http::Method;
 use keymoat_crypto::{Argon2Params, MasterKey, SecretBytes, Share};
 use keymoat_server::wire::{
-    AddSlot as WireAddSlot, DataKeyRotated, KeepSlot, KeyOffer, Keys, PepperRotated, RootRotated, RotateDataKey,
-    RotateRoot, Slot, Status, WireSecret,
+    AddSlot as WireAddSlot, DataKeyRotated, KeepSlot, KeyOffer, Keys, PepperRotated, RootRotated,
+    RotateDataKey, RotateRoot, Slot, Status, WireSecret,
 };
 use keymoat_vault::MasterKeyOffer;
 
@@ -271,8 +271,10 @@ impl Root {
         let offer = offer_for_one_of(self.key_file.as_deref(), context, client, &all).await?;
         let kind = kind_of(&offer);
         // Which slot of its kind the master key opens is known to the vault alone.
-        let candidates: Vec<u32> = slots.iter().filter(|slot| slot.kind == kind).map(|slot| slot.id).collect();
-        let mut body = RotateRoot { keep: vec![KeepSlot { slot: 0, offer: to_wire(offer) }], drop: Vec::new() };
+        let candidates: Vec<u32> =
+            slots.iter().filter(|slot| slot.kind == kind).map(|slot| slot.id).collect();
+        let mut body =
+            RotateRoot { keep: vec![KeepSlot { slot: 0, offer: to_wire(offer) }], drop: Vec::new() };
         let mut refused = CliError::new("no slot opens with the master key that was found")
             .hint("`keymoat rekey list` shows what opens the vault");
         for id in candidates {
@@ -304,7 +306,8 @@ fn would_be_lost(slots: &[Slot], kept: u32) -> Option<CliError> {
         "slot {kept} would be kept, and these would be lost, because what opens them was not shown: {}",
         others.join(", ")
     );
-    let hint = "--drop-others lets them go; `keymoat rekey add-slot` makes new ones afterwards. Nothing was changed";
+    let hint =
+        "--drop-others lets them go; `keymoat rekey add-slot` makes new ones afterwards. Nothing was changed";
     Some(CliError::new(message).exit(1).hint(hint))
 }
 
@@ -313,14 +316,18 @@ fn tell_root(context: &Context, rotated: &RootRotated) -> Result<u8, CliError> {
         output::json(rotated)?;
         return Ok(0);
     }
-    let numbers = |slots: &[Slot]| slots.iter().map(|slot| slot.id.to_string()).collect::<Vec<_>>().join(", ");
+    let numbers =
+        |slots: &[Slot]| slots.iter().map(|slot| slot.id.to_string()).collect::<Vec<_>>().join(", ");
     output::line(&format!(
         "the root key is new: {} data key(s) and {} pepper(s) wrapped anew, {} rows under the old root key",
         rotated.data_keys, rotated.peppers, rotated.rows_under_old_root
     ));
     output::say(&format!("slot {} opens the vault as before", numbers(&rotated.kept)));
     if !rotated.dropped.is_empty() {
-        output::say(&format!("gone: slot {}; what opened it opens the vault no more", numbers(&rotated.dropped)));
+        output::say(&format!(
+            "gone: slot {}; what opened it opens the vault no more",
+            numbers(&rotated.dropped)
+        ));
     }
     if !rotated.scrubbed {
         output::warn("the old wrapped keys may stand in the write-ahead log until readers are done with it");
@@ -340,7 +347,8 @@ async fn offer_for_one_of(
         return master_key::read_key_file(path).map(MasterKeyOffer::Key);
     }
     let status: Status = client.get("/api/v1/status").await?;
-    let instance = status.instance.parse().map_err(|_| CliError::new("the vault's id cannot be understood"))?;
+    let instance =
+        status.instance.parse().map_err(|_| CliError::new("the vault's id cannot be understood"))?;
     let opens: Vec<_> = slots.iter().filter_map(|slot| opens(slot)).collect();
     master_key::offer(instance, &opens, &context.places, &context.variables)
 }

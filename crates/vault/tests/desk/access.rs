@@ -59,9 +59,12 @@ async fn an_administrator_cannot_reveal_and_cannot_let_himself() {
     refused(desk.vault.create_grant(&admin, new_grant("admin", READS, 1)).await);
     refused(desk.vault.create_token(&admin, new_token("os:ana")).await);
     refused(desk.vault.create_sign_in_code(&admin, &name("os:ana")).await);
-    let widen = AccountChange { policies: Some(["owner".parse().unwrap()].into()), ..AccountChange::default() };
+    let widen =
+        AccountChange { policies: Some(["owner".parse().unwrap()].into()), ..AccountChange::default() };
     refused(desk.vault.update_account(&admin, &name("admin"), widen).await);
-    let beyond = desk.records(|r| r.event.reason.as_ref().is_some_and(|r| r.code == ReasonCode::BeyondOwnRights)).await;
+    let beyond = desk
+        .records(|r| r.event.reason.as_ref().is_some_and(|r| r.code == ReasonCode::BeyondOwnRights))
+        .await;
     assert_eq!(beyond.len(), 6);
 }
 
@@ -119,13 +122,17 @@ async fn a_grant_for_a_number_of_uses_gives_that_many() {
         for _ in 0..64 {
             let (vault, vendor) = (desk.vault.clone(), vendor.clone());
             tasks.spawn(async move {
-                vault.reveal(&vendor, &secret("prod/stripe"), None, &Wanted::default(), None).await.map(|_| ())
+                vault
+                    .reveal(&vendor, &secret("prod/stripe"), None, &Wanted::default(), None)
+                    .await
+                    .map(|_| ())
             });
         }
         let results = tasks.join_all().await;
         assert_eq!(results.iter().filter(|result| result.is_ok()).count(), uses as usize);
         results.into_iter().filter(Result::is_err).for_each(|result| drop(refused(result)));
-        let by_grant = desk.records(|r| r.event.decided_by == Some(DecidedBy::Grant { id: grant.id, rule: 0 })).await;
+        let by_grant =
+            desk.records(|r| r.event.decided_by == Some(DecidedBy::Grant { id: grant.id, rule: 0 })).await;
         assert_eq!(by_grant.len(), uses as usize);
         let listed = desk.vault.list_grants(&owner, Some(&name("vendor"))).await.unwrap();
         assert_eq!(listed.iter().find(|it| it.id == grant.id).unwrap().uses_left, Some(0));
@@ -135,7 +142,10 @@ async fn a_grant_for_a_number_of_uses_gives_that_many() {
     let grant = NewGrant { uses: Some(1), ..new_grant("vendor", json, 2) };
     desk.vault.create_grant(&owner, grant).await.unwrap();
     coded(desk.reveal(&vendor, "prod/none").await, Code::NotFound);
-    coded(desk.vault.put(&vendor, keymoat_vault::Put { expected: Some(7), ..put("prod/fresh", "x") }).await, Code::Conflict);
+    coded(
+        desk.vault.put(&vendor, keymoat_vault::Put { expected: Some(7), ..put("prod/fresh", "x") }).await,
+        Code::Conflict,
+    );
     desk.put(&vendor, "prod/fresh", "x").await.unwrap();
     refused(desk.reveal(&vendor, "prod/fresh").await);
     let desk = desk.reopened().await;
@@ -148,7 +158,9 @@ async fn conditions_and_denials() {
     let owner = desk.owner().await;
     desk.put(&owner, "prod/stripe", STRIPE).await.unwrap();
     let rule = |conditions: &str, effect: &str| {
-        format!(r#"{{"effect":"{effect}","capabilities":["reveal"],"environments":["prod"],"paths":["**"],"conditions":{conditions}}}"#)
+        format!(
+            r#"{{"effect":"{effect}","capabilities":["reveal"],"environments":["prod"],"paths":["**"],"conditions":{conditions}}}"#
+        )
     };
     let networks = r#"{"networks":["192.0.2.0/24"]}"#;
     let office = r#"{"hours":{"days":["monday"],"from":"08:00","to":"10:00"}}"#;
@@ -333,7 +345,9 @@ async fn a_member_does_not_approve_for_his_group() {
     let grant = desk.vault.create_grant(&carl, glass).await.unwrap();
     coded(desk.vault.approve_grant(&dora, grant.id).await, Code::Conflict);
     // Nobody who is no administrator approves, whatever he may grant.
-    let helper = desk.service("helper", r#"[{"capabilities":["grant"],"environments":["sys"],"paths":["grants/**"]}]"#).await;
+    let helper = desk
+        .service("helper", r#"[{"capabilities":["grant"],"environments":["sys"],"paths":["grants/**"]}]"#)
+        .await;
     desk.clock.forward(SignedDuration::from_hours(2));
     refused(desk.vault.approve_grant(&helper, grant.id).await);
     desk.vault.approve_grant(&owner, grant.id).await.unwrap();
@@ -383,13 +397,18 @@ async fn explanations_name_the_rule() {
         path: path.parse().unwrap(),
         field: None,
     };
-    let explained = desk.vault.explain(&shop, &name("shop"), Capability::Reveal, &resource("stripe")).await.unwrap();
+    let explained =
+        desk.vault.explain(&shop, &name("shop"), Capability::Reveal, &resource("stripe")).await.unwrap();
     assert!(explained.decision.is_allowed());
     assert_eq!(explained.rules.len(), 1);
-    let explained = desk.vault.explain(&owner, &name("shop"), Capability::Reveal, &resource("twilio")).await.unwrap();
+    let explained =
+        desk.vault.explain(&owner, &name("shop"), Capability::Reveal, &resource("twilio")).await.unwrap();
     assert!(!explained.decision.is_allowed());
     refused(desk.vault.explain(&shop, &name("admin"), Capability::Reveal, &resource("stripe")).await);
-    coded(desk.vault.explain(&owner, &name("nobody"), Capability::Reveal, &resource("stripe")).await, Code::NotFound);
+    coded(
+        desk.vault.explain(&owner, &name("nobody"), Capability::Reveal, &resource("stripe")).await,
+        Code::NotFound,
+    );
 }
 
 #[tokio::test]
@@ -398,9 +417,11 @@ async fn an_update_never_brings_back_what_somebody_took_away_meanwhile() {
     let owner = desk.owner().await;
     let shop = desk.service("shop", READS_STRIPE).await;
     for round in 0..50 {
-        let give = AccountChange { policies: Some(["shop".parse().unwrap()].into()), ..AccountChange::default() };
+        let give =
+            AccountChange { policies: Some(["shop".parse().unwrap()].into()), ..AccountChange::default() };
         let take = AccountChange { policies: Some([].into()), ..AccountChange::default() };
-        let describe = AccountChange { description: Some(format!("round {round}")), ..AccountChange::default() };
+        let describe =
+            AccountChange { description: Some(format!("round {round}")), ..AccountChange::default() };
         desk.vault.update_account(&owner, &name("shop"), give).await.unwrap();
         let shop_name = name("shop");
         let (taken, described) = tokio::join!(

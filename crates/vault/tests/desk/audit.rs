@@ -32,11 +32,25 @@ async fn queries_filter() {
     assert_eq!(count(EventFilter { action: Some(Action::Reveal), ..all() }, None).await, 2);
     assert_eq!(count(EventFilter { result: Some(Outcome::Refused), ..all() }, None).await, 1);
     assert_eq!(count(EventFilter { path_prefix: Some("stripe".parse().unwrap()), ..prod() }, None).await, 4);
-    assert_eq!(count(EventFilter { path_prefix: Some("stripe/eu".parse().unwrap()), ..all() }, None).await, 2);
+    assert_eq!(
+        count(EventFilter { path_prefix: Some("stripe/eu".parse().unwrap()), ..all() }, None).await,
+        2
+    );
     assert_eq!(count(EventFilter { module: Some(AuditText::new("payments")), ..all() }, None).await, 1);
-    assert_eq!(count(EventFilter { since: Some(middle), action: Some(Action::Reveal), ..all() }, None).await, 1);
-    assert_eq!(count(EventFilter { until: Some(middle), action: Some(Action::Reveal), ..all() }, None).await, 1);
-    coded(desk.vault.query_audit(&owner, AuditQuery { account: Some(name("shob")), limit: 9, ..Default::default() }).await, Code::NotFound);
+    assert_eq!(
+        count(EventFilter { since: Some(middle), action: Some(Action::Reveal), ..all() }, None).await,
+        1
+    );
+    assert_eq!(
+        count(EventFilter { until: Some(middle), action: Some(Action::Reveal), ..all() }, None).await,
+        1
+    );
+    coded(
+        desk.vault
+            .query_audit(&owner, AuditQuery { account: Some(name("shob")), limit: 9, ..Default::default() })
+            .await,
+        Code::NotFound,
+    );
     // Page by page, both ways, everything is seen once.
     let total = desk.records(|_| true).await.len();
     let mut before = None;
@@ -46,11 +60,18 @@ async fn queries_filter() {
         let page = desk.vault.query_audit(&owner, query).await.unwrap();
         let Some(last) = page.last() else { break };
         before = Some(last.event.seq);
-        seen.extend(page.iter().filter(|record| record.event.action != Action::AuditRead).map(|record| record.event.seq));
+        seen.extend(
+            page.iter()
+                .filter(|record| record.event.action != Action::AuditRead)
+                .map(|record| record.event.seq),
+        );
     }
     assert_eq!(seen.len(), total);
     assert!(seen.is_sorted_by(|a, b| a > b));
-    assert_eq!(desk.vault.query_audit(&owner, AuditQuery { limit: 0, ..AuditQuery::default() }).await.unwrap().len(), 0);
+    assert_eq!(
+        desk.vault.query_audit(&owner, AuditQuery { limit: 0, ..AuditQuery::default() }).await.unwrap().len(),
+        0
+    );
 }
 
 #[tokio::test]
@@ -77,7 +98,9 @@ async fn a_record_is_proved_without_the_vault() {
 #[tokio::test]
 async fn a_hosts_own_actions_hold_no_keys() {
     let desk = Desk::new().await;
-    let host = desk.service("shop", r#"[{"capabilities":["write"],"environments":["sys"],"paths":["audit/events"]}]"#).await;
+    let host = desk
+        .service("shop", r#"[{"capabilities":["write"],"environments":["sys"],"paths":["audit/events"]}]"#)
+        .await;
     let event = |action: &str, facts: &[(&str, &str)]| {
         let mut details = Details::new();
         for (name, text) in facts {
@@ -97,7 +120,10 @@ async fn a_hosts_own_actions_hold_no_keys() {
         format!("[{STRIPE}]"),
         "dsn postgres://shop:MadeUp0000Pass@db.madeup.test:5432/shop".to_owned(),
     ] {
-        let error = coded(desk.vault.record_host_event(&host, event("refund", &[("note", &text)])).await, Code::Invalid);
+        let error = coded(
+            desk.vault.record_host_event(&host, event("refund", &[("note", &text)])).await,
+            Code::Invalid,
+        );
         assert!(!format!("{error:?}").contains("MadeUp"), "{error:?}");
         coded(desk.vault.record_host_event(&host, event(&text, &[])).await, Code::Invalid);
     }
@@ -115,7 +141,9 @@ async fn personal_data_is_in_the_record_as_a_commitment_only() {
     let desk = Desk::new().await;
     let owner = desk.owner().await;
     desk.policy(&owner, "reads", READS).await.unwrap();
-    desk.account(&owner, "florentine", keymoat_vault::entity::AccountKind::User, &["reads"], &[]).await.unwrap();
+    desk.account(&owner, "florentine", keymoat_vault::entity::AccountKind::User, &["reads"], &[])
+        .await
+        .unwrap();
     let mut origin = desk.origin_at("203.0.113.45");
     origin.user_agent = Some(AuditText::new("curl-of-florentine"));
     let token = desk.vault.create_token(&owner, new_token("florentine")).await.unwrap();

@@ -14,13 +14,19 @@ async fn no_value_is_anywhere_but_in_the_answer() {
     let mut said = String::new();
     let mut say = |what: &dyn std::fmt::Debug| said.push_str(&format!("{what:?}\n"));
     say(&desk.put(&owner, "prod/text", &canary(1)).await);
-    say(&desk.vault.put(&owner, put_fields("prod/json", &[("key", &canary(2)), ("other", &canary(3))])).await);
+    say(&desk
+        .vault
+        .put(&owner, put_fields("prod/json", &[("key", &canary(2)), ("other", &canary(3))]))
+        .await);
     say(&desk.vault.put(&owner, put_fields("prod/json", &[("key", &canary(4))])).await);
     say(&desk.vault.put(&owner, Put { pending: true, ..put("prod/text", &canary(5)) }).await);
     say(&desk.vault.promote(&owner, &secret("prod/text")).await);
     say(&desk.put(&owner, "staging/text", &canary(1)).await.unwrap_err());
     say(&desk.put(&owner, "nowhere/text", &canary(6)).await.unwrap_err());
-    let broken = NewValue::Whole { kind: keymoat_core::secret::ValueKind::Json, value: bytes(&format!("{{\"{}", canary(7))) };
+    let broken = NewValue::Whole {
+        kind: keymoat_core::secret::ValueKind::Json,
+        value: bytes(&format!("{{\"{}", canary(7))),
+    };
     say(&desk.vault.put(&owner, Put { value: broken, ..put("prod/bad", "") }).await.unwrap_err());
     let field = format!("{{\"{} !\":1}}", canary(8));
     let broken = NewValue::Whole { kind: keymoat_core::secret::ValueKind::Json, value: bytes(&field) };
@@ -58,10 +64,21 @@ async fn no_value_is_anywhere_but_in_the_answer() {
         // The last four characters and the provider's prefix may be shown.
         let body = &value[8..value.len() - 4];
         let hex: String = body.bytes().map(|byte| format!("{byte:02x}")).collect();
-        for form in [body.to_owned(), hex, STANDARD.encode(&value)[..40].to_owned(), URL_SAFE.encode(&value)[..40].to_owned()] {
+        for form in [
+            body.to_owned(),
+            hex,
+            STANDARD.encode(&value)[..40].to_owned(),
+            URL_SAFE.encode(&value)[..40].to_owned(),
+        ] {
             assert!(!said.contains(&form), "canary {n} was said");
-            assert!(!files.windows(form.len()).any(|window| window == form.as_bytes()), "canary {n} is in a file");
-            assert!(!outside.windows(form.len()).any(|window| window == form.as_bytes()), "canary {n} is outside");
+            assert!(
+                !files.windows(form.len()).any(|window| window == form.as_bytes()),
+                "canary {n} is in a file"
+            );
+            assert!(
+                !outside.windows(form.len()).any(|window| window == form.as_bytes()),
+                "canary {n} is outside"
+            );
         }
     }
 }

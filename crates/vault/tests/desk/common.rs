@@ -16,8 +16,9 @@ use keymoat_detect::Catalogue;
 use keymoat_store::Durability;
 use keymoat_vault::entity::{AccountKind, SecretName, SlotSource};
 use keymoat_vault::{
-    Annotation, AuditQuery, AuditRecord, Caller, Clock, Code, MasterKeyOffer, NewAccount, NewGrant, NewSlot, NewToken,
-    NewValue, NewVault, Origin, Put, Revealed, SealedVault, Surroundings, Vault, VaultError, Wanted, Written,
+    Annotation, AuditQuery, AuditRecord, Caller, Clock, Code, MasterKeyOffer, NewAccount, NewGrant, NewSlot,
+    NewToken, NewValue, NewVault, Origin, Put, Revealed, SealedVault, Surroundings, Vault, VaultError,
+    Wanted, Written,
 };
 use tempfile::TempDir;
 
@@ -77,7 +78,8 @@ impl Desk {
 
     /// Closes the vault and opens it again.
     pub async fn reopened(self) -> Self {
-        self.closed_then(|shut| shut.sealed().unwrap().unseal(&shut.offer(), shut.surroundings()).unwrap()).await
+        self.closed_then(|shut| shut.sealed().unwrap().unseal(&shut.offer(), shut.surroundings()).unwrap())
+            .await
     }
 
     pub async fn closed_then(self, open: impl FnOnce(&Shut) -> Vault) -> Self {
@@ -101,7 +103,13 @@ impl Desk {
     }
 
     pub fn origin(&self) -> Origin {
-        Origin { request: self.vault.new_request_id(), address: None, user_agent: None, module: None, on_behalf_of: None }
+        Origin {
+            request: self.vault.new_request_id(),
+            address: None,
+            user_agent: None,
+            module: None,
+            on_behalf_of: None,
+        }
     }
 
     pub fn origin_at(&self, address: &str) -> Origin {
@@ -309,7 +317,8 @@ pub fn coded<T>(result: Result<T, VaultError>, code: Code) -> VaultError {
 /// 2026-01-05, a Monday, 09:00 UTC.
 pub const START_MS: i64 = 1_767_603_600_000;
 /// May read everything in production.
-pub const READS: &str = r#"[{"capabilities":["list","inspect","reveal"],"environments":["prod"],"paths":["**"]}]"#;
+pub const READS: &str =
+    r#"[{"capabilities":["list","inspect","reveal"],"environments":["prod"],"paths":["**"]}]"#;
 /// May read one path and nothing else.
 pub const READS_STRIPE: &str = r#"[{"capabilities":["reveal"],"environments":["prod"],"paths":["stripe"]}]"#;
 /// A made-up key that the catalogue knows.

@@ -58,16 +58,24 @@ async fn what_is_erased_is_in_no_file_and_the_log_is_intact() {
         assert!(!is_in_the_files(&desk, part), "{part} is in a file");
     }
     let records = desk.records(|record| record.event.actor == caller.actor()).await;
-    assert!(records.len() >= 40 && records.iter().all(|record| record.personal.is_none() && record.event.personal.is_some()));
+    assert!(
+        records.len() >= 40
+            && records.iter().all(|record| record.personal.is_none() && record.event.personal.is_some())
+    );
     // Others keep theirs.
     let bare = desk.records(|record| record.personal.is_none()).await.len();
     assert_eq!(bare as u64, before as u64 + erased.records);
     let report = desk.vault.verify(&owner).await.unwrap();
     assert_eq!(report.problems, []);
     // It is on record, by id and not by name.
-    let [record] = &desk.records(|record| record.event.action == Action::PersonalErase).await[..] else { panic!() };
+    let [record] = &desk.records(|record| record.event.action == Action::PersonalErase).await[..] else {
+        panic!()
+    };
     assert_eq!(record.event.seq, erased.event);
-    assert_eq!((detail(record, "account"), detail(record, "records")), (caller.principal.to_string().as_str(), erased.records.to_string().as_str()));
+    assert_eq!(
+        (detail(record, "account"), detail(record, "records")),
+        (caller.principal.to_string().as_str(), erased.records.to_string().as_str())
+    );
     assert!(!String::from_utf8_lossy(&record.record).contains("florentine"));
     assert_eq!(desk.vault.erase_personal(&owner, of("florentine")).await.unwrap().records, 0);
     let desk = desk.reopened().await;
@@ -112,7 +120,12 @@ async fn nobody_erases_without_leave_or_by_mistake() {
     assert_eq!(records[0].event.action, Action::PersonalErase);
     coded(desk.vault.erase_personal(&owner, PersonalQuery::default()).await, Code::Invalid);
     coded(desk.vault.erase_personal(&owner, of("shob")).await, Code::NotFound);
-    assert!(desk.records(|record| record.event.actor == shop.actor()).await.iter().all(|record| record.personal.is_some()));
+    assert!(
+        desk.records(|record| record.event.actor == shop.actor())
+            .await
+            .iter()
+            .all(|record| record.personal.is_some())
+    );
 }
 
 #[tokio::test]
@@ -152,7 +165,29 @@ async fn an_export_is_exactly_what_its_checkpoint_covers() {
     assert_eq!(lines.iter().filter(|byte| **byte == b'\n').count(), 1);
     assert!(part.next().await.unwrap().is_none());
     let shop = desk.service("shop", READS).await;
-    let (outcome, records) = desk.records_of(desk.vault.export_audit(&shop, EventFilter::default(), None)).await;
+    let (outcome, records) =
+        desk.records_of(desk.vault.export_audit(&shop, EventFilter::default(), None)).await;
     assert_eq!(outcome.err().unwrap().code, Code::Refused);
     assert_eq!(records[0].event.action, Action::AuditExport);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_than_one_transaction_takes_is_erased_in_parts() {
+    let desk = Desk::new().await;
+    let owner = desk.owner().await;
+    let mut reads = tokio::task::JoinSet::new();
+    for n in 0..5100 {
+        let (vault, owner) = (desk.vault.clone(), owner.clone());
+        reads.spawn(async move { vault.inspect(&owner, &secret(&format!("prod/none{n}"))).await.is_err() });
+    }
+    assert!(reads.join_all().await.into_iter().all(|failed| failed));
+    let erased = desk.vault.erase_personal(&owner, of("os:ana")).await.unwrap();
+    assert!(erased.records >= 5100, "{erased:?}");
+    let parts = desk.records(|record| record.event.action == Action::PersonalErase).await;
+    let counts: Vec<u64> = parts.iter().map(|record| detail(record, "records").parse().unwrap()).collect();
+    assert_eq!((counts.len(), counts[0], counts.iter().sum()), (2, 5000, erased.records));
+    assert_eq!(parts[1].event.seq, erased.event);
+    // What was written since is not meant; it can be erased with the next.
+    assert!(parts.iter().all(|record| record.personal.is_some()));
+    assert_eq!(desk.vault.verify(&owner).await.unwrap().problems, []);
 }

@@ -16,19 +16,54 @@ use crate::common::*;
 
 #[derive(Debug, Clone)]
 enum Call {
-    PutPolicy { name: usize, rules: Vec<usize> },
-    DeletePolicy { name: usize },
-    CreateAccount { name: usize, is_group: bool, policies: Vec<usize>, groups: Vec<usize> },
-    UpdateAccount { name: usize, policies: Option<Vec<usize>>, groups: Option<Vec<usize>>, active: Option<bool> },
-    DeleteAccount { name: usize },
-    Leave { name: usize },
-    CreateToken { name: usize },
-    Grant { name: usize, rule: usize, hours: i64, uses: Option<u32>, break_glass: bool },
-    Approve { which: usize },
-    Revoke { which: usize },
+    PutPolicy {
+        name: usize,
+        rules: Vec<usize>,
+    },
+    DeletePolicy {
+        name: usize,
+    },
+    CreateAccount {
+        name: usize,
+        is_group: bool,
+        policies: Vec<usize>,
+        groups: Vec<usize>,
+    },
+    UpdateAccount {
+        name: usize,
+        policies: Option<Vec<usize>>,
+        groups: Option<Vec<usize>>,
+        active: Option<bool>,
+    },
+    DeleteAccount {
+        name: usize,
+    },
+    Leave {
+        name: usize,
+    },
+    CreateToken {
+        name: usize,
+    },
+    Grant {
+        name: usize,
+        rule: usize,
+        hours: i64,
+        uses: Option<u32>,
+        break_glass: bool,
+    },
+    Approve {
+        which: usize,
+    },
+    Revoke {
+        which: usize,
+    },
     /// Goes on as somebody whose token he has.
-    Become { which: usize },
-    Wait { mins: i64 },
+    Become {
+        which: usize,
+    },
+    Wait {
+        mins: i64,
+    },
 }
 
 /// The names that calls are about: himself, others with more, and such as he may make.
@@ -92,7 +127,8 @@ impl Play<'_> {
         match call {
             Call::PutPolicy { name, rules } => {
                 let rules = rules.iter().map(rule).collect();
-                let policy = Policy { name: POLICIES[*name].parse().unwrap(), description: String::new(), rules };
+                let policy =
+                    Policy { name: POLICIES[*name].parse().unwrap(), description: String::new(), rules };
                 vault.put_policy(&me, policy).await.map(|_| ())
             }
             Call::DeletePolicy { name } => vault.delete_policy(&me, &POLICIES[*name].parse().unwrap()).await,
@@ -126,7 +162,12 @@ impl Play<'_> {
             }
             Call::Grant { name, rule: which, hours, uses, break_glass } => {
                 let rules = vec![rule(which)];
-                let new = NewGrant { rules, uses: *uses, break_glass: *break_glass, ..new_grant(NAMES[*name], "[]", *hours) };
+                let new = NewGrant {
+                    rules,
+                    uses: *uses,
+                    break_glass: *break_glass,
+                    ..new_grant(NAMES[*name], "[]", *hours)
+                };
                 self.grants.push(vault.create_grant(&me, new).await?.id);
                 Ok(())
             }
@@ -152,13 +193,26 @@ impl Play<'_> {
 
 /// Every capability on resources that tell the rules apart.
 fn probes() -> Vec<(Capability, Resource)> {
-    let places = [("staging", "shop/a"), ("staging", "shop/secret"), ("staging", "other"), ("prod", "shop/a"), ("prod", "b")];
+    let places = [
+        ("staging", "shop/a"),
+        ("staging", "shop/secret"),
+        ("staging", "other"),
+        ("prod", "shop/a"),
+        ("prod", "b"),
+    ];
     let parts = ["accounts/x", "policies/x", "tokens/x", "grants/x", "audit", "environments/x", "keys"];
     let secrets = places.map(|(environment, path)| (Scope::Environment(environment.parse().unwrap()), path));
     let parts = parts.map(|path| (Scope::System, path));
     let resources = secrets.into_iter().chain(parts);
-    let resources = resources.map(|(scope, path)| Resource { scope, company: None, path: path.parse().unwrap(), field: None });
-    resources.flat_map(|resource| Capability::ALL.iter().map(move |capability| (*capability, resource.clone()))).collect()
+    let resources = resources.map(|(scope, path)| Resource {
+        scope,
+        company: None,
+        path: path.parse().unwrap(),
+        field: None,
+    });
+    resources
+        .flat_map(|resource| Capability::ALL.iter().map(move |capability| (*capability, resource.clone())))
+        .collect()
 }
 
 /// What an account may do of the probes, as a set of numbers.
@@ -166,7 +220,9 @@ async fn may(desk: &Desk, account: &Caller, probes: &[(Capability, Resource)]) -
     let mut allowed = BTreeSet::new();
     for (number, (capability, resource)) in probes.iter().enumerate() {
         // Everybody may ask about himself, and it leaves no record.
-        let Ok(explained) = desk.vault.explain(account, &account.name, *capability, resource).await else { continue };
+        let Ok(explained) = desk.vault.explain(account, &account.name, *capability, resource).await else {
+            continue;
+        };
         if explained.decision.is_allowed() {
             allowed.insert(number);
         }
@@ -177,7 +233,9 @@ async fn may(desk: &Desk, account: &Caller, probes: &[(Capability, Resource)]) -
 async fn furnished() -> Desk {
     let desk = Desk::new().await;
     let owner = desk.owner().await;
-    for (name, rules) in [("limited", LIMITED), ("tester", RULES[2]), ("team", RULES[0]), ("denied", RULES[4])] {
+    for (name, rules) in
+        [("limited", LIMITED), ("tester", RULES[2]), ("team", RULES[0]), ("denied", RULES[4])]
+    {
         let rules = if rules.starts_with('[') { rules.to_owned() } else { format!("[{rules}]") };
         desk.policy(&owner, name, &rules).await.unwrap();
     }
@@ -217,7 +275,8 @@ async fn set_up_again(desk: &Desk, play: &mut Play<'_>) {
 #[test]
 fn no_sequence_of_calls_raises_what_a_limited_principal_may_do() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let mut runner = TestRunner::new_with_rng(Config::default(), TestRng::deterministic_rng(RngAlgorithm::ChaCha));
+    let mut runner =
+        TestRunner::new_with_rng(Config::default(), TestRng::deterministic_rng(RngAlgorithm::ChaCha));
     let sequences = prop::collection::vec(call(), 1..=8);
     let probes = probes();
     let (mut done, mut allowed_calls) = (0, 0);
@@ -229,7 +288,8 @@ fn no_sequence_of_calls_raises_what_a_limited_principal_may_do() {
                 let caller = desk.sign_in(account).await;
                 watched.push((may(&desk, &caller, &probes).await, caller));
             }
-            let mut play = Play { desk: &desk, callers: vec![desk.sign_in("limited").await], me: 0, grants: Vec::new() };
+            let mut play =
+                Play { desk: &desk, callers: vec![desk.sign_in("limited").await], me: 0, grants: Vec::new() };
             let limit = may(&desk, &play.callers[0], &probes).await;
             assert!(!limit.is_empty() && limit.len() < probes.len());
             // One sequence goes on where the last ended, so that long ones are tried too.
@@ -248,7 +308,10 @@ fn no_sequence_of_calls_raises_what_a_limited_principal_may_do() {
                 // Others get no more than they had or the limited principal has himself.
                 for (before, caller) in &watched {
                     let now = may(&desk, caller, &probes).await;
-                    let more: Vec<_> = now.iter().filter(|number| !before.contains(number) && !limit.contains(number)).collect();
+                    let more: Vec<_> = now
+                        .iter()
+                        .filter(|number| !before.contains(number) && !limit.contains(number))
+                        .collect();
                     assert!(more.is_empty(), "`{}` may {more:?} after {calls:?}", caller.name);
                 }
                 done += 1;

@@ -14,7 +14,8 @@ async fn a_read_leaves_who_what_when_where_result_and_why() {
     let shop = Caller { origin: desk.origin_at("192.0.2.7"), ..shop };
     let why = keymoat_core::audit::AuditText::new("a refund");
     let (stripe, wanted) = (secret("prod/stripe"), Wanted::default());
-    let (revealed, records) = desk.records_of(desk.vault.reveal(&shop, &stripe, None, &wanted, Some(&why))).await;
+    let (revealed, records) =
+        desk.records_of(desk.vault.reveal(&shop, &stripe, None, &wanted, Some(&why))).await;
     let revealed = revealed.unwrap();
     assert_eq!(text(&revealed.value), STRIPE);
     let [AuditRecord { event, personal, .. }] = records.as_slice() else { panic!("{records:?}") };
@@ -34,7 +35,9 @@ async fn every_read_leaves_exactly_one_record_allowed_refused_or_failed() {
     let desk = Desk::new().await;
     let owner = desk.owner().await;
     desk.put(&owner, "prod/stripe", STRIPE).await.unwrap();
-    let nobody = desk.service("nobody", r#"[{"capabilities":["list"],"environments":["staging"],"paths":["none"]}]"#).await;
+    let nobody = desk
+        .service("nobody", r#"[{"capabilities":["list"],"environments":["staging"],"paths":["none"]}]"#)
+        .await;
     let asked = |path: &str| Asked {
         target: Target::Secret { path: path.parse().unwrap(), field: None },
         environment: "prod".parse().unwrap(),
@@ -62,8 +65,14 @@ async fn every_read_leaves_exactly_one_record_allowed_refused_or_failed() {
             }
         };
         check("reveal", expected, Box::pin(dropped(vault.reveal(who, &stripe, None, &wanted, None)))).await;
-        check("reveal absent", missing, Box::pin(dropped(vault.reveal(who, &absent, None, &wanted, None)))).await;
-        check("reveal version", missing, Box::pin(dropped(vault.reveal(who, &stripe, None, &Wanted::Number(9), None)))).await;
+        check("reveal absent", missing, Box::pin(dropped(vault.reveal(who, &absent, None, &wanted, None))))
+            .await;
+        check(
+            "reveal version",
+            missing,
+            Box::pin(dropped(vault.reveal(who, &stripe, None, &Wanted::Number(9), None))),
+        )
+        .await;
         check("inspect", expected, Box::pin(dropped(vault.inspect(who, &stripe)))).await;
         check("inspect absent", missing, Box::pin(dropped(vault.inspect(who, &absent)))).await;
         check("list", expected, Box::pin(dropped(vault.list(who, &prod, None, None, None, 10)))).await;
@@ -120,7 +129,8 @@ async fn after_a_revocation_has_returned_nothing_is_read() {
             tasks.spawn(async move {
                 tokio::task::yield_now().await;
                 let began_after = revoked.load(std::sync::atomic::Ordering::SeqCst);
-                let result = vault.reveal(&shop, &secret("prod/stripe"), None, &Wanted::default(), None).await;
+                let result =
+                    vault.reveal(&shop, &secret("prod/stripe"), None, &Wanted::default(), None).await;
                 (began_after, result.map(|revealed| revealed.event))
             });
         }
@@ -132,7 +142,12 @@ async fn after_a_revocation_has_returned_nothing_is_read() {
             1 => desk.vault.revoke_token(&owner, shop.token.unwrap()).await.unwrap(),
             _ => drop(desk.vault.leave(&owner, &name("shop")).await.unwrap()),
         }
-        let revoke_event = desk.records(|record| record.event.actor == owner.actor() && matches!(record.event.action, Action::AccountUpdate | Action::TokenRevoke)).await;
+        let revoke_event = desk
+            .records(|record| {
+                record.event.actor == owner.actor()
+                    && matches!(record.event.action, Action::AccountUpdate | Action::TokenRevoke)
+            })
+            .await;
         let revoke_event = revoke_event.last().unwrap().event.seq;
         revoked.store(true, std::sync::atomic::Ordering::SeqCst);
         let mut refusals = 0;

@@ -55,7 +55,10 @@ async fn only_the_right_key_opens() {
         .closed_then(|shut| {
             let open = |offer| shut.sealed().unwrap().unseal(&offer, shut.surroundings());
             let said = sealed_with(open(MasterKeyOffer::Key(MasterKey::generate().to_text())));
-            assert!(said.contains("does not fit") && said.contains("01920000-0000") && said.contains("key"), "{said}");
+            assert!(
+                said.contains("does not fit") && said.contains("01920000-0000") && said.contains("key"),
+                "{said}"
+            );
             sealed_with(open(MasterKeyOffer::Key(bytes("not a key"))));
             sealed_with(open(MasterKeyOffer::Key(bytes(""))));
             sealed_with(open(MasterKeyOffer::Passphrase(bytes("hush"))));
@@ -93,7 +96,9 @@ async fn a_passphrase_opens() {
     let (desk, made) = made_with(SlotSource::Passphrase { argon2 }, master).await;
     made.unwrap();
     let dir = desk.tmp.path().join("other");
-    let open = |offer| SealedVault::open(&dir, Durability::Disk).unwrap().ok().unwrap().unseal(&offer, desk.surroundings());
+    let open = |offer| {
+        SealedVault::open(&dir, Durability::Disk).unwrap().ok().unwrap().unseal(&offer, desk.surroundings())
+    };
     let said = sealed_with(open(MasterKeyOffer::Passphrase(bytes("correct horse battery stapler"))));
     assert!(said.contains("passphrase"), "{said}");
     sealed_with(open(MasterKeyOffer::Key(desk.master.duplicate())));
@@ -108,7 +113,9 @@ async fn shares_open() {
     let (desk, made) = made_with(SlotSource::Shamir { needed: 3, count: 5 }, master).await;
     made.unwrap();
     let dir = desk.tmp.path().join("other");
-    let open = |offer| SealedVault::open(&dir, Durability::Disk).unwrap().ok().unwrap().unseal(&offer, desk.surroundings());
+    let open = |offer| {
+        SealedVault::open(&dir, Durability::Disk).unwrap().ok().unwrap().unseal(&offer, desk.surroundings())
+    };
     sealed_with(open(MasterKeyOffer::Shares(shares(&master_text).into_iter().take(2).collect())));
     sealed_with(open(MasterKeyOffer::Shares(shares(&desk.master).into_iter().take(3).collect())));
     open(MasterKeyOffer::Shares(shares(&master_text).into_iter().skip(2).collect())).unwrap();
@@ -141,7 +148,8 @@ async fn a_vault_put_back_is_refused_until_it_is_accepted() {
     let error = shut.sealed().unwrap().unseal(&shut.offer(), shut.surroundings()).err().unwrap();
     assert_eq!(error.code, Code::Damaged, "{error}");
     let why = AuditText::new("restored after a disk failure");
-    let accepted = shut.sealed().unwrap().accept_restore(&shut.offer(), shut.surroundings(), &why, &error.message).await;
+    let accepted =
+        shut.sealed().unwrap().accept_restore(&shut.offer(), shut.surroundings(), &why, &error.message).await;
     let Shut { tmp, clock, master } = shut;
     let desk = Desk { tmp, clock, master, code, vault: accepted.unwrap() };
     let records = desk.records(|record| record.event.action == Action::AuditAcceptRestore).await;

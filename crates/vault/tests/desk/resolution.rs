@@ -35,7 +35,10 @@ async fn with(stored: bool, own: bool, env_override: EnvOverride) -> Desk {
             let tags = [("variable.STRIPE_API_KEY".to_owned(), String::new())].into();
             let annotation =
                 Annotation { tags: Some(tags), env_override: Some(env_override), ..Annotation::default() };
-            desk.vault.put(&owner, Put { annotation, ..put(path, &format!("value of {path}")) }).await.unwrap();
+            desk.vault
+                .put(&owner, Put { annotation, ..put(path, &format!("value of {path}")) })
+                .await
+                .unwrap();
         }
     }
     desk
@@ -71,7 +74,9 @@ async fn the_table() {
         ("STRIPE_API_KEY", true, true, Allow, true, &["company"], "company"),
         ("STRIPE_API_KEY", true, true, Allow, true, &["environment"], "nothing"),
     ];
-    for (number, (variable, stored, own, env_override, company, order, expected)) in rows.into_iter().enumerate() {
+    for (number, (variable, stored, own, env_override, company, order, expected)) in
+        rows.into_iter().enumerate()
+    {
         let desk = with(stored, own, env_override).await;
         let variables: Vec<&str> = Some(variable).filter(|name| !name.is_empty()).into_iter().collect();
         let asked = asked(order, company, &variables);

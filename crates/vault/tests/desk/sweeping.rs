@@ -44,7 +44,9 @@ async fn what_has_ended_is_taken_away_and_written_down() {
 async fn counted_refusals_are_written_down_in_the_end() {
     let desk = Desk::new().await;
     for _ in 0..50 {
-        drop(desk.vault.sign_in_with_token(&bytes("wrong"), desk.origin_at("198.51.100.1")).await.unwrap_err());
+        drop(
+            desk.vault.sign_in_with_token(&bytes("wrong"), desk.origin_at("198.51.100.1")).await.unwrap_err(),
+        );
     }
     desk.vault.sweep().await.unwrap();
     assert_eq!(desk.records(|record| record.event.action == Action::Refuse).await.len(), 0);

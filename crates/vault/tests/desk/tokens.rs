@@ -75,7 +75,8 @@ async fn a_token_is_renewed_as_far_as_it_may_be() {
     let issued = desk.vault.create_token(&owner, new).await.unwrap();
     let caller = desk.vault.sign_in_with_token(issued.token.text(), desk.origin()).await.unwrap();
     let start = desk.vault.now();
-    let ends = async || desk.vault.renew_token(&caller).await.map(|token| token.expires_at.duration_since(start));
+    let ends =
+        async || desk.vault.renew_token(&caller).await.map(|token| token.expires_at.duration_since(start));
     desk.clock.forward(SignedDuration::from_mins(30));
     assert_eq!(ends().await.unwrap(), SignedDuration::from_mins(90));
     desk.clock.forward(hours(1) - SignedDuration::from_mins(1));
@@ -141,9 +142,16 @@ async fn a_token_makes_none_that_is_good_for_more() {
     let net = |text: &str| vec![text.parse().unwrap()];
     let bound = make(NewToken { networks: net("192.0.2.0/24"), ..new_token("shop") }, "192.0.2.1").await;
     refused(desk.vault.create_token(&bound, new_token("shop")).await);
-    refused(desk.vault.create_token(&bound, NewToken { networks: net("192.0.0.0/16"), ..new_token("shop") }).await);
+    refused(
+        desk.vault
+            .create_token(&bound, NewToken { networks: net("192.0.0.0/16"), ..new_token("shop") })
+            .await,
+    );
     refused(desk.vault.create_sign_in_code(&bound, &name("shop")).await);
-    desk.vault.create_token(&bound, NewToken { networks: net("192.0.2.8/32"), ..new_token("shop") }).await.unwrap();
+    desk.vault
+        .create_token(&bound, NewToken { networks: net("192.0.2.8/32"), ..new_token("shop") })
+        .await
+        .unwrap();
     let counted = make(NewToken { uses: Some(5), ..new_token("shop") }, "192.0.2.1").await;
     refused(desk.vault.create_token(&counted, new_token("shop")).await);
     refused(desk.vault.create_sign_in_code(&counted, &name("shop")).await);

@@ -18,7 +18,15 @@ async fn check_and_set() {
     let owner = desk.owner().await;
     let mut head = 0;
     // What is expected, and whether it is right then.
-    for (expected, fits) in [(Some(1), false), (Some(0), true), (Some(0), false), (Some(1), true), (Some(1), false), (None, true), (Some(3), true)] {
+    for (expected, fits) in [
+        (Some(1), false),
+        (Some(0), true),
+        (Some(0), false),
+        (Some(1), true),
+        (Some(1), false),
+        (None, true),
+        (Some(3), true),
+    ] {
         let (result, records) =
             desk.records_of(desk.vault.put(&owner, Put { expected, ..put("prod/a", "value") })).await;
         match fits {
@@ -47,7 +55,10 @@ async fn fields_are_merged_or_replaced() {
     let field = |name: &str| -> keymoat_core::names::Field { name.parse().unwrap() };
     let reveal = async |name: &str| {
         let name = field(name);
-        desk.vault.reveal(&owner, &secret("prod/a"), Some(&name), &Wanted::default(), None).await.map(|r| text(&r.value))
+        desk.vault
+            .reveal(&owner, &secret("prod/a"), Some(&name), &Wanted::default(), None)
+            .await
+            .map(|r| text(&r.value))
     };
     assert_eq!(reveal("user").await.unwrap(), "shop");
     assert_eq!(reveal("password").await.unwrap(), "hush");
@@ -170,12 +181,15 @@ async fn what_is_destroyed_or_pruned_is_in_no_file() {
     desk.vault.put(&owner, Put { annotation: keep, ..put("prod/a", STRIPE) }).await.unwrap();
     let ciphertexts = |desk: &Desk| -> Vec<Vec<u8>> {
         let database = rusqlite::Connection::open(keymoat_store::database_in(&desk.data())).unwrap();
-        let mut rows = database.prepare("SELECT blob FROM state WHERE kind = 'version' AND blob IS NOT NULL").unwrap();
+        let mut rows =
+            database.prepare("SELECT blob FROM state WHERE kind = 'version' AND blob IS NOT NULL").unwrap();
         rows.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
     };
     let fingerprints = |desk: &Desk| -> Vec<String> {
         let database = rusqlite::Connection::open(keymoat_store::database_in(&desk.data())).unwrap();
-        let mut rows = database.prepare("SELECT key FROM state WHERE kind = 'fingerprint' AND body IS NOT NULL").unwrap();
+        let mut rows = database
+            .prepare("SELECT key FROM state WHERE kind = 'fingerprint' AND body IS NOT NULL")
+            .unwrap();
         rows.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
     };
     let first = ciphertexts(&desk);
@@ -237,20 +251,31 @@ async fn lists_go_page_by_page_through_what_one_may_see() {
     desk.vault.put_company(&owner, "acme".parse().unwrap(), String::new()).await.unwrap();
     let mut all = Vec::new();
     for n in 0..30 {
-        for path in [format!("prod/0/k{n:02}"), format!("prod/shop/k{n:02}"), format!("prod/acme:shop/k{n:02}")] {
+        for path in
+            [format!("prod/0/k{n:02}"), format!("prod/shop/k{n:02}"), format!("prod/acme:shop/k{n:02}")]
+        {
             desk.put(&owner, &path, "x").await.unwrap();
             all.push(secret(&path));
         }
     }
     desk.put(&owner, "staging/shop/k", "x").await.unwrap();
     all.sort();
-    let some = desk.service("some", r#"[{"capabilities":["list"],"environments":["prod"],"companies":["acme"],"paths":["**"]}]"#).await;
-    let pages = async |who: &keymoat_vault::Caller, company: Option<&str>, prefix: Option<&str>, limit: usize| {
+    let some = desk
+        .service(
+            "some",
+            r#"[{"capabilities":["list"],"environments":["prod"],"companies":["acme"],"paths":["**"]}]"#,
+        )
+        .await;
+    let pages = async |who: &keymoat_vault::Caller,
+                       company: Option<&str>,
+                       prefix: Option<&str>,
+                       limit: usize| {
         let (company, prefix) = (company.map(|c| c.parse().unwrap()), prefix.map(|p| p.parse().unwrap()));
         let (mut found, mut after) = (Vec::new(), None::<SecretName>);
         loop {
             let prod = "prod".parse().unwrap();
-            let page = desk.vault.list(who, &prod, company.as_ref(), prefix.as_ref(), after.as_ref(), limit).await?;
+            let page =
+                desk.vault.list(who, &prod, company.as_ref(), prefix.as_ref(), after.as_ref(), limit).await?;
             assert!(page.secrets.len() <= limit);
             found.extend(page.secrets.iter().map(|secret| secret.name.clone()));
             after = page.next;
@@ -259,11 +284,19 @@ async fn lists_go_page_by_page_through_what_one_may_see() {
             }
         }
     };
-    let only = |wanted: &dyn Fn(&SecretName) -> bool| all.iter().filter(|name| wanted(name)).cloned().collect::<Vec<_>>();
+    let only = |wanted: &dyn Fn(&SecretName) -> bool| {
+        all.iter().filter(|name| wanted(name)).cloned().collect::<Vec<_>>()
+    };
     for limit in [1, 7, 30, 90, 1000] {
         assert_eq!(pages(&owner, None, None, limit).await.unwrap(), all, "{limit}");
-        assert_eq!(pages(&owner, Some("acme"), None, limit).await.unwrap(), only(&|name| name.company.is_some()));
-        assert_eq!(pages(&owner, None, Some("shop"), limit).await.unwrap(), only(&|name| name.path.as_str().starts_with("shop/")));
+        assert_eq!(
+            pages(&owner, Some("acme"), None, limit).await.unwrap(),
+            only(&|name| name.company.is_some())
+        );
+        assert_eq!(
+            pages(&owner, None, Some("shop"), limit).await.unwrap(),
+            only(&|name| name.path.as_str().starts_with("shop/"))
+        );
         assert_eq!(pages(&owner, Some("acme"), Some("0"), limit).await.unwrap(), []);
         assert_eq!(pages(&some, None, None, limit).await.unwrap(), only(&|name| name.company.is_some()));
     }
@@ -285,7 +318,8 @@ async fn wrong_places_say_what_was_meant() {
     }
     // Whether a secret is there is not public.
     desk.put(&owner, "prod/there", "x").await.unwrap();
-    let (there, absent) = (desk.reveal(&nobody, "prod/there").await, desk.reveal(&nobody, "prod/absent").await);
+    let (there, absent) =
+        (desk.reveal(&nobody, "prod/there").await, desk.reveal(&nobody, "prod/absent").await);
     let (there, absent) = (refused(there), refused(absent));
     assert_eq!(there.message.replace("there", "absent"), absent.message);
 }
