@@ -16,9 +16,9 @@ mod allocator;
 mod argon;
 mod backup;
 mod canonical;
+mod envelope;
 #[allow(unsafe_code, reason = "overwriting the environment in place has no safe form in std")]
 mod environ;
-mod envelope;
 mod fernet;
 mod fingerprint;
 mod kdf;
@@ -42,8 +42,8 @@ pub use argon::{Argon2Params, PassphraseError};
 pub use backup::{
     BACKUP_HEADER_LEN, BackupError, BackupKey, BackupOpener, BackupSealer, open_backup, seal_backup,
 };
-pub use environ::take_variable;
 pub use envelope::{OpenError, Place, data_key_of, open, seal, seal_with_salt};
+pub use environ::take_variable;
 pub use fernet::{FernetError, FernetKey};
 pub use fingerprint::{
     Fingerprint, FingerprintError, FingerprintKey, STATE_DIGEST_LEN, StateDigest, StateKey,

@@ -87,16 +87,26 @@ impl Client {
     ) -> Result<R, CliError> {
         let answer = self.bytes(method, path, body).await?;
         let answer = if answer.is_empty() { Bytes::from_static(b"null") } else { answer };
-        serde_json::from_slice(&answer)
-            .map_err(|e| CliError::new(format!("the server's answer cannot be understood (line {}, column {})", e.line(), e.column()))
-                .hint("are this program and the server of the same version?"))
+        serde_json::from_slice(&answer).map_err(|e| {
+            CliError::new(format!(
+                "the server's answer cannot be understood (line {}, column {})",
+                e.line(),
+                e.column()
+            ))
+            .hint("are this program and the server of the same version?")
+        })
     }
 
     /// Sends a request and reads the answer as it is.
     ///
     /// # Errors
     /// What the server says, or that it cannot be reached.
-    pub async fn bytes<B: Serialize>(&self, method: Method, path: &str, body: Option<&B>) -> Result<Bytes, CliError> {
+    pub async fn bytes<B: Serialize>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&B>,
+    ) -> Result<Bytes, CliError> {
         let (status, body) = self.send(method, path, body).await?;
         let body = collect(body).await?;
         if status.is_success() { Ok(body) } else { Err(failure(status, &body)) }
@@ -106,7 +116,12 @@ impl Client {
     ///
     /// # Errors
     /// What the server says, or that it cannot be reached.
-    pub async fn stream<B: Serialize>(&self, method: Method, path: &str, body: Option<&B>) -> Result<Body, CliError> {
+    pub async fn stream<B: Serialize>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&B>,
+    ) -> Result<Body, CliError> {
         let (status, body) = self.send(method, path, body).await?;
         if status.is_success() { Ok(body) } else { Err(failure(status, &collect(body).await?)) }
     }
@@ -152,7 +167,9 @@ impl Client {
                 Ok(answer.into_parts())
             }
             Door::Socket(path) => {
-                let stream = tokio::net::UnixStream::connect(path).await.map_err(|e| CliError::file("connect to", path, &e))?;
+                let stream = tokio::net::UnixStream::connect(path)
+                    .await
+                    .map_err(|e| CliError::file("connect to", path, &e))?;
                 exchange(stream, request).await
             }
             Door::Remote(remote) => remote.exchange(request).await,
@@ -180,7 +197,12 @@ impl Client {
         }
     }
 
-    fn request<B: Serialize>(&self, method: Method, path: &str, body: Option<&B>) -> Result<Request<Body>, CliError> {
+    fn request<B: Serialize>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&B>,
+    ) -> Result<Request<Body>, CliError> {
         let mut request = Request::builder()
             .method(method)
             .uri(path)
@@ -204,7 +226,10 @@ impl Client {
             None => Body::empty(),
             Some(body) => {
                 request = request.header(header::CONTENT_TYPE, "application/json");
-                Body::from(serde_json::to_vec(body).map_err(|e| CliError::new(format!("cannot write the request: {e}")))?)
+                Body::from(
+                    serde_json::to_vec(body)
+                        .map_err(|e| CliError::new(format!("cannot write the request: {e}")))?,
+                )
             }
         };
         request.body(body).map_err(|e| CliError::new(format!("cannot make the request: {e}")))
@@ -247,7 +272,9 @@ impl Remote {
             Some("http") => false,
             _ => return Err(wrong()),
         };
-        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) || !matches!(uri.path(), "" | "/") {
+        if uri.authority().is_some_and(|authority| authority.as_str().contains('@'))
+            || !matches!(uri.path(), "" | "/")
+        {
             return Err(wrong());
         }
         if !tls && !is_loopback(&host) {
@@ -269,7 +296,8 @@ impl Remote {
                 .hint("is it running? `keymoat serve` starts one")
         };
         let host = format!("{}:{}", self.host, self.port);
-        let value = http::HeaderValue::from_str(&host).map_err(|_| unreachable("its name is not one".to_owned()))?;
+        let value =
+            http::HeaderValue::from_str(&host).map_err(|_| unreachable("its name is not one".to_owned()))?;
         request.headers_mut().insert(header::HOST, value);
         let plain_host = self.host.trim_start_matches('[').trim_end_matches(']');
         let connecting = tokio::net::TcpStream::connect((plain_host, self.port));
@@ -282,7 +310,8 @@ impl Remote {
         }
         let name = rustls::pki_types::ServerName::try_from(plain_host.to_owned())
             .map_err(|e| unreachable(e.to_string()))?;
-        let stream = crate::tls::connector()?.connect(name, stream).await.map_err(|e| unreachable(e.to_string()))?;
+        let stream =
+            crate::tls::connector()?.connect(name, stream).await.map_err(|e| unreachable(e.to_string()))?;
         exchange(stream, request).await
     }
 }
@@ -292,7 +321,8 @@ async fn exchange(
     request: Request<Body>,
 ) -> Result<(Parts, Body), CliError> {
     let broken = |e: hyper::Error| CliError::new(format!("the connection to the server broke: {e}"));
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     // It ends by itself: with the answer, since there is no further request.
     tokio::spawn(connection);
     let (parts, body) = sender.send_request(request).await.map_err(broken)?.into_parts();
@@ -313,7 +343,11 @@ fn failure(status: StatusCode, body: &[u8]) -> CliError {
 
 fn is_loopback(host: &str) -> bool {
     host == "localhost"
-        || host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        || host
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|ip| ip.is_loopback())
 }
 
 /// Writes a query string from the pairs that have a value.

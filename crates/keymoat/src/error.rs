@@ -65,7 +65,12 @@ impl From<VaultError> for CliError {
 
 impl From<Problem> for CliError {
     fn from(problem: Problem) -> Self {
-        Self { exit: exit_of(&problem.code), message: problem.detail, hint: problem.hint, code: Some(problem.code) }
+        Self {
+            exit: exit_of(&problem.code),
+            message: problem.detail,
+            hint: problem.hint,
+            code: Some(problem.code),
+        }
     }
 }
 

@@ -48,7 +48,8 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     set_color(cli.global.color);
-    let own_exit = if matches!(cli.command, Command::Run(_)) { commands::run::OWN_FAILURE } else { error::FAILURE };
+    let own_exit =
+        if matches!(cli.command, Command::Run(_)) { commands::run::OWN_FAILURE } else { error::FAILURE };
     match run(cli, variables) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
@@ -160,10 +161,14 @@ impl Context {
         let mut extra = Vec::new();
         if dir.is_dir() {
             let wrong = |e: std::io::Error| CliError::file("read", &dir, &e);
-            let mut paths: Vec<_> =
-                std::fs::read_dir(&dir).map_err(wrong)?.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
+            let mut paths: Vec<_> = std::fs::read_dir(&dir)
+                .map_err(wrong)?
+                .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+                .collect();
             paths.sort();
-            for path in paths.iter().filter(|path| path.extension().is_some_and(|extension| extension == "toml")) {
+            for path in
+                paths.iter().filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+            {
                 let text = std::fs::read_to_string(path).map_err(|e| CliError::file("read", path, &e))?;
                 extra.push((path.display().to_string(), text));
             }

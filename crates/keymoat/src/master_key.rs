@@ -11,8 +11,8 @@ use std::path::Path;
 use std::process::Command;
 
 use keymoat_crypto::{MasterKey, SecretBytes, Share};
-use keymoat_vault::{MasterKeyOffer, SealedVault};
 use keymoat_vault::entity::SlotSource;
+use keymoat_vault::{MasterKeyOffer, SealedVault};
 
 use crate::error::CliError;
 use crate::place::Places;
@@ -23,7 +23,11 @@ use crate::variables::Variables;
 ///
 /// # Errors
 /// When a named source cannot be read, or there is none.
-pub fn offer_for(vault: &SealedVault, places: &Places, variables: &Variables) -> Result<MasterKeyOffer, CliError> {
+pub fn offer_for(
+    vault: &SealedVault,
+    places: &Places,
+    variables: &Variables,
+) -> Result<MasterKeyOffer, CliError> {
     let opens: Vec<Opens> = vault.slots().map(|slot| Opens::from(&slot.source)).collect();
     offer(vault.instance(), &opens, places, variables)
 }
@@ -71,7 +75,8 @@ pub fn offer(
     if slots.contains(&Opens::Passphrase) {
         return Ok(MasterKeyOffer::Passphrase(passphrase(variables)?));
     }
-    let needed = slots.iter().find_map(|slot| if let Opens::Shares { needed } = slot { Some(*needed) } else { None });
+    let needed =
+        slots.iter().find_map(|slot| if let Opens::Shares { needed } = slot { Some(*needed) } else { None });
     if let Some(needed) = needed {
         return Ok(MasterKeyOffer::Shares(shares(needed, variables)?));
     }
@@ -146,7 +151,10 @@ pub fn read_secret_bytes(path: &Path) -> Result<SecretBytes, CliError> {
     let wrong = |e: std::io::Error| CliError::file("read", path, &e);
     let size = std::fs::metadata(path).map_err(wrong)?.len();
     if size > SECRET_FILE_MAX {
-        return Err(CliError::new(format!("`{}` is too large to hold a secret ({size} bytes)", path.display())));
+        return Err(CliError::new(format!(
+            "`{}` is too large to hold a secret ({size} bytes)",
+            path.display()
+        )));
     }
     Ok(SecretBytes::new(std::fs::read(path).map_err(wrong)?))
 }
@@ -159,8 +167,14 @@ pub fn read_key_file(path: &Path) -> Result<SecretBytes, CliError> {
     let wrong = |e: std::io::Error| CliError::file("read the master key file", path, &e);
     let mode = std::fs::metadata(path).map_err(wrong)?.mode() & 0o777;
     if mode & 0o077 != 0 {
-        return Err(CliError::new(format!("others can read the master key file `{}` (mode {mode:03o})", path.display()))
-            .hint(format!("`chmod 600 {}`, and change the master key if anybody may have read it", path.display())));
+        return Err(CliError::new(format!(
+            "others can read the master key file `{}` (mode {mode:03o})",
+            path.display()
+        ))
+        .hint(format!(
+            "`chmod 600 {}`, and change the master key if anybody may have read it",
+            path.display()
+        )));
     }
     read_secret_file(path)
 }
@@ -189,7 +203,9 @@ fn shares(needed: u8, variables: &Variables) -> Result<Vec<Share>, CliError> {
             lines.map(|line| Share::parse(&SecretBytes::from_slice(line)).map_err(wrong)).collect()
         });
     }
-    (1..=needed).map(|n| Share::parse(&prompt::secret(&format!("Share {n} of {needed}"))?).map_err(wrong)).collect()
+    (1..=needed)
+        .map(|n| Share::parse(&prompt::secret(&format!("Share {n} of {needed}"))?).map_err(wrong))
+        .collect()
 }
 
 /// The name of the systemd credential.

@@ -18,7 +18,8 @@ pub enum Format {
 
 /// Writes data as JSON.
 pub fn json(data: &impl Serialize) -> Result<(), CliError> {
-    let text = serde_json::to_string_pretty(data).map_err(|e| CliError::new(format!("cannot write JSON: {e}")))?;
+    let text =
+        serde_json::to_string_pretty(data).map_err(|e| CliError::new(format!("cannot write JSON: {e}")))?;
     line(&text);
     Ok(())
 }

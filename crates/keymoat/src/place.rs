@@ -22,13 +22,21 @@ impl Places {
     pub fn find(data: Option<&Path>, variables: &Variables) -> Result<Self, CliError> {
         let data = match data.map(Path::to_owned).or_else(|| variables.data_dir.clone()) {
             Some(path) => path,
-            None => base(variables.xdg_data_home.as_deref(), variables.home.as_deref(), ".local/share", "--data")?,
+            None => {
+                base(variables.xdg_data_home.as_deref(), variables.home.as_deref(), ".local/share", "--data")?
+            }
         };
         let config = match &variables.config_dir {
             Some(path) => path.clone(),
-            None => base(variables.xdg_config_home.as_deref(), variables.home.as_deref(), ".config", "KEYMOAT_CONFIG_DIR")?,
+            None => base(
+                variables.xdg_config_home.as_deref(),
+                variables.home.as_deref(),
+                ".config",
+                "KEYMOAT_CONFIG_DIR",
+            )?,
         };
-        let absolute = |path: PathBuf| std::path::absolute(&path).map_err(|e| CliError::file("use", &path, &e));
+        let absolute =
+            |path: PathBuf| std::path::absolute(&path).map_err(|e| CliError::file("use", &path, &e));
         let places = Self { data: absolute(data)?, config: absolute(config)? };
         // Whoever takes the data directory must not get the key with it, nor put the checkpoint back with it.
         if places.config.starts_with(&places.data) {
@@ -47,7 +55,12 @@ impl Places {
     }
 }
 
-fn base(xdg: Option<&Path>, home: Option<&Path>, below_home: &str, instead: &str) -> Result<PathBuf, CliError> {
+fn base(
+    xdg: Option<&Path>,
+    home: Option<&Path>,
+    below_home: &str,
+    instead: &str,
+) -> Result<PathBuf, CliError> {
     let base = match (xdg, home) {
         (Some(xdg), _) if xdg.is_absolute() => xdg.to_owned(),
         (_, Some(home)) => home.join(below_home),

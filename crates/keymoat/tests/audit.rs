@@ -53,7 +53,10 @@ fn an_export_is_checked_without_its_vault() {
     };
     let done = verify(&["--since", "kept"]);
     assert_eq!(done.code, 0, "{done:?}");
-    assert!(done.stdout.contains(&format!("intact: {size} records")) && done.stdout.contains("continue"), "{done:?}");
+    assert!(
+        done.stdout.contains(&format!("intact: {size} records")) && done.stdout.contains("continue"),
+        "{done:?}"
+    );
     let done = verify(&["--checkpoint", "kept"]);
     assert!(done.code == 0 && done.stderr.contains("newer lines"), "{done:?}");
     let done = verify(&["--format", "json"]);
@@ -127,7 +130,10 @@ fn a_proof_is_checked_without_its_vault() {
     let verify = |file: &str| auditor.run(&["audit", "verify", "--proof", file, "--key", &key]);
     let done = verify("proof.json");
     assert_eq!(done.code, 0, "{done:?}");
-    assert!(done.stdout.starts_with("in the log: record 3") && done.stdout.contains(r#""seq":3"#), "{done:?}");
+    assert!(
+        done.stdout.starts_with("in the log: record 3") && done.stdout.contains(r#""seq":3"#),
+        "{done:?}"
+    );
     auditor.file("moved.json", &proof.replacen("\n  \"seq\": 3,", "\n  \"seq\": 4,", 1));
     touched(&verify("moved.json"), "record 4 is not in the log");
     auditor.file("edited.json", &proof.replace("\\\"seq\\\":3", "\\\"seq\\\":5"));

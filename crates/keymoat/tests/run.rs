@@ -51,7 +51,11 @@ fn a_terminal_stays_a_terminal() {
     // `script` gives its child a terminal of its own.
     let inner = format!("{program} run --env prod -- sh -c 'test -t 0 && test -t 1 && echo yes'");
     let mut command = std::process::Command::new("script");
-    command.args(["-qec", &inner, "/dev/null"]).env_clear().env("PATH", "/usr/bin:/bin").env("HOME", home.path());
+    command
+        .args(["-qec", &inner, "/dev/null"])
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("HOME", home.path());
     command.current_dir(home.path()).stdin(Stdio::null());
     match command.output() {
         Err(_) => eprintln!("SKIP a_terminal_stays_a_terminal: `script` is not installed"),
@@ -87,7 +91,12 @@ fn codes_of_its_own_are_those_of_env() {
     }
     check(&home, &["run", "--env", "prod", "--", "no-such-program"], 127, "no-such-program");
     check(&home, &["run", "--env", "prod", "--", "./not-a-program"], 126, "not-a-program");
-    check(&home, &["run", "--env", "prdo", "--map", "X=stripe#secret_key", "--no-env-file", "--", "true"], 125, "prod");
+    check(
+        &home,
+        &["run", "--env", "prdo", "--map", "X=stripe#secret_key", "--no-env-file", "--", "true"],
+        125,
+        "prod",
+    );
     check(&home, &["run", "--no-env-file", "--map", "X=stripe#secret_key", "--", "true"], 125, "--env");
     check(&home, &["run", "--env", "dev", "--", "true"], 125, "prod");
     check(&home, &["run", "--env", "prod", "--env-file", "gone", "--", "true"], 125, "gone");
@@ -97,12 +106,15 @@ fn codes_of_its_own_are_those_of_env() {
 fn a_reference_in_the_callers_own_environment_is_resolved_only_when_asked() {
     let home = shop();
     let mut command = home.command(&["run", "--env", "prod", "--no-env-file", "--", "printenv", "KEY"]);
-    let refused = common::done(command.env("KEY", "keymoat:stripe#secret_key").stdin(Stdio::null()).output().unwrap());
+    let refused =
+        common::done(command.env("KEY", "keymoat:stripe#secret_key").stdin(Stdio::null()).output().unwrap());
     assert_eq!(refused.code, 125);
     assert!(refused.stderr.contains("--expand-env"), "{refused:?}");
 
-    let mut command = home.command(&["run", "--env", "prod", "--no-env-file", "--expand-env", "--", "printenv", "KEY"]);
-    let resolved = common::done(command.env("KEY", "keymoat:stripe#secret_key").stdin(Stdio::null()).output().unwrap());
+    let mut command =
+        home.command(&["run", "--env", "prod", "--no-env-file", "--expand-env", "--", "printenv", "KEY"]);
+    let resolved =
+        common::done(command.env("KEY", "keymoat:stripe#secret_key").stdin(Stdio::null()).output().unwrap());
     assert_eq!(resolved.stdout, format!("{STRIPE}\n"), "{resolved:?}");
 }
 
@@ -112,7 +124,9 @@ fn a_variable_of_the_caller_stands_in_as_the_secret_says() {
     fn check(home: &Home, rule: &str, code: i32, stdout: &str, stderr: &str) {
         home.ok(&["annotate", "stripe", "--env", "prod", "--env-override", rule]);
         let mut command = home.command(&["run", "--env", "prod", "--", "printenv", "STRIPE_SECRET_KEY"]);
-        let done = common::done(command.env("STRIPE_SECRET_KEY", "of my own").stdin(Stdio::null()).output().unwrap());
+        let done = common::done(
+            command.env("STRIPE_SECRET_KEY", "of my own").stdin(Stdio::null()).output().unwrap(),
+        );
         assert_eq!((done.code, done.stdout.as_str()), (code, stdout), "{rule}: {done:?}");
         assert!(done.stderr.contains(stderr), "{rule}: {done:?}");
     }

@@ -99,5 +99,8 @@ fn a_wrong_master_key_opens_nothing_and_says_what_to_do() {
     assert!(done.stderr.contains("does not fit"), "{done:?}");
     std::fs::remove_file(key(&home)).unwrap();
     let done = home.run(&["list", "--env", "prod"]);
-    assert!(done.stderr.contains("no master key") && done.stderr.contains("KEYMOAT_MASTER_KEY_FILE"), "{done:?}");
+    assert!(
+        done.stderr.contains("no master key") && done.stderr.contains("KEYMOAT_MASTER_KEY_FILE"),
+        "{done:?}"
+    );
 }

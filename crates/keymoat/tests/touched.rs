@@ -32,11 +32,24 @@ fn an_edited_byte_a_removed_row_and_an_older_copy_are_found() {
         assert!(done.stdout.contains("TOUCHED") && done.stdout.contains(says), "{says}: {done:?}");
     }
     check(
-        |home| change(home, "UPDATE events SET record = replace(CAST(record AS TEXT), '\"prod\"', '\"pord\"') WHERE seq = 2"),
+        |home| {
+            change(
+                home,
+                "UPDATE events SET record = replace(CAST(record AS TEXT), '\"prod\"', '\"pord\"') WHERE seq = 2",
+            )
+        },
         "event 2",
     );
     check(|home| change(home, "DELETE FROM events WHERE seq = 1"), "event 1");
-    check(|home| change(home, "UPDATE state SET body = replace(body, 'prod', 'dev') WHERE kind = 'secret' AND key LIKE '%/stripe'"), "prod/-/stripe");
+    check(
+        |home| {
+            change(
+                home,
+                "UPDATE state SET body = replace(body, 'prod', 'dev') WHERE kind = 'secret' AND key LIKE '%/stripe'",
+            )
+        },
+        "prod/-/stripe",
+    );
     check(|home| change(home, "DELETE FROM state WHERE kind = 'secret' AND key LIKE '%/twilio'"), "twilio");
     check(
         |home| {

@@ -149,7 +149,11 @@ impl Vault {
     ///
     /// # Errors
     /// [`Code::Refused`]; [`Code::NotFound`].
-    pub async fn show_account(&self, caller: &Caller, name: &AccountName) -> Result<Arc<Account>, VaultError> {
+    pub async fn show_account(
+        &self,
+        caller: &Caller,
+        name: &AccountName,
+    ) -> Result<Arc<Account>, VaultError> {
         if *name == caller.name {
             return self.account_named(name);
         }
@@ -186,7 +190,8 @@ impl Vault {
             if !self.may_change(caller, &change) {
                 return Err(self.beyond(caller, action, &permit.resource, name).await);
             }
-            let draft = self.draft(caller, Deed::done(action, &permit.resource), Some(permit.decided_by.clone()));
+            let draft =
+                self.draft(caller, Deed::done(action, &permit.resource), Some(permit.decided_by.clone()));
             let (pass, stored) = (permit.pass, Arc::clone(&account));
             self.store()
                 .run_tx("write_account", move |tx| {
@@ -231,7 +236,12 @@ impl Vault {
     }
 
     /// Ends every token, sign-in code and grant of an account, and switches it off or removes it.
-    async fn end_access(&self, caller: &Caller, name: &AccountName, ending: Ending) -> Result<Ended, VaultError> {
+    async fn end_access(
+        &self,
+        caller: &Caller,
+        name: &AccountName,
+        ending: Ending,
+    ) -> Result<Ended, VaultError> {
         let (capability, action) = match ending {
             Ending::Removed => (Capability::Delete, Action::AccountDelete),
             Ending::SwitchedOff => (Capability::Write, Action::AccountUpdate),
@@ -240,7 +250,8 @@ impl Vault {
             let permit = self.permit_account(caller, capability, action, name).await?;
             let account = match self.account_named(name) {
                 Ok(account) if account.id == caller.principal => {
-                    let error = VaultError::conflict("nobody ends his own account").hint("ask another administrator");
+                    let error =
+                        VaultError::conflict("nobody ends his own account").hint("ask another administrator");
                     return Err(self.failed(&permit, action, error).await);
                 }
                 Ok(account) => account,
@@ -271,10 +282,15 @@ impl Vault {
         let (pass, account) = (permit.pass, Arc::clone(account));
         // All of these decide access, so what is read here is what stands when the pass is still good.
         let (tokens, grants, members) = self.state(|state| {
-            let tokens = state.tokens.values().filter(|token| token.principal == account.id).map(|token| token.key());
+            let tokens =
+                state.tokens.values().filter(|token| token.principal == account.id).map(|token| token.key());
             let grants = state.grants_of(account.id).map(|stored| stored.entity.key());
             let members = state.accounts.values().filter(|member| member.groups.contains(&account.name));
-            (tokens.collect::<Vec<_>>(), grants.collect::<Vec<_>>(), members.map(Arc::clone).collect::<Vec<_>>())
+            (
+                tokens.collect::<Vec<_>>(),
+                grants.collect::<Vec<_>>(),
+                members.map(Arc::clone).collect::<Vec<_>>(),
+            )
         });
         let ended = Ended { account: account.id, tokens: tokens.len(), grants: grants.len() };
         self.store()
@@ -354,7 +370,10 @@ fn check_references(state: &State, account: &Account) -> Result<(), VaultError> 
 
 impl State {
     /// The policy of that name.
-    pub(crate) fn policy_named(&self, name: &PolicyName) -> Result<Arc<crate::state::StoredPolicy>, VaultError> {
+    pub(crate) fn policy_named(
+        &self,
+        name: &PolicyName,
+    ) -> Result<Arc<crate::state::StoredPolicy>, VaultError> {
         self.policies.get(name).map(Arc::clone).ok_or_else(|| {
             let error = VaultError::new(Code::NotFound, format!("no policy `{name}`"));
             match nearest(name.as_str(), self.policies.keys().map(PolicyName::as_str)) {

@@ -72,20 +72,21 @@ impl Vault {
     ///
     /// # Errors
     /// [`Code::Refused`]; [`Code::NotFound`] for an unknown account.
-    pub async fn query_audit(&self, caller: &Caller, query: AuditQuery) -> Result<Vec<AuditRecord>, VaultError> {
+    pub async fn query_audit(
+        &self,
+        caller: &Caller,
+        query: AuditQuery,
+    ) -> Result<Vec<AuditRecord>, VaultError> {
         self.retry_stale(|| async {
             let resource = system_resource("audit")?;
-            let permit = self.authorize(caller, Capability::Inspect, Action::AuditRead, resource.clone()).await?;
+            let permit =
+                self.authorize(caller, Capability::Inspect, Action::AuditRead, resource.clone()).await?;
             self.record(&permit, Deed::done(Action::AuditRead, &resource)).await
         })
         .await?;
         let (filter, range) = self.range_of(query.filter, query.account.as_ref())?;
-        let range = EventRange {
-            from: query.from,
-            before: query.before,
-            newest_first: !query.oldest_first,
-            ..range
-        };
+        let range =
+            EventRange { from: query.from, before: query.before, newest_first: !query.oldest_first, ..range };
         let limit = query.limit.min(RECORDS_MAX);
         let records = self
             .store()
@@ -113,7 +114,8 @@ impl Vault {
     pub async fn prove(&self, caller: &Caller, seq: u64) -> Result<Inclusion, VaultError> {
         self.retry_stale(|| async {
             let resource = system_resource("audit")?;
-            let permit = self.authorize(caller, Capability::Inspect, Action::AuditRead, resource.clone()).await?;
+            let permit =
+                self.authorize(caller, Capability::Inspect, Action::AuditRead, resource.clone()).await?;
             self.record(&permit, Deed::done(Action::AuditRead, &resource)).await
         })
         .await?;
@@ -137,7 +139,8 @@ impl Vault {
     pub async fn verify(&self, caller: &Caller) -> Result<VerifyReport, VaultError> {
         self.retry_stale(|| async {
             let resource = system_resource("audit")?;
-            let permit = self.authorize(caller, Capability::Inspect, Action::AuditRead, resource.clone()).await?;
+            let permit =
+                self.authorize(caller, Capability::Inspect, Action::AuditRead, resource.clone()).await?;
             self.record(&permit, Deed::done(Action::AuditRead, &resource)).await
         })
         .await?;
@@ -151,7 +154,8 @@ impl Vault {
     pub async fn checkpoint(&self, caller: &Caller) -> Result<(String, String), VaultError> {
         self.retry_stale(|| async {
             let resource = system_resource("audit")?;
-            let permit = self.authorize(caller, Capability::Inspect, Action::AuditRead, resource.clone()).await?;
+            let permit =
+                self.authorize(caller, Capability::Inspect, Action::AuditRead, resource.clone()).await?;
             self.record(&permit, Deed::done(Action::AuditRead, &resource)).await
         })
         .await?;
@@ -230,9 +234,11 @@ impl Vault {
         };
         // A key may hold `/`, `+` or `=` itself, so it is looked for between wide and between narrow delimiters.
         let looks_like_a_key = |text: &str| {
-            let wide = text.split(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`' | ',' | ';' | '(' | ')'));
+            let wide = text
+                .split(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`' | ',' | ';' | '(' | ')'));
             let narrow = text.split(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '_' | '-'));
-            let middle = text.split(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '_' | '-' | '.' | '/' | '+'));
+            let middle =
+                text.split(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '_' | '-' | '.' | '/' | '+'));
             wide.chain(narrow).chain(middle).filter(|word| !word.is_empty()).any(is_key)
         };
         for (name, value) in host.details.iter() {
@@ -270,10 +276,17 @@ impl Vault {
         let is_still_used = |name: &SecretName, versions: &BTreeSet<u32>| {
             let labels = [Label::CURRENT, Label::PENDING];
             self.find(name).is_ok_and(|secret| {
-                labels.iter().filter_map(|label| secret.versions.live(label)).any(|live| versions.contains(&live))
+                labels
+                    .iter()
+                    .filter_map(|label| secret.versions.live(label))
+                    .any(|live| versions.contains(&live))
             })
         };
-        Ok(seen.into_iter().filter(|(name, versions)| is_still_used(name, versions)).map(|(name, _)| name).collect())
+        Ok(seen
+            .into_iter()
+            .filter(|(name, versions)| is_still_used(name, versions))
+            .map(|(name, _)| name)
+            .collect())
     }
 }
 

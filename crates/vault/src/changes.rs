@@ -42,7 +42,8 @@ impl Vault {
             let version = self.find(&name).ok().and_then(|secret| secret.versions.current());
             Some(ChangeEvent { seq: row.seq, name, version })
         });
-        let changes = events.filter(|event| self.may(caller, Capability::List, &secret_resource(&event.name, None)));
+        let changes =
+            events.filter(|event| self.may(caller, Capability::List, &secret_resource(&event.name, None)));
         Ok(ChangePage { changes: changes.collect(), next })
     }
 

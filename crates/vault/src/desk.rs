@@ -7,10 +7,12 @@ use std::sync::Arc;
 use keymoat_core::audit::{
     Action, Actor, AuditText, DecidedBy, DetailValue, Details, Event, Outcome, Personal, Reason, ReasonCode,
 };
+use keymoat_core::grant::Grant;
 use keymoat_core::id::{GrantId, PrincipalId, RequestId};
 use keymoat_core::names::{AccountName, Company, Field, PolicyName, ResourcePath, Scope, SystemPart};
-use keymoat_core::policy::{self, Capability, CompiledPolicy, Decision, Explained, Refusal, Request, Resource};
-use keymoat_core::grant::Grant;
+use keymoat_core::policy::{
+    self, Capability, CompiledPolicy, Decision, Explained, Refusal, Request, Resource,
+};
 use keymoat_crypto::SecretBytes;
 use keymoat_store::{Committed, Draft, Kind, StoreError, Tx};
 
@@ -57,7 +59,14 @@ pub(crate) struct Deed {
 impl Deed {
     /// Something that was allowed and done.
     pub(crate) fn done(action: Action, about: impl Into<About>) -> Self {
-        Self { action, about: about.into(), version: None, outcome: Outcome::Allowed, reason: None, details: Details::new() }
+        Self {
+            action,
+            about: about.into(),
+            version: None,
+            outcome: Outcome::Allowed,
+            reason: None,
+            details: Details::new(),
+        }
     }
 
     /// Something that was allowed and could not be done.
@@ -158,7 +167,10 @@ impl Vault {
     ) -> Result<(Receipt, u64), VaultError> {
         let asked = secret_resource(&secret.name, permit.resource.field.as_ref());
         if permit.capability != Capability::Reveal || permit.resource != asked {
-            return Err(VaultError::new(Code::Internal, "a permit was presented for a value that it was not made for"));
+            return Err(VaultError::new(
+                Code::Internal,
+                "a permit was presented for a value that it was not made for",
+            ));
         }
         let committed = self.record(permit, deed.version(version)).await?;
         Ok((Receipt::for_permit(permit, secret.id, version, committed.event), committed.event))
@@ -227,11 +239,8 @@ impl Vault {
 
     /// The record of something that somebody did who is not signed in.
     pub(crate) fn anonymous_draft(&self, origin: &Origin, deed: Deed) -> Draft {
-        let personal = Personal {
-            actor_name: None,
-            address: origin.address,
-            user_agent: origin.user_agent.clone(),
-        };
+        let personal =
+            Personal { actor_name: None, address: origin.address, user_agent: origin.user_agent.clone() };
         let event = self.base_event(Actor::Anonymous, origin.request, deed, None);
         Draft { event, personal: Some(personal) }
     }
@@ -350,7 +359,9 @@ impl Change {
                 touched.push((alone(state.policies.get(name)), alone(after.as_ref())));
                 touched
             }
-            Change::Grant(grant) => self.members_touched(state, |account| account.id == grant.entity.principal),
+            Change::Grant(grant) => {
+                self.members_touched(state, |account| account.id == grant.entity.principal)
+            }
         }
     }
 
@@ -370,7 +381,8 @@ impl Change {
         let old = before.filter(|account| account.active || !is_switched_on);
         let mut touched = vec![(rights(old, None), rights(after, Some(self)))];
         let members = state.accounts.values().filter(|account| account.groups.contains(&name));
-        touched.extend(members.map(|account| (rights(Some(account), None), rights(Some(account), Some(self)))));
+        touched
+            .extend(members.map(|account| (rights(Some(account), None), rights(Some(account), Some(self)))));
         touched
     }
 
@@ -380,7 +392,9 @@ impl Change {
             account.groups.iter().filter_map(|name| state.accounts.get(name)).any(|group| is_it(group))
         };
         let touched = state.accounts.values().filter(|account| is_it(account) || in_group(account));
-        touched.map(|account| (Rights::with(state, account, None), Rights::with(state, account, Some(self)))).collect()
+        touched
+            .map(|account| (Rights::with(state, account, None), Rights::with(state, account, Some(self))))
+            .collect()
     }
 
     /// The group of that name as it will be.
@@ -429,7 +443,10 @@ pub(crate) fn open_with(
     ciphertext: &[u8],
 ) -> Result<SecretBytes, VaultError> {
     if !receipt.spend(secret.id, version, reader) {
-        return Err(VaultError::new(Code::Internal, "a receipt was presented for a value that it was not made for"));
+        return Err(VaultError::new(
+            Code::Internal,
+            "a receipt was presented for a value that it was not made for",
+        ));
     }
     keyring.open(&secret.name, *secret.id.as_uuid(), version, ciphertext)
 }
@@ -481,8 +498,11 @@ impl Rights {
         let names = account.policies.iter().chain(groups.iter().flat_map(|group| group.policies.iter()));
         let policies = names.filter_map(policy).map(Arc::clone).collect();
         let holders = || std::iter::once(account.id).chain(groups.iter().map(|group| group.id));
-        let mut grants: Vec<Arc<StoredGrant>> =
-            holders().flat_map(|id| state.grants_of(id)).filter(|stored| stored.may_have_effect()).map(Arc::clone).collect();
+        let mut grants: Vec<Arc<StoredGrant>> = holders()
+            .flat_map(|id| state.grants_of(id))
+            .filter(|stored| stored.may_have_effect())
+            .map(Arc::clone)
+            .collect();
         if let Some(Change::Grant(grant)) = change
             && holders().any(|id| id == grant.entity.principal)
         {
@@ -496,7 +516,10 @@ impl Rights {
     /// The grant that a decision uses up a part of.
     fn counted_grant(&self, decision: &Decision) -> Option<GrantId> {
         let Decision::Allowed { by: DecidedBy::Grant { id, .. } } = decision else { return None };
-        self.grants.iter().find(|stored| stored.entity.id == *id && stored.entity.uses_left.is_some()).map(|_| *id)
+        self.grants
+            .iter()
+            .find(|stored| stored.entity.id == *id && stored.entity.uses_left.is_some())
+            .map(|_| *id)
     }
 
     /// Whether who has this may make somebody have `after` instead of `before`.

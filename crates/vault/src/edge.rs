@@ -27,8 +27,9 @@ impl Vault {
     /// [`Code::Invalid`] when this vault did not write it, or wrote it for another question.
     pub fn open_cursor(&self, question: &[&str], cursor: &str) -> Result<SecretName, VaultError> {
         let wrong = || {
-            VaultError::invalid("the cursor is not one that this list gave out")
-                .hint("begin again without a cursor, and change nothing else of the question between two pages")
+            VaultError::invalid("the cursor is not one that this list gave out").hint(
+                "begin again without a cursor, and change nothing else of the question between two pages",
+            )
         };
         let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| wrong())?;
         let (tag, place) = bytes.split_at_checked(TAG_BYTES).ok_or_else(wrong)?;

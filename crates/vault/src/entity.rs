@@ -39,7 +39,11 @@ pub trait Entity: Serialize + DeserializeOwned {
     /// When the row's JSON is not of this form.
     fn parse(row: &Row) -> Result<Self, VaultError> {
         serde_json::from_str(&row.body).map_err(|error| {
-            VaultError::damaged(format!("the {} row `{}` cannot be read: {error}", row.kind.as_str(), row.key))
+            VaultError::damaged(format!(
+                "the {} row `{}` cannot be read: {error}",
+                row.kind.as_str(),
+                row.key
+            ))
         })
     }
 }

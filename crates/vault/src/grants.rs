@@ -157,7 +157,10 @@ impl Vault {
                 .await;
             match changed {
                 Ok((entity, _)) => Ok(entity),
-                Err(error) if error.code == Code::NotFound || (error.code == Code::Conflict && !error.is_stale()) => {
+                Err(error)
+                    if error.code == Code::NotFound
+                        || (error.code == Code::Conflict && !error.is_stale()) =>
+                {
                     Err(self.failed(&permit, action, error).await)
                 }
                 Err(error) => Err(error),
@@ -200,8 +203,9 @@ impl Vault {
                 "the grant would allow more than `{}` may do, and nobody gives what he does not have",
                 caller.name
             );
-            return Err(VaultError::new(Code::Refused, why)
-                .hint("ask an owner, or ask for it with --break-glass: another administrator must then approve it"));
+            return Err(VaultError::new(Code::Refused, why).hint(
+                "ask an owner, or ask for it with --break-glass: another administrator must then approve it",
+            ));
         }
         entity.break_glass = true;
         entity.state = self.broken_glass(caller, account.id, now)?.into();
@@ -218,10 +222,15 @@ impl Vault {
     ) -> Result<GrantState, VaultError> {
         let others = self.state(|state| {
             let others = state.accounts.values().filter(|account| account.id != caller.principal);
-            others.filter(|account| !receives(account, receiver, state) && is_administrator(state, account, now)).count()
+            others
+                .filter(|account| {
+                    !receives(account, receiver, state) && is_administrator(state, account, now)
+                })
+                .count()
         });
-        let is_one_himself =
-            self.state(|state| state.account(caller.principal).is_some_and(|own| is_administrator(state, own, now)));
+        let is_one_himself = self.state(|state| {
+            state.account(caller.principal).is_some_and(|own| is_administrator(state, own, now))
+        });
         if others == 0 && !is_one_himself {
             return Err(VaultError::new(Code::Refused, "there is no administrator who could approve it")
                 .hint("ask an owner"));

@@ -39,7 +39,8 @@ impl Vault {
         let (attempt, _) = self
             .store()
             .run_tx("claim_key", move |tx| {
-                let known = tx.row(Kind::Idempotency, &entity.key())?.map(|row| IdempotencyEntity::parse(&row));
+                let known =
+                    tx.row(Kind::Idempotency, &entity.key())?.map(|row| IdempotencyEntity::parse(&row));
                 if let Some(known) = known.transpose()?.filter(|known| now < known.expires_at) {
                     return answer_of(known, &entity);
                 }
@@ -96,7 +97,12 @@ impl Vault {
                 let has_ended = |row: &keymoat_store::Row| {
                     IdempotencyEntity::parse(row).is_ok_and(|known| known.expires_at <= now)
                 };
-                Ok(rows.into_iter().filter(has_ended).take(PRUNED_AT_ONCE).map(|row| row.key).collect::<Vec<_>>())
+                Ok(rows
+                    .into_iter()
+                    .filter(has_ended)
+                    .take(PRUNED_AT_ONCE)
+                    .map(|row| row.key)
+                    .collect::<Vec<_>>())
             })
             .await?;
         if ended.is_empty() { Ok(()) } else { self.remove_remembered(ended).await }
@@ -127,7 +133,8 @@ impl Vault {
         answer: serde_json::Value,
         now: Timestamp,
     ) -> IdempotencyEntity {
-        let parts: Vec<&[u8]> = std::iter::once(b"idempotency".as_slice()).chain(request.iter().copied()).collect();
+        let parts: Vec<&[u8]> =
+            std::iter::once(b"idempotency".as_slice()).chain(request.iter().copied()).collect();
         let digest = self.keyring().cursors().tag(&parts);
         IdempotencyEntity {
             principal: caller.principal,

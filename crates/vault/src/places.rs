@@ -31,8 +31,11 @@ impl Vault {
         description: String,
     ) -> Result<EnvironmentEntity, VaultError> {
         let created_at = self.state(|state| state.environments.get(&name).map(|old| old.created_at));
-        let entity =
-            EnvironmentEntity { name: name.clone(), description, created_at: created_at.unwrap_or(self.now()) };
+        let entity = EnvironmentEntity {
+            name: name.clone(),
+            description,
+            created_at: created_at.unwrap_or(self.now()),
+        };
         check_description(&entity.description).map_err(|e| VaultError::invalid(e.to_string()))?;
         self.put_place(caller, &format!("environments/{name}"), entity).await
     }
@@ -48,7 +51,8 @@ impl Vault {
         description: String,
     ) -> Result<CompanyEntity, VaultError> {
         let created_at = self.state(|state| state.companies.get(&name).map(|old| old.created_at));
-        let entity = CompanyEntity { name: name.clone(), description, created_at: created_at.unwrap_or(self.now()) };
+        let entity =
+            CompanyEntity { name: name.clone(), description, created_at: created_at.unwrap_or(self.now()) };
         check_description(&entity.description).map_err(|e| VaultError::invalid(e.to_string()))?;
         self.put_place(caller, &format!("companies/{name}"), entity).await
     }
@@ -61,8 +65,10 @@ impl Vault {
     ) -> Result<E, VaultError> {
         self.retry_stale(|| async {
             let resource = system_resource(path)?;
-            let permit = self.authorize(caller, Capability::Write, Action::Configure, resource.clone()).await?;
-            let draft = self.draft(caller, Deed::done(Action::Configure, &resource), Some(permit.decided_by.clone()));
+            let permit =
+                self.authorize(caller, Capability::Write, Action::Configure, resource.clone()).await?;
+            let draft =
+                self.draft(caller, Deed::done(Action::Configure, &resource), Some(permit.decided_by.clone()));
             let (pass, key, body) = (permit.pass, entity.key(), entity.body());
             self.store()
                 .run_tx("put_place", move |tx| {
@@ -114,6 +120,8 @@ fn unknown(what: &str, name: &str, known: &[&str]) -> VaultError {
     }
     match known {
         [] => error.hint(format!("`keymoat {what} add {name}` makes it")),
-        some => error.hint(format!("there are {}; `keymoat {what} add {name}` makes another", some.join(", "))),
+        some => {
+            error.hint(format!("there are {}; `keymoat {what} add {name}` makes another", some.join(", ")))
+        }
     }
 }

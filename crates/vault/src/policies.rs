@@ -31,16 +31,22 @@ impl Vault {
     pub async fn put_policy(&self, caller: &Caller, policy: Policy) -> Result<PolicyEntity, VaultError> {
         let name = policy.name.clone();
         check_not_built_in(&name)?;
-        let entity =
-            PolicyEntity { policy, updated_at: self.now(), updated_by: caller.name.to_string() };
+        let entity = PolicyEntity { policy, updated_at: self.now(), updated_by: caller.name.to_string() };
         let stored = Arc::new(StoredPolicy::compile(entity)?);
         self.retry_stale(|| async {
             let resource = system_resource(&format!("policies/{name}"))?;
-            let permit = self.authorize(caller, Capability::Write, Action::PolicyWrite, resource.clone()).await?;
-            if !self.may_change(caller, &Change::Policy { name: name.clone(), after: Some(Arc::clone(&stored)) }) {
+            let permit =
+                self.authorize(caller, Capability::Write, Action::PolicyWrite, resource.clone()).await?;
+            if !self
+                .may_change(caller, &Change::Policy { name: name.clone(), after: Some(Arc::clone(&stored)) })
+            {
                 return Err(self.beyond_policy(caller, Action::PolicyWrite, &resource, &name).await);
             }
-            let draft = self.draft(caller, Deed::done(Action::PolicyWrite, &resource), Some(permit.decided_by.clone()));
+            let draft = self.draft(
+                caller,
+                Deed::done(Action::PolicyWrite, &resource),
+                Some(permit.decided_by.clone()),
+            );
             let (pass, row) = (permit.pass, Arc::clone(&stored));
             self.store()
                 .run_tx("put_policy", move |tx| {
@@ -63,7 +69,8 @@ impl Vault {
         check_not_built_in(name)?;
         self.retry_stale(|| async {
             let resource = system_resource(&format!("policies/{name}"))?;
-            let permit = self.authorize(caller, Capability::Delete, Action::PolicyDelete, resource.clone()).await?;
+            let permit =
+                self.authorize(caller, Capability::Delete, Action::PolicyDelete, resource.clone()).await?;
             let holders = self.state(|state| {
                 state.policy_named(name)?;
                 let holders = state.accounts.values().filter(|account| account.policies.contains(name));
@@ -77,7 +84,11 @@ impl Vault {
             if let Err(error) = deletable {
                 return Err(self.failed(&permit, Action::PolicyDelete, error).await);
             }
-            let draft = self.draft(caller, Deed::done(Action::PolicyDelete, &resource), Some(permit.decided_by.clone()));
+            let draft = self.draft(
+                caller,
+                Deed::done(Action::PolicyDelete, &resource),
+                Some(permit.decided_by.clone()),
+            );
             let (pass, key) = (permit.pass, name.to_string());
             self.store()
                 .run_tx("delete_policy", move |tx| {
@@ -113,7 +124,8 @@ impl Vault {
     pub async fn show_policy(&self, caller: &Caller, name: &PolicyName) -> Result<PolicyEntity, VaultError> {
         self.retry_stale(|| async {
             let resource = system_resource(&format!("policies/{name}"))?;
-            let permit = self.authorize(caller, Capability::Inspect, Action::Inspect, resource.clone()).await?;
+            let permit =
+                self.authorize(caller, Capability::Inspect, Action::Inspect, resource.clone()).await?;
             self.record(&permit, Deed::done(Action::Inspect, &resource)).await
         })
         .await?;
@@ -134,7 +146,8 @@ impl Vault {
         if *account != caller.name {
             self.retry_stale(|| async {
                 let resource = system_resource("policies")?;
-                let permit = self.authorize(caller, Capability::Inspect, Action::Inspect, resource.clone()).await?;
+                let permit =
+                    self.authorize(caller, Capability::Inspect, Action::Inspect, resource.clone()).await?;
                 self.record(&permit, Deed::done(Action::Inspect, &resource)).await
             })
             .await?;
@@ -165,7 +178,10 @@ impl Vault {
         }
         VaultError::new(
             Code::Refused,
-            format!("policy `{name}` would allow more than `{}` may do, and nobody gives what he does not have", caller.name),
+            format!(
+                "policy `{name}` would allow more than `{}` may do, and nobody gives what he does not have",
+                caller.name
+            ),
         )
         .hint(format!("ask an owner; this is about `{}`", resource_text(resource)))
     }

@@ -125,7 +125,11 @@ impl Vault {
     ///
     /// # Errors
     /// As [`Vault::which`] and [`Vault::reveal`]; [`Code::SourceDown`] when a source that comes first does not answer.
-    pub async fn resolve(&self, caller: &Caller, asked: &Asked) -> Result<(Answer, Option<Revealed>), VaultError> {
+    pub async fn resolve(
+        &self,
+        caller: &Caller,
+        asked: &Asked,
+    ) -> Result<(Answer, Option<Revealed>), VaultError> {
         self.check_asked(asked)?;
         let found = self
             .retry_stale(|| async {
@@ -161,7 +165,12 @@ impl Vault {
     }
 
     /// Looks in every place; what the caller may not look at is said to be refused, and nothing is on record yet.
-    fn look_everywhere(&self, caller: &Caller, asked: &Asked, capability: Capability) -> Result<Search, VaultError> {
+    fn look_everywhere(
+        &self,
+        caller: &Caller,
+        asked: &Asked,
+        capability: Capability,
+    ) -> Result<Search, VaultError> {
         let epoch = self.state(|state| state.epoch);
         let question = self.question(asked)?;
         let places = plan(&asked.order, &question)?;
@@ -238,7 +247,8 @@ impl Vault {
     fn variables_of(&self, asked: &Asked, path: &SecretPath, field: Option<&Field>) -> Vec<VariableName> {
         let wanted = field.map_or("", Field::as_str);
         let stored = self.stored(asked, path);
-        let tags = stored.iter().flat_map(|secret| &secret.tags).filter(|(_, value)| value.as_str() == wanted);
+        let tags =
+            stored.iter().flat_map(|secret| &secret.tags).filter(|(_, value)| value.as_str() == wanted);
         let imported = tags.filter_map(|(tag, _)| tag.strip_prefix(VARIABLE_TAG)?.parse().ok());
         let mut variables: Vec<VariableName> = asked.variable.iter().cloned().collect();
         for name in imported {
@@ -289,7 +299,8 @@ impl Vault {
     fn current(&self, name: &SecretName, field: Option<&Field>) -> Option<(u32, Option<String>)> {
         let secret = self.find(name).ok()?;
         let version = secret.versions.current()?;
-        let fields: &[FieldFacts] = secret.facts.get(&version).map(|facts| facts.fields.as_slice()).unwrap_or_default();
+        let fields: &[FieldFacts] =
+            secret.facts.get(&version).map(|facts| facts.fields.as_slice()).unwrap_or_default();
         match field {
             None => {
                 let whole = fields.iter().find(|facts| facts.field.is_none());
@@ -373,7 +384,10 @@ impl Vault {
             let others = names.filter(|name| name.path.is_within(&provider) && name.path != question.path);
             others.take(ACCOUNTS_MAX).cloned().collect()
         });
-        names.into_iter().filter(|name| self.may(caller, Capability::List, &secret_resource(name, None))).collect()
+        names
+            .into_iter()
+            .filter(|name| self.may(caller, Capability::List, &secret_resource(name, None)))
+            .collect()
     }
 }
 

@@ -215,7 +215,11 @@ impl Vault {
             let found = match self.ciphertext(name, field, wanted).await {
                 Ok(found) => found,
                 Err(error) => {
-                    let reason = if error.code == Code::NotFound { ReasonCode::NotFound } else { ReasonCode::Internal };
+                    let reason = if error.code == Code::NotFound {
+                        ReasonCode::NotFound
+                    } else {
+                        ReasonCode::Internal
+                    };
                     self.record(&permit, Deed::failed(Action::Reveal, &resource, reason)).await?;
                     return Err(error);
                 }
@@ -236,7 +240,8 @@ impl Vault {
         self.check_place(name)?;
         self.retry_stale(|| async {
             let resource = secret_resource(name, None);
-            let permit = self.authorize(caller, Capability::Inspect, Action::Inspect, resource.clone()).await?;
+            let permit =
+                self.authorize(caller, Capability::Inspect, Action::Inspect, resource.clone()).await?;
             let secret = self.find(name);
             let deed = match secret.is_ok() {
                 true => Deed::done(Action::Inspect, &resource),
@@ -468,8 +473,15 @@ impl Vault {
                 .await;
             match changed {
                 Ok((secret, _)) => Ok(Arc::new(secret)),
-                Err(error) if matches!(error.code, Code::NotFound) || (error.code == Code::Conflict && !error.is_stale()) => {
-                    let reason = if error.code == Code::NotFound { ReasonCode::NotFound } else { ReasonCode::Conflict };
+                Err(error)
+                    if matches!(error.code, Code::NotFound)
+                        || (error.code == Code::Conflict && !error.is_stale()) =>
+                {
+                    let reason = if error.code == Code::NotFound {
+                        ReasonCode::NotFound
+                    } else {
+                        ReasonCode::Conflict
+                    };
                     self.record(&permit, Deed::failed(action, &resource, reason)).await?;
                     Err(error)
                 }
@@ -504,9 +516,13 @@ impl Vault {
         let bytes = match self.state(|state| state.ciphertext(id, version)) {
             Some(bytes) => bytes,
             None => {
-                let row = self.store().read(move |reader| reader.row(Kind::Version, &version_key(id, version))).await?;
+                let row = self
+                    .store()
+                    .read(move |reader| reader.row(Kind::Version, &version_key(id, version)))
+                    .await?;
                 let blob = row.and_then(|row| row.blob);
-                blob.ok_or_else(|| VaultError::damaged(format!("version {version} of `{name}` is gone")))?.into()
+                blob.ok_or_else(|| VaultError::damaged(format!("version {version} of `{name}` is gone")))?
+                    .into()
             }
         };
         Ok(Found { secret, version, kind, bytes })
@@ -583,10 +599,19 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    pub(crate) fn give(&self, value: SecretBytes, field: Option<&Field>, event: u64) -> Result<Revealed, VaultError> {
+    pub(crate) fn give(
+        &self,
+        value: SecretBytes,
+        field: Option<&Field>,
+        event: u64,
+    ) -> Result<Revealed, VaultError> {
         let whole = WholeValue { kind: self.kind, value };
         let value = whole.field(field)?.ok_or_else(|| {
-            VaultError::not_found(format!("`{}` has no field `{}`", self.secret.name, field.map_or("", Field::as_str)))
+            VaultError::not_found(format!(
+                "`{}` has no field `{}`",
+                self.secret.name,
+                field.map_or("", Field::as_str)
+            ))
         })?;
         let kind = if field.is_some() { ValueKind::Text } else { self.kind };
         Ok(Revealed { value, kind, version: self.version, event })
@@ -600,7 +625,8 @@ impl Annotation {
             check_description(text).map_err(too_large)?;
         }
         if let Some(tags) = &self.tags {
-            check_tags(tags.iter().map(|(name, value)| (name.as_str(), value.as_str()))).map_err(too_large)?;
+            check_tags(tags.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+                .map_err(too_large)?;
         }
         match self.max_versions {
             Some(count) => check_versions_kept(count as usize).map_err(too_large),
@@ -776,11 +802,22 @@ impl Writer {
         for row in &rows {
             let entity = DataKeyEntity::parse(row)?;
             if entity.active && entity.environment == name.environment && entity.company == name.company {
-                return Ok(Arc::new(self.keyring.unwrap_data_key(&*self.keyring.root_in(tx)?, row, &entity)?));
+                return Ok(Arc::new(self.keyring.unwrap_data_key(
+                    &*self.keyring.root_in(tx)?,
+                    row,
+                    &entity,
+                )?));
             }
         }
         let id = rows.iter().filter_map(|row| row.key.parse::<u32>().ok()).max().unwrap_or(0) + 1;
-        Ok(Arc::new(put_data_key(tx, &self.keyring, id, name.environment.clone(), name.company.clone(), self.now)?))
+        Ok(Arc::new(put_data_key(
+            tx,
+            &self.keyring,
+            id,
+            name.environment.clone(),
+            name.company.clone(),
+            self.now,
+        )?))
     }
 }
 
@@ -835,7 +872,8 @@ impl Change<'_, '_> {
     fn drop_values(&mut self, versions: &[u32]) -> Result<(), VaultError> {
         for version in versions {
             self.tx.remove(Kind::Version, &version_key(self.secret.id, *version))?;
-            let fields = self.secret.facts.get(version).map(|facts| facts.fields.as_slice()).unwrap_or_default();
+            let fields =
+                self.secret.facts.get(version).map(|facts| facts.fields.as_slice()).unwrap_or_default();
             for FieldFacts { field, fingerprint, .. } in fields {
                 if let Some(fingerprint) = fingerprint {
                     let key = fingerprint_key(fingerprint, self.secret.id, *version, field.as_ref());
@@ -893,10 +931,10 @@ pub(crate) fn wanted_version(secret: &Secret, wanted: &Wanted) -> Result<u32, Va
         },
         Wanted::Number(number) => *number,
     };
-    let state = secret
-        .versions
-        .get(number)
-        .ok_or_else(|| VaultError::not_found(format!("`{name}` has no version {number}")).hint(format!("`keymoat history {}` lists them", name.path)))?;
+    let state = secret.versions.get(number).ok_or_else(|| {
+        VaultError::not_found(format!("`{name}` has no version {number}"))
+            .hint(format!("`keymoat history {}` lists them", name.path))
+    })?;
     if state.destroyed_at.is_some() {
         return Err(VaultError::not_found(format!("version {number} of `{name}` was destroyed")));
     }
@@ -913,8 +951,12 @@ fn no_secret(name: &SecretName) -> VaultError {
 }
 
 fn no_field(name: &SecretName, field: &Field, facts: &VersionFacts) -> VaultError {
-    let known: Vec<String> =
-        facts.fields.iter().filter_map(|known| known.field.as_ref()).map(|known| format!("`{known}`")).collect();
+    let known: Vec<String> = facts
+        .fields
+        .iter()
+        .filter_map(|known| known.field.as_ref())
+        .map(|known| format!("`{known}`"))
+        .collect();
     let hint = match known.as_slice() {
         [] => "its value has no fields; leave the field out".to_owned(),
         some => format!("it has {}", some.join(", ")),

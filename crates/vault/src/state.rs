@@ -6,18 +6,18 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use jiff::Timestamp;
+use keymoat_core::grant::{Grant, GrantState};
 use keymoat_core::id::{GrantId, PrincipalId, SecretId, TokenId};
 use keymoat_core::names::{AccountName, Company, Environment, Label, PolicyName};
-use keymoat_core::grant::{Grant, GrantState};
 use keymoat_core::policy::{BUILT_IN, CompiledPolicy, Policy};
-use jiff::Timestamp;
 use keymoat_crypto::TokenDigest;
 use keymoat_store::{Effect, Kind, Row};
 
 use crate::VaultError;
 use crate::entity::{
-    Account, CompanyEntity, Entity, EnvironmentEntity, GrantEntity, IdempotencyEntity, PolicyEntity, Secret, SecretName,
-    SignInCodeEntity, Slot, TokenEntity, VersionEntity,
+    Account, CompanyEntity, Entity, EnvironmentEntity, GrantEntity, IdempotencyEntity, PolicyEntity, Secret,
+    SecretName, SignInCodeEntity, Slot, TokenEntity, VersionEntity,
 };
 use crate::keyring::Keyring;
 use crate::resolve::VARIABLE_TAG;
@@ -204,7 +204,9 @@ impl State {
             Kind::Secret => self.secret_removed(key),
             Kind::Version => self.version_removed(key),
             Kind::Account => {
-                if let Some(account) = key.parse().ok().and_then(|name: AccountName| self.accounts.remove(&name)) {
+                if let Some(account) =
+                    key.parse().ok().and_then(|name: AccountName| self.accounts.remove(&name))
+                {
                     self.account_names.remove(&account.id);
                 }
             }
@@ -368,7 +370,8 @@ fn built_in_policies() -> BTreeMap<PolicyName, Arc<StoredPolicy>> {
         .map(|(_, document)| {
             let policy: Policy = serde_json::from_str(document).expect("built-in policies are tested");
             let name = policy.name.clone();
-            let entity = PolicyEntity { policy, updated_at: Timestamp::UNIX_EPOCH, updated_by: "keymoat".to_owned() };
+            let entity =
+                PolicyEntity { policy, updated_at: Timestamp::UNIX_EPOCH, updated_by: "keymoat".to_owned() };
             (name, Arc::new(StoredPolicy::compile(entity).expect("built-in policies are tested")))
         })
         .collect()

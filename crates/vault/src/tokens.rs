@@ -92,7 +92,11 @@ impl Vault {
     ///
     /// # Errors
     /// [`Code::NotSignedIn`] when the code is wrong, used or too old.
-    pub async fn sign_in_with_code(&self, text: &SecretBytes, origin: Origin) -> Result<IssuedToken, VaultError> {
+    pub async fn sign_in_with_code(
+        &self,
+        text: &SecretBytes,
+        origin: Origin,
+    ) -> Result<IssuedToken, VaultError> {
         let Some((account, code)) = self.known_code(text) else {
             self.refuse_sign_in(&origin, ReasonCode::BadCredentials).await?;
             return Err(VaultError::new(Code::NotSignedIn, "the sign-in code is wrong, used or too old")
@@ -136,7 +140,8 @@ impl Vault {
         check_new_token(&new)?;
         self.retry_stale(|| async {
             let resource = system_resource(&format!("tokens/{}", new.account))?;
-            let permit = self.authorize(caller, Capability::Grant, Action::TokenCreate, resource.clone()).await?;
+            let permit =
+                self.authorize(caller, Capability::Grant, Action::TokenCreate, resource.clone()).await?;
             let account = match self.actor_named(&new.account).and_then(|account| {
                 self.check_within_own_token(caller, &new.networks)?;
                 Ok(account)
@@ -149,7 +154,11 @@ impl Vault {
             }
             let foreign_since = self.foreign_since(caller, &account);
             let (token, entity) = self.make_token(caller, &account, &new, foreign_since)?;
-            let draft = self.draft(caller, Deed::done(Action::TokenCreate, &resource), Some(permit.decided_by.clone()));
+            let draft = self.draft(
+                caller,
+                Deed::done(Action::TokenCreate, &resource),
+                Some(permit.decided_by.clone()),
+            );
             let (pass, stored) = (permit.pass, entity.clone());
             self.store()
                 .run_tx("create_token", move |tx| {
@@ -201,12 +210,13 @@ impl Vault {
             let own = token.as_ref().is_some_and(|token| token.principal == caller.principal);
             let decided = match own {
                 true => None,
-                false => {
-                    Some(self.authorize(caller, Capability::Grant, Action::TokenRevoke, resource.clone()).await?)
-                }
+                false => Some(
+                    self.authorize(caller, Capability::Grant, Action::TokenRevoke, resource.clone()).await?,
+                ),
             };
             if let (None, Some(permit)) = (&token, &decided) {
-                let error = VaultError::not_found(format!("no token `{id}`")).hint("`keymoat token list` shows them");
+                let error =
+                    VaultError::not_found(format!("no token `{id}`")).hint("`keymoat token list` shows them");
                 return Err(self.failed(permit, Action::TokenRevoke, error).await);
             }
             let decided_by = decided.as_ref().map(|permit| permit.decided_by.clone());
@@ -230,7 +240,9 @@ impl Vault {
     /// # Errors
     /// [`Code::Invalid`] when the caller has no token or it cannot be renewed.
     pub async fn renew_token(&self, caller: &Caller) -> Result<Arc<TokenEntity>, VaultError> {
-        let id = caller.token.ok_or_else(|| VaultError::invalid("there is no token to renew: the operating system signed you in"))?;
+        let id = caller.token.ok_or_else(|| {
+            VaultError::invalid("there is no token to renew: the operating system signed you in")
+        })?;
         let now = self.now();
         let resource = system_resource(&format!("tokens/{id}"))?;
         let draft = self.draft(caller, Deed::done(Action::TokenRenew, &resource), None);
@@ -244,7 +256,8 @@ impl Vault {
                 if now >= token.expires_at {
                     return Err(not_signed_in());
                 }
-                let wanted = later(now, SignedDuration::from_secs(i64::try_from(token.ttl_secs).unwrap_or(i64::MAX)));
+                let wanted =
+                    later(now, SignedDuration::from_secs(i64::try_from(token.ttl_secs).unwrap_or(i64::MAX)));
                 token.expires_at = wanted.min(until).max(token.expires_at);
                 tx.put_count(Kind::Token, &token.key(), &token.body())?;
                 tx.append(draft.clone());
@@ -258,10 +271,15 @@ impl Vault {
     ///
     /// # Errors
     /// [`Code::Refused`]; those of the store.
-    pub async fn create_sign_in_code(&self, caller: &Caller, account: &AccountName) -> Result<SignInCode, VaultError> {
+    pub async fn create_sign_in_code(
+        &self,
+        caller: &Caller,
+        account: &AccountName,
+    ) -> Result<SignInCode, VaultError> {
         self.retry_stale(|| async {
             let resource = system_resource(&format!("tokens/{account}"))?;
-            let permit = self.authorize(caller, Capability::Grant, Action::TokenCreate, resource.clone()).await?;
+            let permit =
+                self.authorize(caller, Capability::Grant, Action::TokenCreate, resource.clone()).await?;
             let account = match self.actor_named(account).and_then(|account| {
                 self.check_within_own_token(caller, &[])?;
                 Ok(account)
@@ -273,7 +291,11 @@ impl Vault {
                 return Err(self.beyond(caller, Action::TokenCreate, &resource, &account.name).await);
             }
             let (code, entity) = self.make_code(caller, &account)?;
-            let draft = self.draft(caller, Deed::done(Action::TokenCreate, &resource), Some(permit.decided_by.clone()));
+            let draft = self.draft(
+                caller,
+                Deed::done(Action::TokenCreate, &resource),
+                Some(permit.decided_by.clone()),
+            );
             let pass = permit.pass;
             self.store()
                 .run_tx("create_sign_in_code", move |tx| {
@@ -289,8 +311,13 @@ impl Vault {
         .await
     }
 
-    fn make_code(&self, caller: &Caller, account: &Account) -> Result<(SignInCode, SignInCodeEntity), VaultError> {
-        let pepper = self.keyring().newest_pepper().ok_or_else(|| VaultError::damaged("there is no pepper"))?;
+    fn make_code(
+        &self,
+        caller: &Caller,
+        account: &Account,
+    ) -> Result<(SignInCode, SignInCodeEntity), VaultError> {
+        let pepper =
+            self.keyring().newest_pepper().ok_or_else(|| VaultError::damaged("there is no pepper"))?;
         let code = SignInCode::generate();
         let foreign = self.foreign_since(caller, account).is_some();
         let entity = SignInCodeEntity::of(&code, &pepper, account.id, foreign, self.now());
@@ -327,12 +354,16 @@ impl Vault {
 
     /// What a token is bound to, what is made with it is bound to as well.
     fn check_within_own_token(&self, caller: &Caller, networks: &[IpNet]) -> Result<(), VaultError> {
-        let Some(own) = caller.token.and_then(|id| self.state(|state| state.tokens.get(&id).map(Arc::clone))) else {
+        let Some(own) = caller.token.and_then(|id| self.state(|state| state.tokens.get(&id).map(Arc::clone)))
+        else {
             return Ok(());
         };
         if own.uses_left.is_some() {
-            return Err(VaultError::new(Code::Refused, "a token that is good for a number of uses cannot make another")
-                .hint("sign in with one that is not limited"));
+            return Err(VaultError::new(
+                Code::Refused,
+                "a token that is good for a number of uses cannot make another",
+            )
+            .hint("sign in with one that is not limited"));
         }
         let within = |net: &IpNet| own.networks.iter().any(|outer| outer.contains(net));
         if !own.networks.is_empty() && (networks.is_empty() || !networks.iter().all(within)) {
@@ -358,12 +389,19 @@ impl Vault {
         }
         VaultError::new(
             Code::Refused,
-            format!("`{}` may not do everything that `{account}` may, and nobody gives what he does not have", caller.name),
+            format!(
+                "`{}` may not do everything that `{account}` may, and nobody gives what he does not have",
+                caller.name
+            ),
         )
         .hint("ask somebody who may, or an owner")
     }
 
-    fn known_token(&self, text: &SecretBytes, origin: &Origin) -> Result<(Arc<Account>, Arc<TokenEntity>), ReasonCode> {
+    fn known_token(
+        &self,
+        text: &SecretBytes,
+        origin: &Origin,
+    ) -> Result<(Arc<Account>, Arc<TokenEntity>), ReasonCode> {
         let token = Token::parse(text).map_err(|_| ReasonCode::BadCredentials)?;
         let digests = self.keyring().token_digests(&token);
         let now = self.now();
@@ -377,7 +415,11 @@ impl Vault {
                 return Err(ReasonCode::Expired);
             }
             let bound = !token.networks.is_empty();
-            if bound && !origin.address.is_some_and(|address| token.networks.iter().any(|net| net.contains(&address))) {
+            if bound
+                && !origin
+                    .address
+                    .is_some_and(|address| token.networks.iter().any(|net| net.contains(&address)))
+            {
                 return Err(ReasonCode::ConditionFailed);
             }
             let account = state.account(token.principal).filter(|account| account.active);
@@ -397,7 +439,12 @@ impl Vault {
         })
     }
 
-    async fn count_use(&self, account: &Account, token: &TokenEntity, origin: &Origin) -> Result<(), VaultError> {
+    async fn count_use(
+        &self,
+        account: &Account,
+        token: &TokenEntity,
+        origin: &Origin,
+    ) -> Result<(), VaultError> {
         let caller = caller_of(account, Some(token.id), origin.clone())?;
         let resource = system_resource(&format!("tokens/{}", token.id))?;
         let draft = self.draft(&caller, Deed::done(Action::SignIn, &resource), None);
@@ -423,7 +470,8 @@ impl Vault {
         new: &NewToken,
         foreign_since: Option<Timestamp>,
     ) -> Result<(Token, TokenEntity), VaultError> {
-        let pepper = self.keyring().newest_pepper().ok_or_else(|| VaultError::damaged("there is no pepper"))?;
+        let pepper =
+            self.keyring().newest_pepper().ok_or_else(|| VaultError::damaged("there is no pepper"))?;
         let kind = match account.kind {
             AccountKind::ServiceAccount => TokenKind::ServiceAccount,
             _ => TokenKind::Administrator,
@@ -452,7 +500,13 @@ impl Vault {
 
 impl SignInCodeEntity {
     /// What is kept of a code.
-    pub(crate) fn of(code: &SignInCode, pepper: &Pepper, principal: PrincipalId, foreign: bool, now: Timestamp) -> Self {
+    pub(crate) fn of(
+        code: &SignInCode,
+        pepper: &Pepper,
+        principal: PrincipalId,
+        foreign: bool,
+        now: Timestamp,
+    ) -> Self {
         Self {
             digest: BASE64.encode(code.digest(pepper).as_bytes()),
             pepper: pepper.id(),
@@ -496,7 +550,8 @@ fn check_new_token(new: &NewToken) -> Result<(), VaultError> {
             .hint("for something longer, make it renewable"));
     }
     if new.renewable_for.is_some_and(|far| far <= SignedDuration::ZERO || far > RENEWABLE_MAX) {
-        return Err(VaultError::invalid("a token can be renewed for at most 10 years").hint("leave it out for one that is not renewed"));
+        return Err(VaultError::invalid("a token can be renewed for at most 10 years")
+            .hint("leave it out for one that is not renewed"));
     }
     if new.uses == Some(0) {
         return Err(VaultError::invalid("a token that may be used 0 times is of no use"));

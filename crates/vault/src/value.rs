@@ -66,8 +66,7 @@ impl WholeValue {
             // EXPOSE: only whether it is UTF-8 leaves.
             ValueKind::Text => match self.value.expose(|bytes| std::str::from_utf8(bytes).is_ok()) {
                 true => Ok(()),
-                false => Err(VaultError::invalid("the value is not UTF-8 text")
-                    .hint("store it as bytes")),
+                false => Err(VaultError::invalid("the value is not UTF-8 text").hint("store it as bytes")),
             },
             ValueKind::Json => {
                 let object = object(&self.value)?;
@@ -87,17 +86,23 @@ fn with_fields(old: Option<&WholeValue>, fields: &[(Field, SecretBytes)]) -> Res
         None => Map::new(),
         Some(old) if old.kind == ValueKind::Json => object(&old.value)?,
         Some(_) => {
-            return Err(VaultError::invalid("the stored value has no fields, so one cannot be set beside it")
-                .hint("write the whole value, or use --replace to store fields in its place"));
+            return Err(VaultError::invalid(
+                "the stored value has no fields, so one cannot be set beside it",
+            )
+            .hint("write the whole value, or use --replace to store fields in its place"));
         }
     };
     for (name, value) in fields {
         // EXPOSE: the field's text goes into the JSON object that is encrypted next.
         let text = value.expose(|bytes| std::str::from_utf8(bytes).map(str::to_owned));
-        let text = text.map_err(|_| VaultError::invalid(format!("the value of field `{name}` is not UTF-8 text")))?;
+        let text =
+            text.map_err(|_| VaultError::invalid(format!("the value of field `{name}` is not UTF-8 text")))?;
         map.insert(name.to_string(), Value::String(text));
     }
-    Ok(WholeValue { kind: ValueKind::Json, value: Sensitive::new(Value::Object(map).to_string().into_bytes()) })
+    Ok(WholeValue {
+        kind: ValueKind::Json,
+        value: Sensitive::new(Value::Object(map).to_string().into_bytes()),
+    })
 }
 
 /// Reads a JSON object; the error never repeats any of it.
@@ -126,7 +131,9 @@ fn text_of(value: Value) -> SecretBytes {
 
 fn check_depth(value: &Value, depth: usize) -> Result<(), VaultError> {
     if depth > MAX_JSON_DEPTH {
-        return Err(VaultError::invalid(format!("the value is nested more than {MAX_JSON_DEPTH} levels deep")));
+        return Err(VaultError::invalid(format!(
+            "the value is nested more than {MAX_JSON_DEPTH} levels deep"
+        )));
     }
     match value {
         Value::Array(items) => items.iter().try_for_each(|item| check_depth(item, depth + 1)),
@@ -159,7 +166,10 @@ mod tests {
     #[test]
     fn fields_go_over_those_that_are_there() {
         let old = json(r#"{"a":"1","deep":{"b":[2]}}"#);
-        let new = NewValue::Fields(vec![("a".parse().unwrap(), secret("one")), ("c".parse().unwrap(), secret("3"))]);
+        let new = NewValue::Fields(vec![
+            ("a".parse().unwrap(), secret("one")),
+            ("c".parse().unwrap(), secret("3")),
+        ]);
         let whole = new.over(Some(&old)).unwrap();
         assert_eq!(text(&whole.value), r#"{"a":"one","c":"3","deep":{"b":[2]}}"#);
         assert_eq!(text(&whole.field(Some(&"deep".parse().unwrap())).unwrap().unwrap()), r#"{"b":[2]}"#);

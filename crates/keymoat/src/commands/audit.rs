@@ -158,7 +158,8 @@ impl Query {
         ];
         pairs.extend(self.filters.pairs());
         let url = format!("/api/v1/audit{}", query(&pairs));
-        let page: AuditPage = super::with_client(context, async |client: &Client| client.get(&url).await).await?;
+        let page: AuditPage =
+            super::with_client(context, async |client: &Client| client.get(&url).await).await?;
         if context.global.format == Format::Json {
             output::json(&page.events)?;
             return Ok(0);
@@ -213,13 +214,21 @@ impl Tail {
 impl ErasePersonal {
     async fn run(&self, context: &Context) -> Result<u8, CliError> {
         let whose = match (&self.account, &self.before) {
-            (Some(account), Some(before)) => format!("of `{}` from before {}", output::printable(account), output::printable(before)),
+            (Some(account), Some(before)) => {
+                format!("of `{}` from before {}", output::printable(account), output::printable(before))
+            }
             (Some(account), None) => format!("of `{}`", output::printable(account)),
-            (None, before) => format!("of everybody from before {}", output::printable(before.as_deref().unwrap_or_default())),
+            (None, before) => format!(
+                "of everybody from before {}",
+                output::printable(before.as_deref().unwrap_or_default())
+            ),
         };
-        let question = format!("Erase names, addresses and user agents {whose} from the audit log, for good?");
+        let question =
+            format!("Erase names, addresses and user agents {whose} from the audit log, for good?");
         if !self.yes && !crate::prompt::confirm(&question) {
-            return Err(CliError::new("nothing was erased").hint("say --yes where nobody can be asked").exit(REFUSED));
+            return Err(CliError::new("nothing was erased")
+                .hint("say --yes where nobody can be asked")
+                .exit(REFUSED));
         }
         let wanted = wire::ErasePersonal { account: self.account.clone(), before: self.before.clone() };
         let erased: PersonalErased = super::with_client(context, async |client: &Client| {
@@ -229,7 +238,10 @@ impl ErasePersonal {
         match context.global.format {
             Format::Json => output::json(&erased)?,
             Format::Text => {
-                output::line(&format!("erased beside {} records; record {} says so", erased.records, erased.event));
+                output::line(&format!(
+                    "erased beside {} records; record {} says so",
+                    erased.records, erased.event
+                ));
                 output::say("backups made before hold it still");
             }
         }
@@ -252,7 +264,10 @@ async fn verify(context: &Context) -> Result<u8, CliError> {
     if context.global.format == Format::Json {
         output::json(&found)?;
     } else if found.intact {
-        output::line(&format!("intact: {} records and {} rows are as they were written and signed", found.events, found.rows));
+        output::line(&format!(
+            "intact: {} records and {} rows are as they were written and signed",
+            found.events, found.rows
+        ));
     } else {
         for problem in &found.problems {
             output::line(&format!("TOUCHED  {}", output::printable(problem)));
@@ -292,7 +307,8 @@ async fn prove(context: &Context, number: u64) -> Result<u8, CliError> {
 
 async fn checkpoint(context: &Context) -> Result<u8, CliError> {
     let checkpoint: Checkpoint =
-        super::with_client(context, async |client: &Client| client.get("/api/v1/audit/checkpoint").await).await?;
+        super::with_client(context, async |client: &Client| client.get("/api/v1/audit/checkpoint").await)
+            .await?;
     match context.global.format {
         Format::Json => output::json(&checkpoint)?,
         Format::Text => {
@@ -315,9 +331,14 @@ async fn accept_restore(context: &Context, reason: &str) -> Result<u8, CliError>
     let sealed = sealed(context)?;
     let offer = master_key::offer_for(&sealed, &context.places, &context.variables)?;
     let found = format!("{} problems, first: {first}", problems.len());
-    let vault = sealed.accept_restore(&offer, context.surroundings()?, &AuditText::new(reason), &found).await?;
+    let vault =
+        sealed.accept_restore(&offer, context.surroundings()?, &AuditText::new(reason), &found).await?;
     vault.close().await;
-    output::say(&format!("accepted as it is; {} problems are on record, the first: {}", problems.len(), output::printable(first)));
+    output::say(&format!(
+        "accepted as it is; {} problems are on record, the first: {}",
+        problems.len(),
+        output::printable(first)
+    ));
     Ok(0)
 }
 
@@ -331,16 +352,29 @@ fn sealed(context: &Context) -> Result<SealedVault, CliError> {
 
 /// A record as a row: when, who, what, on what, how it ended, from where, why.
 fn row(event: &AuditEvent) -> Vec<String> {
-    let text = |name: &str| event.event.get(name).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+    let text =
+        |name: &str| event.event.get(name).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
     let who = event.actor_name.clone().unwrap_or_else(|| text("actor"));
     let on = match (text("scope"), text("path"), text("field")) {
         (scope, path, _) if path.is_empty() => scope,
         (scope, path, field) if field.is_empty() => format!("{scope}/{path}"),
         (scope, path, field) => format!("{scope}/{path}#{field}"),
     };
-    let version = event.event.get("version").and_then(serde_json::Value::as_u64).map(|n| format!(" v{n}")).unwrap_or_default();
-    let company = Some(text("company")).filter(|name| !name.is_empty()).map(|name| format!(" ({name})")).unwrap_or_default();
-    let why = [text("reason"), text("decided_by")].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
+    let version = event
+        .event
+        .get("version")
+        .and_then(serde_json::Value::as_u64)
+        .map(|n| format!(" v{n}"))
+        .unwrap_or_default();
+    let company = Some(text("company"))
+        .filter(|name| !name.is_empty())
+        .map(|name| format!(" ({name})"))
+        .unwrap_or_default();
+    let why = [text("reason"), text("decided_by")]
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ");
     let time = text("time").replace('T', " ");
     let time = time.split('.').next().unwrap_or_default().to_owned();
     vec![

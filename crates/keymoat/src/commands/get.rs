@@ -46,8 +46,12 @@ impl History {
             return Ok(0);
         }
         let rows = secret.versions.iter().rev().map(|version| {
-            let labels: Vec<&str> =
-                secret.labels.iter().filter(|(_, at)| **at == version.number).map(|(label, _)| label.as_str()).collect();
+            let labels: Vec<&str> = secret
+                .labels
+                .iter()
+                .filter(|(_, at)| **at == version.number)
+                .map(|(label, _)| label.as_str())
+                .collect();
             vec![
                 version.number.to_string(),
                 labels.join(", "),
@@ -77,7 +81,10 @@ pub fn show(context: &Context, secret: &Secret) -> Result<u8, CliError> {
         ("for", secret.description.clone()),
         ("owner", secret.owner.clone()),
         ("expires", secret.expires_at.map(super::time_text).unwrap_or_default()),
-        ("tags", secret.tags.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(", ")),
+        (
+            "tags",
+            secret.tags.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(", "),
+        ),
     ];
     for (what, text) in said.iter().filter(|(_, text)| !text.is_empty()) {
         output::line(&format!("  {what:<9} {}", output::printable(text)));
@@ -116,10 +123,14 @@ fn state_of(version: &Version) -> String {
 }
 
 fn fields_text(fields: &[MaskedField]) -> String {
-    fields.iter().map(|field| match &field.field {
-        Some(name) => format!("{name}={}", field.masked),
-        None => field.masked.clone(),
-    }).collect::<Vec<_>>().join(" ")
+    fields
+        .iter()
+        .map(|field| match &field.field {
+            Some(name) => format!("{name}={}", field.masked),
+            None => field.masked.clone(),
+        })
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn field_text(field: &MaskedField) -> String {

@@ -100,7 +100,10 @@ impl Dotenv {
         let mut lines = classify(&catalogue, &file, context.company()?.as_ref())?;
         if !self.dry_run {
             let asked = Asked { environment: environment.clone(), because: self.allow_duplicate.clone() };
-            super::with_client(context, async |client: &Client| store(client, &asked, &file, &mut lines).await).await?;
+            super::with_client(context, async |client: &Client| {
+                store(client, &asked, &file, &mut lines).await
+            })
+            .await?;
         }
         report(context, &environment, &lines, self.dry_run)?;
         if !self.dry_run && !self.no_rewrite && lines.iter().any(Line::was_taken) {
@@ -173,7 +176,8 @@ fn classify(catalogue: &Catalogue, file: &EnvFile, company: Option<&Company>) ->
     let mut lines: Vec<Line> = Vec::new();
     for (number, entry) in file.entries().iter().enumerate() {
         let value = entry.value.as_str();
-        let fate = if duplicates.contains_key(entry.name.as_str()) && is_secret(catalogue, &entry.name, value) {
+        let fate = if duplicates.contains_key(entry.name.as_str()) && is_secret(catalogue, &entry.name, value)
+        {
             Fate::Refused("it stands more than once in the file; keep one".to_owned())
         } else if entry.interpolates && is_secret(catalogue, &entry.name, value) {
             Fate::Refused("it is put together from other variables; write the whole value".to_owned())
@@ -186,10 +190,20 @@ fn classify(catalogue: &Catalogue, file: &EnvFile, company: Option<&Company>) ->
     Ok(lines)
 }
 
-fn fate_of(catalogue: &Catalogue, name: &str, value: &str, company: Option<&Company>) -> Result<Fate, CliError> {
+fn fate_of(
+    catalogue: &Catalogue,
+    name: &str,
+    value: &str,
+    company: Option<&Company>,
+) -> Result<Fate, CliError> {
     let place = |path: &str, field: &str, own: Option<&str>, what: String| -> Result<Fate, CliError> {
         let own = own.map(|name| name.to_ascii_lowercase().parse::<Company>()).transpose()?;
-        Ok(Fate::Take(Target { path: path.parse()?, field: field.parse()?, company: own.or_else(|| company.cloned()), what }))
+        Ok(Fate::Take(Target {
+            path: path.parse()?,
+            field: field.parse()?,
+            company: own.or_else(|| company.cloned()),
+            what,
+        }))
     };
     match catalogue.identify_named(name, value.as_bytes()) {
         Classification::Key(key) => {
@@ -199,7 +213,12 @@ fn fate_of(catalogue: &Catalogue, name: &str, value: &str, company: Option<&Comp
         }
         Classification::Secret(guess) => {
             let provider = guess.provider.map(|provider| format!("{}, ", provider.name)).unwrap_or_default();
-            place(&guess.path, &guess.field, guess.company.as_deref(), format!("{provider}{}", guess.why.as_str()))
+            place(
+                &guess.path,
+                &guess.field,
+                guess.company.as_deref(),
+                format!("{provider}{}", guess.why.as_str()),
+            )
         }
         Classification::NotSensitive(key) => {
             Ok(Fate::Stays(format!("{} {}, not secret", key.provider.name, key.key.kind)))
@@ -211,7 +230,10 @@ fn fate_of(catalogue: &Catalogue, name: &str, value: &str, company: Option<&Comp
 }
 
 fn is_secret(catalogue: &Catalogue, name: &str, value: &str) -> bool {
-    matches!(catalogue.identify_named(name, value.as_bytes()), Classification::Key(_) | Classification::Secret(_))
+    matches!(
+        catalogue.identify_named(name, value.as_bytes()),
+        Classification::Key(_) | Classification::Secret(_)
+    )
 }
 
 /// Two variables with different values that would go to one field: the later ones get a path of their own.
@@ -280,7 +302,8 @@ async fn put(
     let mut tags = BTreeMap::new();
     let mut place = None;
     for at in group {
-        let (Fate::Take(target), Some(entry)) = (&lines[*at].fate, file.entries().get(lines[*at].number)) else {
+        let (Fate::Take(target), Some(entry)) = (&lines[*at].fate, file.entries().get(lines[*at].number))
+        else {
             continue;
         };
         let value = SecretBytes::from_slice(entry.value.as_str().as_bytes());
@@ -303,17 +326,20 @@ async fn put(
 }
 
 fn taken(lines: &mut [Line], group: &[usize], written: &Written) {
-    let note = (!written.also_at.is_empty()).then(|| format!("the same value is also at {}", written.also_at.join(", ")));
+    let note = (!written.also_at.is_empty())
+        .then(|| format!("the same value is also at {}", written.also_at.join(", ")));
     for at in group {
         if let Fate::Take(target) = &lines[*at].fate {
-            lines[*at].fate = Fate::Taken { target: target.clone(), version: written.version, note: note.clone() };
+            lines[*at].fate =
+                Fate::Taken { target: target.clone(), version: written.version, note: note.clone() };
         }
     }
 }
 
 /// What concerns these keys alone is said beside them; anything else ends the import.
 fn refuse(lines: &mut [Line], group: &[usize], error: CliError) -> Result<(), CliError> {
-    if !matches!(error.code.as_deref(), Some("duplicate" | "refused" | "invalid" | "conflict" | "too_large")) {
+    if !matches!(error.code.as_deref(), Some("duplicate" | "refused" | "invalid" | "conflict" | "too_large"))
+    {
         return Err(error);
     }
     for at in group {
@@ -322,11 +348,19 @@ fn refuse(lines: &mut [Line], group: &[usize], error: CliError) -> Result<(), Cl
     Ok(())
 }
 
-fn report(context: &Context, environment: &Environment, lines: &[Line], dry_run: bool) -> Result<(), CliError> {
+fn report(
+    context: &Context,
+    environment: &Environment,
+    lines: &[Line],
+    dry_run: bool,
+) -> Result<(), CliError> {
     if context.global.format == Format::Json {
         return output::json(&lines.iter().map(line_json).collect::<Vec<_>>());
     }
-    output::table(&["variable", "value", "what it is", "becomes"], lines.iter().map(|line| line_row(environment, line)));
+    output::table(
+        &["variable", "value", "what it is", "becomes"],
+        lines.iter().map(|line| line_row(environment, line)),
+    );
     let count = |wanted: fn(&Fate) -> bool| lines.iter().filter(|line| wanted(&line.fate)).count();
     let stored = count(|fate| matches!(fate, Fate::Take(_) | Fate::Taken { .. }));
     let refused = count(|fate| matches!(fate, Fate::Refused(_)));
@@ -374,7 +408,12 @@ fn line_json(line: &Line) -> serde_json::Value {
 }
 
 /// The file's text with references in place of what was taken; everything else byte for byte.
-fn rewrite(environment: &Environment, text: &str, file: &EnvFile, lines: &[Line]) -> Result<String, CliError> {
+fn rewrite(
+    environment: &Environment,
+    text: &str,
+    file: &EnvFile,
+    lines: &[Line],
+) -> Result<String, CliError> {
     let mut rewritten = text.to_owned();
     let wrong = |e: keymoat_core::dotenv::EnvError| CliError::new(format!("cannot rewrite the file: {e}"));
     for line in lines.iter().rev() {
@@ -464,12 +503,15 @@ impl Fernet {
             Some(path) => master_key::read_secret_file(path)?,
             None => prompt::secret("Fernet key (ENCRYPTION_KEY)")?,
         };
-        let key = FernetKey::parse(&key).map_err(|e| CliError::new(format!("the Fernet key cannot be used: {e}")))?;
+        let key = FernetKey::parse(&key)
+            .map_err(|e| CliError::new(format!("the Fernet key cannot be used: {e}")))?;
         let entries = json_entries(&read(&self.file)?)?;
         let mut opened = Vec::new();
         for (place, value) in entries {
-            let value = key.decrypt(&value).map_err(|e| CliError::new(format!("`{place}`: {e}"))
-                .hint("nothing was stored; is it the key that these were encrypted with?"))?;
+            let value = key.decrypt(&value).map_err(|e| {
+                CliError::new(format!("`{place}`: {e}"))
+                    .hint("nothing was stored; is it the key that these were encrypted with?")
+            })?;
             opened.push((place, value));
         }
         import_entries(context, opened, self.allow_duplicate.clone()).await
@@ -552,9 +594,14 @@ fn read(path: &Path) -> Result<SecretBytes, CliError> {
 /// `{"path": "value", "path#field": "value", "path": {"field": "value"}}` as a flat list.
 fn json_entries(text: &SecretBytes) -> Result<Vec<(String, SecretBytes)>, CliError> {
     // EXPOSE: the values are taken apart; each goes back into the secret type.
-    let parsed = text.expose(|bytes| serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(bytes));
+    let parsed =
+        text.expose(|bytes| serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(bytes));
     let object = parsed.map_err(|e| {
-        CliError::new(format!("this is not a JSON object of paths (line {}, column {})", e.line(), e.column()))
+        CliError::new(format!(
+            "this is not a JSON object of paths (line {}, column {})",
+            e.line(),
+            e.column()
+        ))
     })?;
     let secret = |text: String| SecretBytes::new(text.into_bytes());
     let mut entries = Vec::new();
@@ -570,7 +617,12 @@ fn json_entries(text: &SecretBytes) -> Result<Vec<(String, SecretBytes)>, CliErr
                     entries.push((format!("{path}#{field}"), secret(text)));
                 }
             }
-            _ => return Err(CliError::new(format!("`{}` is neither text nor an object of fields", output::printable(&path)))),
+            _ => {
+                return Err(CliError::new(format!(
+                    "`{}` is neither text nor an object of fields",
+                    output::printable(&path)
+                )));
+            }
         }
     }
     Ok(entries)

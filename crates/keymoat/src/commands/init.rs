@@ -86,8 +86,11 @@ pub async fn make(context: &Context, how: &How) -> Result<Made, CliError> {
     let empty = match SealedVault::open(&context.places.data, keymoat_store::Durability::Disk)? {
         Err(empty) => empty,
         Ok(sealed) => {
-            return Err(CliError::new(format!("there is already a vault in `{}`", context.places.data.display()))
-                .hint(format!("it is {}; `keymoat serve` opens it", sealed.instance())));
+            return Err(CliError::new(format!(
+                "there is already a vault in `{}`",
+                context.places.data.display()
+            ))
+            .hint(format!("it is {}; `keymoat serve` opens it", sealed.instance())));
         }
     };
     let instance = uuid::Builder::from_random_bytes(keymoat_crypto::bytes()).into_uuid();
@@ -110,17 +113,24 @@ pub fn tell(context: &Context, made: &Made) {
     // EXPOSE: the code is shown once, to whoever makes the vault; it is good for one sign-in within half an hour.
     let code = made.code.text().expose(|text| String::from_utf8_lossy(text).into_owned());
     output::say(&format!("You ({}) may do everything here.", os_user::current().unwrap_or_default()));
-    output::say(&format!("An administrator elsewhere signs in with `keymoat login`, account `admin`, code {code}"));
+    output::say(&format!(
+        "An administrator elsewhere signs in with `keymoat login`, account `admin`, code {code}"
+    ));
     output::say("(once, within 30 minutes).");
 }
 
-fn new_slot(context: &Context, how: &How, instance: uuid::Uuid) -> Result<(NewSlot, String, Vec<SecretBytes>), CliError> {
+fn new_slot(
+    context: &Context,
+    how: &How,
+    instance: uuid::Uuid,
+) -> Result<(NewSlot, String, Vec<SecretBytes>), CliError> {
     match how.master_key {
         Source::Key => key_slot(context, instance),
         Source::Passphrase => {
             let passphrase = new_passphrase(context)?;
             let argon2 = Argon2Params::generate();
-            let master = MasterKey::from_passphrase(&passphrase, &argon2).map_err(|e| CliError::new(e.to_string()))?;
+            let master =
+                MasterKey::from_passphrase(&passphrase, &argon2).map_err(|e| CliError::new(e.to_string()))?;
             let slot = NewSlot { source: SlotSource::Passphrase { argon2 }, master };
             Ok((slot, "the passphrase; without it nothing can be recovered".to_owned(), Vec::new()))
         }
@@ -128,7 +138,8 @@ fn new_slot(context: &Context, how: &How, instance: uuid::Uuid) -> Result<(NewSl
             let master = MasterKey::generate();
             let shares = master.split(how.needed, how.shares).map_err(|e| CliError::new(e.to_string()))?;
             let texts = shares.iter().map(keymoat_crypto::Share::to_text).collect();
-            let slot = NewSlot { source: SlotSource::Shamir { needed: how.needed, count: how.shares }, master };
+            let slot =
+                NewSlot { source: SlotSource::Shamir { needed: how.needed, count: how.shares }, master };
             let told = format!("split: any {} of the {} shares below open the vault", how.needed, how.shares);
             Ok((slot, told, texts))
         }
@@ -136,24 +147,32 @@ fn new_slot(context: &Context, how: &How, instance: uuid::Uuid) -> Result<(NewSl
 }
 
 /// A key that the surroundings give, or a new one in a file of its own.
-fn key_slot(context: &Context, instance: uuid::Uuid) -> Result<(NewSlot, String, Vec<SecretBytes>), CliError> {
+fn key_slot(
+    context: &Context,
+    instance: uuid::Uuid,
+) -> Result<(NewSlot, String, Vec<SecretBytes>), CliError> {
     let path = context.places.master_key(instance);
     let (master, told) = match master_key::key_text(&path, &context.variables)? {
         Some(text) => {
-            let master = MasterKey::parse(&text).map_err(|e| CliError::new(format!("the master key cannot be used: {e}")))?;
+            let master = MasterKey::parse(&text)
+                .map_err(|e| CliError::new(format!("the master key cannot be used: {e}")))?;
             (master, "from where it came; keep it there".to_owned())
         }
         None => {
             let master = MasterKey::generate();
             master_key::write_key_file(&path, &master)?;
-            (master, format!("{} (keep a copy elsewhere: without it nothing can be recovered)", path.display()))
+            (
+                master,
+                format!("{} (keep a copy elsewhere: without it nothing can be recovered)", path.display()),
+            )
         }
     };
     Ok((NewSlot { source: SlotSource::Key, master }, told, Vec::new()))
 }
 
 fn new_passphrase(context: &Context) -> Result<SecretBytes, CliError> {
-    let from_elsewhere = context.variables.passphrase.is_some() || context.variables.passphrase_file.is_some();
+    let from_elsewhere =
+        context.variables.passphrase.is_some() || context.variables.passphrase_file.is_some();
     let first = master_key::passphrase(&context.variables)?;
     if !from_elsewhere && !first.ct_eq(&prompt::secret("The same passphrase again")?) {
         return Err(CliError::new("the two passphrases differ"));

@@ -36,7 +36,10 @@ impl List {
             output::say(&format!("nothing is stored in `{environment}` that you may see"));
             return Ok(0);
         }
-        output::table(&["path", "company", "version", "fields", "provider", "expires"], secrets.iter().map(row));
+        output::table(
+            &["path", "company", "version", "fields", "provider", "expires"],
+            secrets.iter().map(row),
+        );
         Ok(0)
     }
 }

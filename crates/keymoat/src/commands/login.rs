@@ -48,16 +48,19 @@ async fn new_code(context: &Context, account: &str) -> Result<u8, CliError> {
 
 async fn sign_in(context: &Context) -> Result<u8, CliError> {
     let Some(server) = &context.global.server else {
-        return Err(CliError::new("on this machine the operating system says who you are, so there is nothing to sign in to")
-            .hint("name a server with --server or KEYMOAT_ADDR"));
+        return Err(CliError::new(
+            "on this machine the operating system says who you are, so there is nothing to sign in to",
+        )
+        .hint("name a server with --server or KEYMOAT_ADDR"));
     };
     let code = match crate::output::talks_to_a_person() {
         true => prompt::secret("One-time sign-in code")?,
         false => prompt::secret_from_stdin()?,
     };
     let client = Client::connect(context).await?;
-    let issued: IssuedToken =
-        client.call(Method::POST, "/api/v1/sign-in/code", Some(&CodeSignIn { code: WireSecret(code) })).await?;
+    let issued: IssuedToken = client
+        .call(Method::POST, "/api/v1/sign-in/code", Some(&CodeSignIn { code: WireSecret(code) }))
+        .await?;
     let path = token_file(context, &client.server_name());
     write_token(&path, &issued.token.0)?;
     output::say(&format!(
@@ -86,8 +89,13 @@ fn write_token(path: &std::path::Path, token: &SecretBytes) -> Result<(), CliErr
     let dir = path.parent().unwrap_or(std::path::Path::new("."));
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(wrong)?;
     let new = path.with_extension("new");
-    let mut file =
-        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new).map_err(wrong)?;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&new)
+        .map_err(wrong)?;
     // EXPOSE: the token is kept for this user's later commands.
     token.expose(|text| file.write_all(text)).map_err(wrong)?;
     file.sync_all().map_err(wrong)?;

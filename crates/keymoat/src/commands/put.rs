@@ -118,7 +118,9 @@ impl Put {
             [] => self.whole(prompt::secret(&format!("Value of {}", self.path))?),
             [one] if one == "-" && self.bytes => self.whole(prompt::bytes_from_stdin()?),
             [one] if one == "-" => self.whole(prompt::secret_from_stdin()?),
-            [one] if one.starts_with('@') && self.bytes => self.whole(master_key::read_secret_bytes(Path::new(&one[1..]))?),
+            [one] if one.starts_with('@') && self.bytes => {
+                self.whole(master_key::read_secret_bytes(Path::new(&one[1..]))?)
+            }
             [one] if one.starts_with('@') => self.whole(master_key::read_secret_file(Path::new(&one[1..]))?),
             some => {
                 let mut fields = BTreeMap::new();
@@ -162,10 +164,12 @@ impl About {
     fn to_wire(&self) -> Result<wire::Annotate, CliError> {
         let mut add_tags = BTreeMap::new();
         for tag in &self.tags {
-            let (name, value) = tag.split_once('=').ok_or_else(|| CliError::new("a tag is written NAME=VALUE"))?;
+            let (name, value) =
+                tag.split_once('=').ok_or_else(|| CliError::new("a tag is written NAME=VALUE"))?;
             add_tags.insert(name.to_owned(), value.to_owned());
         }
-        let expires_at = self.expires.as_deref().map(|text| if text == "never" { String::new() } else { text.to_owned() });
+        let expires_at =
+            self.expires.as_deref().map(|text| if text == "never" { String::new() } else { text.to_owned() });
         Ok(wire::Annotate {
             description: self.description.clone(),
             owner: self.owner.clone(),
@@ -203,5 +207,7 @@ fn field_value(text: &str) -> Result<(Field, SecretBytes), CliError> {
 fn base64(value: &SecretBytes) -> SecretBytes {
     use base64::Engine as _;
     // EXPOSE: bytes travel as text; the text is a secret again at once.
-    value.expose(|bytes| SecretBytes::new(base64::engine::general_purpose::STANDARD.encode(bytes).into_bytes()))
+    value.expose(|bytes| {
+        SecretBytes::new(base64::engine::general_purpose::STANDARD.encode(bytes).into_bytes())
+    })
 }

@@ -78,7 +78,8 @@ pub fn plain(value: Value) -> Result<SecretBytes, CliError> {
             bytes.map(SecretBytes::new).map_err(|_| CliError::new("the server's answer is not base64"))
         }
         Value::Fields(fields) => {
-            let text = serde_json::to_vec(&fields).map_err(|e| CliError::new(format!("cannot write the fields: {e}")))?;
+            let text = serde_json::to_vec(&fields)
+                .map_err(|e| CliError::new(format!("cannot write the fields: {e}")))?;
             Ok(SecretBytes::new(text))
         }
     }

@@ -56,7 +56,8 @@ impl Run {
     /// When a reference has no value (125), or the program cannot be started (126, 127).
     pub async fn run(&self, context: &Context) -> Result<u8, CliError> {
         let plan = self.plan()?;
-        let resolved = if plan.wanted.is_empty() { BTreeMap::new() } else { self.resolve(context, &plan).await? };
+        let resolved =
+            if plan.wanted.is_empty() { BTreeMap::new() } else { self.resolve(context, &plan).await? };
         Err(self.exec(&plan.settings, &resolved))
     }
 
@@ -68,9 +69,9 @@ impl Run {
             plan.read_file(&path, &own)?;
         }
         for text in &self.map {
-            let (name, target) = text
-                .split_once('=')
-                .ok_or_else(|| CliError::new(format!("`--map {}` is not VAR=PATH#FIELD", output::printable(text))))?;
+            let (name, target) = text.split_once('=').ok_or_else(|| {
+                CliError::new(format!("`--map {}` is not VAR=PATH#FIELD", output::printable(text)))
+            })?;
             let target: PathAndField = target
                 .parse()
                 .map_err(|e: String| CliError::new(format!("`--map {}`: {e}", output::printable(name))))?;
@@ -105,7 +106,8 @@ impl Run {
         context: &Context,
         plan: &Plan,
     ) -> Result<BTreeMap<String, SecretBytes>, CliError> {
-        let asks = plan.wanted.iter().map(|(name, wanted)| Ok((name.clone(), self.ask(context, name, wanted)?)));
+        let asks =
+            plan.wanted.iter().map(|(name, wanted)| Ok((name.clone(), self.ask(context, name, wanted)?)));
         let asks = asks.collect::<Result<Vec<(String, Ask)>, CliError>>()?;
         let client = Client::connect(context).await?.module(&self.program_name());
         let resolved = resolve_all(&client, &asks).await;
@@ -120,10 +122,10 @@ impl Run {
     }
 
     fn ask(&self, context: &Context, name: &str, wanted: &Wanted) -> Result<Ask, CliError> {
-        let reference = Reference::parse(&wanted.reference)
-            .ok()
-            .flatten()
-            .ok_or_else(|| CliError::new(format!("the reference in `{name}` is not well formed")).hint("write keymoat:PATH#FIELD or keymoat://ENV/PATH#FIELD"))?;
+        let reference = Reference::parse(&wanted.reference).ok().flatten().ok_or_else(|| {
+            CliError::new(format!("the reference in `{name}` is not well formed"))
+                .hint("write keymoat:PATH#FIELD or keymoat://ENV/PATH#FIELD")
+        })?;
         let environment = match (&context.global.env, &reference.scope) {
             (None, Some(own)) => own.to_string(),
             _ => context.environment()?.to_string(),
@@ -131,7 +133,10 @@ impl Run {
         // An absolute reference says whose key it is; where another company was asked for, the vault refuses.
         let company = context.company()?.or_else(|| reference.company().cloned());
         let variable = name.parse::<VariableName>().ok();
-        let qualified = company.as_ref().zip(variable.as_ref()).and_then(|(company, name)| name.with_company(company).ok());
+        let qualified = company
+            .as_ref()
+            .zip(variable.as_ref())
+            .and_then(|(company, name)| name.with_company(company).ok());
         let set = [variable.clone().filter(|_| wanted.is_set), qualified.filter(is_set)];
         Ok(Ask {
             name: wanted.reference.clone(),
@@ -144,7 +149,11 @@ impl Run {
         })
     }
 
-    fn exec(&self, settings: &BTreeMap<String, String>, resolved: &BTreeMap<String, SecretBytes>) -> CliError {
+    fn exec(
+        &self,
+        settings: &BTreeMap<String, String>,
+        resolved: &BTreeMap<String, SecretBytes>,
+    ) -> CliError {
         let Some((program, arguments)) = self.command.split_first() else {
             return CliError::new("which program?").exit(OWN_FAILURE);
         };
@@ -158,9 +167,11 @@ impl Run {
             // EXPOSE: handing the program its keys is what this command is for; it is on record.
             let value = value.expose(|bytes| OsString::from_vec(bytes.clone()));
             if value.as_encoded_bytes().contains(&0) {
-                return CliError::new(format!("the value of `{name}` has a zero byte, which no variable can hold"))
-                    .hint("hand it over in a file instead")
-                    .exit(OWN_FAILURE);
+                return CliError::new(format!(
+                    "the value of `{name}` has a zero byte, which no variable can hold"
+                ))
+                .hint("hand it over in a file instead")
+                .exit(OWN_FAILURE);
             }
             command.env(name, value);
         }
@@ -171,7 +182,10 @@ impl Run {
 }
 
 /// Asks for every value at once, and says everything that is missing, not only the first.
-async fn resolve_all(client: &Client, asks: &[(String, Ask)]) -> Result<BTreeMap<String, SecretBytes>, CliError> {
+async fn resolve_all(
+    client: &Client,
+    asks: &[(String, Ask)],
+) -> Result<BTreeMap<String, SecretBytes>, CliError> {
     let mut resolved = BTreeMap::new();
     let mut missing = Vec::new();
     for (name, ask) in asks {
@@ -221,9 +235,17 @@ impl Plan {
         Ok(())
     }
 
-    fn want(&mut self, name: &str, reference: String, own: &BTreeMap<String, String>) -> Result<(), CliError> {
+    fn want(
+        &mut self,
+        name: &str,
+        reference: String,
+        own: &BTreeMap<String, String>,
+    ) -> Result<(), CliError> {
         if name.is_empty() || name.contains(['=', '\0']) {
-            return Err(CliError::new(format!("`{}` is not the name of a variable", output::printable(name))));
+            return Err(CliError::new(format!(
+                "`{}` is not the name of a variable",
+                output::printable(name)
+            )));
         }
         let is_set = own.get(name).is_some_and(|value| !looks_like_reference(value));
         self.settings.remove(name);
@@ -256,7 +278,10 @@ fn refused_text(name: &str, ask: &Ask, error: &CliError) -> String {
 
 /// Errors that speak of one reference; the others stop everything at once.
 fn is_about_one(error: &CliError) -> bool {
-    matches!(error.code.as_deref(), Some("not_found" | "refused" | "invalid" | "source_down" | "damaged" | "conflict"))
+    matches!(
+        error.code.as_deref(),
+        Some("not_found" | "refused" | "invalid" | "source_down" | "damaged" | "conflict")
+    )
 }
 
 fn not_started(missing: &[String]) -> CliError {
@@ -274,11 +299,16 @@ fn is_set(name: &VariableName) -> bool {
 #[expect(clippy::disallowed_methods, reason = "the environment layer is looked at where the program runs")]
 fn own_environment() -> BTreeMap<String, String> {
     // What is not text is passed on untouched and cannot be a reference.
-    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 /// Keymoat's own variables, which are not the program's business.
-#[expect(clippy::disallowed_methods, reason = "the child's environment is this one without Keymoat's own variables")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the child's environment is this one without Keymoat's own variables"
+)]
 fn keymoat_variables() -> Vec<OsString> {
     let is_own = |name: &OsString| name.to_str().is_some_and(|name| name.starts_with(OWN_PREFIX));
     std::env::vars_os().map(|(name, _)| name).filter(is_own).collect()

@@ -20,7 +20,13 @@ use crate::{Context, master_key, os_user, output};
 #[derive(Debug, Clone, Args)]
 pub struct Serve {
     /// Address to listen on.
-    #[arg(long, env = "KEYMOAT_LISTEN", value_name = "ADDRESS", value_delimiter = ',', default_value = "127.0.0.1:8200")]
+    #[arg(
+        long,
+        env = "KEYMOAT_LISTEN",
+        value_name = "ADDRESS",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:8200"
+    )]
     listen: Vec<SocketAddr>,
     /// Serve plain HTTP on an address that other machines reach: only behind something that adds TLS.
     #[arg(long)]
@@ -144,7 +150,10 @@ impl Serve {
             None => {
                 output::say(&format!("  data         {}", context.places.data.display()));
                 let counts = vault.counts();
-                output::say(&format!("  holds        {} secrets, {} accounts", counts.secrets, counts.accounts));
+                output::say(&format!(
+                    "  holds        {} secrets, {} accounts",
+                    counts.secrets, counts.accounts
+                ));
             }
         }
         output::say("Ctrl-C stops it.");
@@ -189,7 +198,8 @@ struct Listeners {
 /// Only this user may connect; who it is, is asked again for every connection.
 fn set_private(path: &std::path::Path) -> Result<(), CliError> {
     use std::os::unix::fs::PermissionsExt as _;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(|e| CliError::file("protect", path, &e))
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+        .map_err(|e| CliError::file("protect", path, &e))
 }
 
 /// Ends when the operator or the system asks the server to stop. It listens from the moment of the call, so that a

@@ -121,8 +121,13 @@ impl Delete {
         let numbers = numbers.join(",");
         let versions = Some(numbers.as_str()).filter(|text| !text.is_empty());
         super::with_client(context, async |client: &Client| {
-            let url =
-                super::secret_url("secrets", &environment, company.as_ref(), &self.which.path, &[("versions", versions)]);
+            let url = super::secret_url(
+                "secrets",
+                &environment,
+                company.as_ref(),
+                &self.which.path,
+                &[("versions", versions)],
+            );
             let secret: Secret = client.call(Method::DELETE, &url, None::<&()>).await?;
             let hint = format!("deleted; `keymoat undelete {}` brings it back", self.which.path);
             done(context, &secret, &hint)
@@ -149,13 +154,16 @@ impl Destroy {
     pub async fn run(&self, context: &Context) -> Result<u8, CliError> {
         let what = match self.which.versions.as_slice() {
             [] => "every version".to_owned(),
-            some => format!("version {}", some.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+            some => {
+                format!("version {}", some.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
+            }
         };
         let question = format!("Destroy {what} of {} for good?", self.which.path);
         if !self.yes && !prompt::confirm(&question) {
             return Err(CliError::new("nothing was destroyed").hint("say --yes when there is nobody to ask"));
         }
-        change(context, "destroy", &self.which.path, &self.which.body(), "destroyed; no ciphertext is left").await
+        change(context, "destroy", &self.which.path, &self.which.body(), "destroyed; no ciphertext is left")
+            .await
     }
 }
 
