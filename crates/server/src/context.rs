@@ -118,7 +118,9 @@ fn as_refusal(error: keymoat_vault::VaultError) -> Problem {
 fn origin_of(parts: &Parts) -> Result<Origin, Problem> {
     let Some(Number(request)) = parts.extensions.get().copied() else { return Err(Problem::internal()) };
     let address = match parts.extensions.get::<Peer>() {
-        Some(Peer::Tcp { addr }) => Some(addr.ip().to_canonical()),
+        // Behind a proxy on this machine the caller's own address is not known, and the proxy's must not stand in for
+        // it: an unknown address allows nothing and stops no denial.
+        Some(Peer::Tcp { addr }) if !addr.ip().is_loopback() || is_local(parts) => Some(addr.ip().to_canonical()),
         _ => None,
     };
     let agent = parts.headers.get(header::USER_AGENT);
@@ -192,6 +194,27 @@ mod tests {
             (HeaderName::from_static(name), HeaderValue::from_static(value))
         };
         lines.iter().map(line).collect()
+    }
+
+    #[test]
+    fn a_proxy_on_this_machine_does_not_lend_its_address() {
+        #[track_caller]
+        fn check(addr: &str, forwarded: bool, expected: Option<&str>) {
+            let mut request = http::Request::builder();
+            if forwarded {
+                request = request.header("x-forwarded-for", "192.0.2.1");
+            }
+            let (mut parts, ()) = request.body(()).unwrap().into_parts();
+            let number = keymoat_core::id::RequestId::from_parts(0, &[0; 10]);
+            parts.extensions.insert(Number(number));
+            parts.extensions.insert(Peer::Tcp { addr: addr.parse().unwrap() });
+            let address = origin_of(&parts).unwrap().address;
+            assert_eq!(address, expected.map(|text| text.parse().unwrap()), "{addr} {forwarded}");
+        }
+        check("127.0.0.1:1", false, Some("127.0.0.1"));
+        check("127.0.0.1:1", true, None);
+        check("[::1]:1", true, None);
+        check("198.51.100.7:1", true, Some("198.51.100.7"));
     }
 
     #[test]

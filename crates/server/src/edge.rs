@@ -97,9 +97,10 @@ fn finish(mut response: Response, number: RequestId) -> Response {
 /// Everything that is checked before a request is looked at.
 fn check(request: &Request) -> Result<(), Problem> {
     let peer = request.extensions().get::<Peer>();
+    // First: a request of doubtful length must end its connection, whatever else is wrong with it.
+    check_framing(request.headers())?;
     check_headers(request.headers())?;
     check_host(request.headers(), matches!(peer, Some(Peer::Tcp { .. })))?;
-    check_framing(request.headers())?;
     check_target(request.uri())
 }
 
@@ -112,7 +113,8 @@ fn check_headers(headers: &HeaderMap) -> Result<(), Problem> {
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         "too_large",
         format!("a request has at most {HEADERS_MAX} headers of {HEADER_BYTES_MAX} bytes together"),
-    ))
+    )
+    .ending_connection())
 }
 
 /// Exactly one `Host` (RFC 9112 §3.2); on a socket of this machine none is fine too.

@@ -2,6 +2,7 @@
 //!
 //! Variables are looked at where the program runs; the caller says which of them are set, never what they hold.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use keymoat_core::audit::{Action, AuditText, ReasonCode};
@@ -222,19 +223,35 @@ impl Vault {
         name: &VariableName,
     ) -> Result<(SecretPath, Option<Field>), VaultError> {
         let tag = variable_tag(name);
-        let imported = self.state(|state| {
+        let catalogue = self.catalogue();
+        let known = catalogue.for_variable(name.as_str());
+        let usual = known.as_ref().map(|known| Ok::<_, VaultError>((known.path().parse()?, known.key.field.parse()?)));
+        let usual: Option<(SecretPath, Field)> = usual.transpose()?;
+        let mut claims: BTreeSet<(SecretPath, String)> = self.state(|state| {
             let is_asked = |secret: &&Arc<Secret>| {
                 secret.name.environment == asked.environment
                     && (secret.name.company.is_none() || secret.name.company == asked.company)
             };
-            let secret = state.with_variable_tag(&tag).find(is_asked)?;
-            Some((secret.name.path.clone(), secret.tags.get(&tag).cloned().unwrap_or_default()))
+            let tagged = state.with_variable_tag(&tag).filter(is_asked);
+            tagged.map(|secret| (secret.name.path.clone(), secret.tags.get(&tag).cloned().unwrap_or_default())).collect()
         });
-        if let Some((path, field)) = imported {
+        // Where the catalogue knows the variable, a secret of another provider's path does not take it over unseen.
+        if let Some((path, field)) = &usual {
+            let own = |claimed: &SecretPath| claimed.segments().next() == path.segments().next();
+            let foreign = claims.iter().any(|(claimed, _)| !own(claimed));
+            if foreign && !self.stored(asked, path).is_empty() {
+                claims.insert((path.clone(), field.to_string()));
+            }
+        }
+        if claims.len() > 1 {
+            return Err(VaultError::conflict(format!("{} secrets claim the variable `{name}`", claims.len()))
+                .hint("ask by path, `PATH#FIELD`, or take the tag from all but one"));
+        }
+        if let Some((path, field)) = claims.pop_first() {
             return Ok((path, if field.is_empty() { None } else { Some(field.parse()?) }));
         }
-        if let Some(known) = self.catalogue().for_variable(name.as_str()) {
-            return Ok((known.path().parse()?, Some(known.key.field.parse()?)));
+        if let Some((path, field)) = usual {
+            return Ok((path, Some(field)));
         }
         let path = name.as_str().to_ascii_lowercase().parse::<SecretPath>().map_err(|_| {
             VaultError::not_found(format!("no secret is known for the variable `{name}`"))

@@ -172,3 +172,31 @@ async fn several_accounts_of_one_provider_stand_side_by_side() {
     let answer = desk.vault.which(&owner, &question).await.unwrap();
     assert_eq!(answer.accounts, [secret("prod/stripe/eu"), secret("prod/stripe/us")]);
 }
+
+#[tokio::test]
+async fn a_planted_tag_takes_no_variable_over() {
+    async fn tagged(desk: &Desk, path: &str, variable: &str) {
+        let owner = desk.owner().await;
+        let annotation = Annotation {
+            tags: Some([(format!("variable.{variable}"), String::new())].into()),
+            ..Annotation::default()
+        };
+        desk.vault.put(&owner, Put { annotation, ..put(path, &format!("value of {path}")) }).await.unwrap();
+    }
+    async fn which(desk: &Desk, variable: &str) -> Result<String, Code> {
+        let owner = desk.owner().await;
+        let target = Target::Variable(variable.parse().unwrap());
+        let answer = desk.vault.which(&owner, &Asked { target, ..asked(&USUAL, false, &[]) }).await;
+        answer.map(|answer| answer.path.to_string()).map_err(|error| error.code)
+    }
+    let desk = Desk::new().await;
+    let owner = desk.owner().await;
+    desk.vault.put(&owner, put("prod/stripe", "the real one")).await.unwrap();
+    assert_eq!(which(&desk, "STRIPE_SECRET_KEY").await, Ok("stripe".to_owned()));
+    tagged(&desk, "prod/aaa/planted", "STRIPE_SECRET_KEY").await;
+    assert_eq!(which(&desk, "STRIPE_SECRET_KEY").await, Err(Code::Conflict), "the catalogue's place is not taken over");
+    tagged(&desk, "prod/shop", "SHOP_SECRET").await;
+    assert_eq!(which(&desk, "SHOP_SECRET").await, Ok("shop".to_owned()));
+    tagged(&desk, "prod/aaa/planted2", "SHOP_SECRET").await;
+    assert_eq!(which(&desk, "SHOP_SECRET").await, Err(Code::Conflict), "two claims are nobody's");
+}
