@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use keymoat_crypto::SecretBytes;
 use keymoat_server::Peer;
 use keymoat_server::wire::Problem;
-use keymoat_vault::{SealedVault, Vault};
+use keymoat_vault::{Code, SealedVault, Vault};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -236,17 +236,28 @@ impl Client {
     }
 }
 
-/// A running server's socket, else the vault itself.
+/// A running server's socket, else the vault itself. Another command that has it open is waited for.
 async fn local_door(context: &Context) -> Result<Door, CliError> {
-    let socket = keymoat_store::socket_in(&context.places.data);
-    if socket.exists() && tokio::net::UnixStream::connect(&socket).await.is_ok() {
-        return Ok(Door::Socket(socket));
+    let patience = tokio::time::Instant::now() + LOCKED_AT_MOST;
+    loop {
+        let socket = keymoat_store::socket_in(&context.places.data);
+        if socket.exists() && tokio::net::UnixStream::connect(&socket).await.is_ok() {
+            return Ok(Door::Socket(socket));
+        }
+        if !keymoat_store::database_in(&context.places.data).exists() {
+            return Err(no_vault(context));
+        }
+        match SealedVault::open(&context.places.data, keymoat_store::Durability::Disk) {
+            Ok(sealed) => return in_process(context, sealed.map_err(|_| no_vault(context))?),
+            Err(error) if error.code == Code::InUse && tokio::time::Instant::now() < patience => {
+                tokio::time::sleep(LOCKED_LOOK_AGAIN).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
-    if !keymoat_store::database_in(&context.places.data).exists() {
-        return Err(no_vault(context));
-    }
-    let sealed = SealedVault::open(&context.places.data, keymoat_store::Durability::Disk)?;
-    let Ok(sealed) = sealed else { return Err(no_vault(context)) };
+}
+
+fn in_process(context: &Context, sealed: SealedVault) -> Result<Door, CliError> {
     let offer = crate::master_key::offer_for(&sealed, &context.places, &context.variables)?;
     let vault = sealed.unseal(&offer, context.surroundings()?)?;
     let peer = Peer::OsUser { name: crate::os_user::current()? };
@@ -364,3 +375,6 @@ pub fn query(pairs: &[(&str, Option<&str>)]) -> String {
 
 /// Longer than any healthy network takes.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+/// Commands are short; one that takes longer is told of.
+const LOCKED_AT_MOST: Duration = Duration::from_secs(10);
+const LOCKED_LOOK_AGAIN: Duration = Duration::from_millis(20);

@@ -127,6 +127,9 @@ impl Context {
     /// When its file cannot be read.
     pub fn token(&self) -> Result<Option<SecretBytes>, CliError> {
         match (&self.variables.token, &self.variables.token_file) {
+            (Some(token), _) if token.is_empty() => {
+                Err(CliError::new("KEYMOAT_TOKEN is set and empty").hint("give it a token, or unset it"))
+            }
             (Some(token), _) => Ok(Some(token.duplicate())),
             (None, Some(path)) => master_key::read_secret_file(path).map(Some),
             (None, None) => Ok(None),

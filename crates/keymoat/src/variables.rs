@@ -60,7 +60,8 @@ impl Variables {
             passphrase_file: path("KEYMOAT_PASSPHRASE_FILE"),
             shares_file: path("KEYMOAT_SHARES_FILE"),
             credentials_directory: path("CREDENTIALS_DIRECTORY"),
-            token: secret("KEYMOAT_TOKEN"),
+            // One that is set and empty is a mistake, not a wish to be somebody else.
+            token: take_variable("KEYMOAT_TOKEN"),
             token_file: path("KEYMOAT_TOKEN_FILE"),
             module: text("KEYMOAT_MODULE"),
         }

@@ -94,7 +94,7 @@ fn a_company_exports_its_own() {
 fn what_may_not_be_revealed_is_left_out_and_said() {
     let home = shop();
     home.ok(&["policy", "put", "lister", "--allow", "list", "--on", "prod/**"]);
-    home.ok(&["policy", "put", "reader", "--allow", "reveal", "--on", "prod/stripe"]);
+    home.ok(&["policy", "put", "reader", "--allow", "reveal,inspect", "--on", "prod/stripe"]);
     home.ok(&[
         "account",
         "add",

@@ -104,3 +104,60 @@ fn a_wrong_master_key_opens_nothing_and_says_what_to_do() {
         "{done:?}"
     );
 }
+
+#[test]
+fn a_vault_that_is_gone_is_not_replaced_without_a_word() {
+    let home = Home::with_vault();
+    std::fs::remove_dir_all(home.data()).unwrap();
+    let refused = home.run(&["serve", "--listen", "127.0.0.1:0"]);
+    assert_eq!(refused.code, 2, "{refused:?}");
+    assert!(refused.stderr.contains("is gone") && refused.stderr.contains("--new-vault"), "{refused:?}");
+    home.ok(&["init", "--new-vault"]);
+}
+
+#[test]
+fn what_is_written_into_a_removed_file_is_not_acknowledged() {
+    let home = Home::new();
+    let server = home.serve();
+    home.put("prod", "before", "x", "a made-up value");
+    for suffix in ["", "-wal", "-shm"] {
+        std::fs::remove_file(format!("{}{suffix}", home.database().display())).unwrap();
+    }
+    let done = home.run_with_stdin(&["put", "after", "x=-", "--env", "prod"], "a made-up value");
+    assert_eq!(done.code, 2, "{done:?}");
+    assert!(done.stderr.contains("removed or replaced"), "{done:?}");
+    drop(server);
+}
+
+#[test]
+fn commands_without_a_server_wait_for_one_another() {
+    let home = Home::with_vault();
+    let children: Vec<_> = (0..6)
+        .map(|n| {
+            let mut command = home.command(&["put", &format!("at-once-{n}"), "x=-", "--env", "prod"]);
+            std::thread::spawn(move || {
+                common::feed(
+                    {
+                        command.env("LC_ALL", "C");
+                        command
+                    },
+                    "a made-up value",
+                )
+            })
+        })
+        .collect();
+    for child in children {
+        let done = child.join().unwrap();
+        assert_eq!(done.code, 0, "{done:?}");
+    }
+    assert!(home.ok(&["audit", "verify"]).stdout.starts_with("intact"));
+}
+
+#[test]
+fn an_empty_token_is_nobody() {
+    let home = Home::with_vault();
+    let mut command = home.command(&["list", "--env", "prod"]);
+    let done = common::done(command.env("KEYMOAT_TOKEN", "").output().unwrap());
+    assert_eq!(done.code, 2, "{done:?}");
+    assert!(done.stderr.contains("set and empty"), "{done:?}");
+}

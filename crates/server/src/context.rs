@@ -120,7 +120,9 @@ fn origin_of(parts: &Parts) -> Result<Origin, Problem> {
     let address = match parts.extensions.get::<Peer>() {
         // Behind a proxy on this machine the caller's own address is not known, and the proxy's must not stand in for
         // it: an unknown address allows nothing and stops no denial.
-        Some(Peer::Tcp { addr }) if !addr.ip().is_loopback() || is_local(parts) => Some(addr.ip().to_canonical()),
+        Some(Peer::Tcp { addr }) if !addr.ip().is_loopback() || is_local(parts) => {
+            Some(addr.ip().to_canonical())
+        }
         _ => None,
     };
     let agent = parts.headers.get(header::USER_AGENT);

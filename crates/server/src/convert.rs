@@ -1,5 +1,8 @@
 //! Between the front desk's types and those of the wire, by hand, so that neither can change the other unseen.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use keymoat_core::names::{AccountName, Field};
@@ -8,31 +11,69 @@ use keymoat_crypto::{SecretBytes, Sensitive};
 use keymoat_vault::entity::{
     self, AccountKind, FieldFacts, PolicyEntity, SecretName, StoredGrantState, TokenEntity,
 };
-use keymoat_vault::{Annotation, AuditRecord, NewValue, Revealed, Vault};
+use keymoat_vault::{Annotation, AuditRecord, Caller, NewValue, Revealed, Vault};
 
 use crate::problem::Problem;
 use crate::wire::{self, WireSecret};
 
-/// A secret without its values.
+/// A secret without its values, as far as the caller may see it.
+pub(crate) fn secret_for(vault: &Vault, caller: &Caller, shown: &entity::Secret) -> wire::Secret {
+    secret_if(vault.may_inspect(caller, &shown.name), shown)
+}
+
+/// Secrets without their values, each as far as the caller may see it.
+pub(crate) fn secrets_for(
+    vault: &Vault,
+    caller: &Caller,
+    shown: &[Arc<entity::Secret>],
+) -> Vec<wire::Secret> {
+    let may_inspect = vault.inspector(caller);
+    shown.iter().map(|secret| secret_if(may_inspect(&secret.name), secret)).collect()
+}
+
+fn secret_if(may_inspect: bool, shown: &entity::Secret) -> wire::Secret {
+    if may_inspect { secret(shown) } else { name_only(shown) }
+}
+
+/// A secret without its values, for a caller who was permitted to inspect it.
 pub(crate) fn secret(secret: &entity::Secret) -> wire::Secret {
+    wire::Secret {
+        names_only: false,
+        description: secret.description.clone(),
+        owner: secret.owner.clone(),
+        tags: secret.tags.clone(),
+        expires_at: secret.expires_at,
+        env_override: Some(secret.env_override.as_str().to_owned()),
+        cas_required: Some(secret.cas_required),
+        max_versions: Some(secret.max_versions),
+        created_at: Some(secret.created_at),
+        versions: versions(secret),
+        ..name_only(secret)
+    }
+}
+
+/// What `list` allows to see of a secret. Everything else stands in [`secret`] alone, so that a new member is not shown
+/// here by mistake.
+fn name_only(secret: &entity::Secret) -> wire::Secret {
     let labels = secret.versions.labels().iter();
     wire::Secret {
         id: secret.id.to_string(),
         environment: secret.name.environment.to_string(),
         company: secret.name.company.as_ref().map(ToString::to_string),
         path: secret.name.path.to_string(),
-        description: secret.description.clone(),
-        owner: secret.owner.clone(),
-        tags: secret.tags.clone(),
-        expires_at: secret.expires_at,
-        env_override: secret.env_override.as_str().to_owned(),
-        cas_required: secret.cas_required,
-        max_versions: secret.max_versions,
-        created_at: secret.created_at,
+        names_only: true,
+        description: String::new(),
+        owner: String::new(),
+        tags: BTreeMap::new(),
+        expires_at: None,
+        env_override: None,
+        cas_required: None,
+        max_versions: None,
+        created_at: None,
         current: secret.versions.current(),
         head: secret.versions.head(),
         labels: labels.map(|(label, version)| (label.to_string(), *version)).collect(),
-        versions: versions(secret),
+        versions: Vec::new(),
     }
 }
 

@@ -149,7 +149,7 @@ fn status_of(code: Code) -> StatusCode {
         Code::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
         Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::RateLimited => StatusCode::TOO_MANY_REQUESTS,
-        Code::Sealed | Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Code::Sealed | Code::Unavailable | Code::InUse => StatusCode::SERVICE_UNAVAILABLE,
         Code::SourceDown => StatusCode::BAD_GATEWAY,
         Code::Damaged | Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
@@ -186,6 +186,7 @@ mod tests {
         check(Code::RateLimited, 429);
         check(Code::Sealed, 503);
         check(Code::Unavailable, 503);
+        check(Code::InUse, 503);
         check(Code::SourceDown, 502);
         check(Code::Damaged, 500);
         check(Code::Internal, 500);

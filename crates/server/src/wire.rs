@@ -153,7 +153,8 @@ pub struct PutPlace {
     pub description: String,
 }
 
-/// A secret without its values.
+/// A secret without its values. Who may not `inspect` it gets no more than its id, its name, and the numbers of its
+/// versions.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Secret {
     /// Its id.
@@ -165,6 +166,10 @@ pub struct Secret {
     pub company: Option<String>,
     /// The path.
     pub path: String,
+    /// Whether everything but the id, the name, `current`, `head` and the labels is left out or empty, because the
+    /// caller may not `inspect` the secret.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub names_only: bool,
     /// What it is for.
     pub description: String,
     /// Who answers for it.
@@ -175,13 +180,17 @@ pub struct Secret {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
     /// What an environment variable may do: `allow`, `warn` or `deny`.
-    pub env_override: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub env_override: Option<String>,
     /// Whether every write must say which version it follows.
-    pub cas_required: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cas_required: Option<bool>,
     /// Versions kept.
-    pub max_versions: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_versions: Option<u32>,
     /// When it was made.
-    pub created_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<Timestamp>,
     /// The current version, if it can be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub current: Option<u32>,

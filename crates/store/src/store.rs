@@ -1,6 +1,7 @@
 //! The open store: transactions in, reads beside them.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
@@ -13,7 +14,7 @@ use crate::outside::OutsideFile;
 use crate::reader::Reader;
 use crate::tx::Tx;
 use crate::verify::{self, Outside};
-use crate::writer::{Committed, Job, Member, Stopped, Writer, run_outside};
+use crate::writer::{Committed, Job, Member, Stopped, Writer, file_identity, run_outside};
 use crate::{Durability, Observer, OpenError, Report, StoreError, schema};
 
 /// Keymoat's own tables, open for use. Cheap to clone; the last clone's end folds the log in.
@@ -32,6 +33,7 @@ struct Inner {
     /// A place for each read that may run at once.
     reading: Arc<Semaphore>,
     stopped: Stopped,
+    full: Arc<AtomicBool>,
     /// Time of the newest event when the store was opened, in milliseconds since 1970; 0 when there was none.
     opened_at_ms: i64,
     /// Held for its lock; the directory is free again when the store is gone.
@@ -54,6 +56,7 @@ impl Store {
         let keys = Arc::new(keys);
         let outside_path = outside.path().to_owned();
         let stopped: Stopped = Arc::new(OnceLock::new());
+        let full = Arc::new(AtomicBool::new(false));
         let (jobs, queue) = mpsc::channel(QUEUE_MAX);
         let (to_outside, notes) = std::sync::mpsc::channel();
         let writer = Writer {
@@ -64,6 +67,9 @@ impl Store {
             observer,
             outside: to_outside,
             stopped: Arc::clone(&stopped),
+            full: Arc::clone(&full),
+            file: file_identity(&path)
+                .map_err(|e| OpenError::Io { path: path.clone(), why: e.to_string() })?,
         };
         let outside_stopped = Arc::clone(&stopped);
         let unsynced = (durability == Durability::Os).then(|| wal_of(&path));
@@ -81,6 +87,7 @@ impl Store {
             readers: Mutex::new(Vec::new()),
             reading: Arc::new(Semaphore::new(READS_MAX)),
             stopped,
+            full,
             opened_at_ms,
             dir,
             threads: Mutex::new(threads),
@@ -175,6 +182,11 @@ impl Store {
     /// When the newest event happened that was there when the store was opened; 1970 when there was none.
     pub fn newest_event_at_start(&self) -> jiff::Timestamp {
         jiff::Timestamp::from_millisecond(self.inner.opened_at_ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+    }
+
+    /// Whether the last thing to be written found the disk full.
+    pub fn is_full(&self) -> bool {
+        self.inner.full.load(Ordering::Relaxed)
     }
 
     /// The data directory.

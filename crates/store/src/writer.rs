@@ -7,6 +7,7 @@
 //! follows within [`OUTSIDE_LAG`].
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc as std_mpsc;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -59,6 +60,10 @@ pub(crate) struct Writer {
     pub(crate) observer: Observer,
     pub(crate) outside: std_mpsc::Sender<ToOutside>,
     pub(crate) stopped: Stopped,
+    /// Whether the last batch found the disk full.
+    pub(crate) full: Arc<AtomicBool>,
+    /// Which file the database is: its device and inode.
+    pub(crate) file: (u64, u64),
 }
 
 impl Writer {
@@ -95,9 +100,17 @@ impl Writer {
     }
 
     fn commit_members(&mut self, mut batch: Vec<Job>) {
+        // What is written into a file that has lost its name is gone with this process.
+        if file_identity(&self.path).ok() != Some(self.file) {
+            let why = format!("`{}` was removed or replaced while it was in use", self.path.display());
+            self.stop(why.clone());
+            batch.into_iter().for_each(|job| job.fail(StoreError::Stopped(why.clone())));
+            return;
+        }
         let mut head = self.head.clone();
         match self.write_batch(&mut batch, &mut head) {
             Ok(Written { outcomes, effects, note }) => {
+                self.full.store(false, Ordering::Relaxed);
                 self.head = head;
                 if !effects.is_empty() {
                     (self.observer)(effects);
@@ -235,7 +248,10 @@ impl Writer {
         let path = self.path.clone();
         let text = first.to_string();
         let kind = match &first {
-            StoreError::Full(_) => Fault::Full,
+            StoreError::Full(_) => {
+                self.full.store(true, Ordering::Relaxed);
+                Fault::Full
+            }
             StoreError::ReadOnly { why, .. } => Fault::ReadOnly(why.clone()),
             StoreError::Overloaded => Fault::Overloaded,
             // After a failed write or sync the operating system may have dropped the data and say "fine" next time.
@@ -257,6 +273,13 @@ impl Writer {
         // Only the first reason counts.
         let _ = self.stopped.set(why);
     }
+}
+
+/// Which file a path leads to.
+pub(crate) fn file_identity(path: &Path) -> std::io::Result<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    let metadata = std::fs::metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
 }
 
 impl Head {

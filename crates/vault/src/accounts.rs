@@ -68,6 +68,7 @@ impl Vault {
                 .hint("users of the operating system, and only they, are called `os:NAME`"));
         }
         let (id, now) = (self.new_principal_id(), self.now());
+        let hands = self.hands(caller);
         self.write_account(caller, Action::AccountCreate, &new.name, |old| {
             if old.is_some() {
                 return Err(VaultError::conflict(format!("there is already an account `{}`", new.name)));
@@ -82,6 +83,10 @@ impl Vault {
                 active: true,
                 created_at: now,
                 created_by: caller.name.to_string(),
+                created_by_ids: hands.clone(),
+                rights_by: Some(caller.name.to_string()),
+                rights_by_ids: hands.clone(),
+                rights_at: Some(now),
             })
         })
         .await
@@ -90,7 +95,8 @@ impl Vault {
     /// Changes an account.
     ///
     /// # Errors
-    /// [`Code::Refused`], also when it would have more than the caller; [`Code::NotFound`]; [`Code::Invalid`].
+    /// [`Code::Refused`], also when it has or would have more than the caller; [`Code::Conflict`] for the last owner;
+    /// [`Code::NotFound`]; [`Code::Invalid`].
     pub async fn update_account(
         &self,
         caller: &Caller,
@@ -109,6 +115,9 @@ impl Vault {
             account.policies = change.policies.clone().unwrap_or(account.policies);
             account.groups = change.groups.clone().unwrap_or(account.groups);
             account.active = change.active.unwrap_or(account.active);
+            if old.is_none_or(|old| !has_rights_of(old, &account)) {
+                self.sign_rights(caller, &mut account);
+            }
             Ok(account)
         })
         .await
@@ -117,7 +126,8 @@ impl Vault {
     /// Removes an account with its tokens and grants.
     ///
     /// # Errors
-    /// [`Code::Refused`]; [`Code::NotFound`].
+    /// [`Code::Refused`], also when it may do more than the caller; [`Code::Conflict`] for oneself and the last owner;
+    /// [`Code::NotFound`].
     pub async fn delete_account(&self, caller: &Caller, name: &AccountName) -> Result<(), VaultError> {
         self.end_access(caller, name, Ending::Removed).await.map(|_| ())
     }
@@ -125,7 +135,8 @@ impl Vault {
     /// Ends everything that an account may do, in one step, and lists the keys that it has seen.
     ///
     /// # Errors
-    /// [`Code::Refused`]; [`Code::NotFound`].
+    /// [`Code::Refused`], also when it may do more than the caller; [`Code::Conflict`] for oneself and the last owner;
+    /// [`Code::NotFound`].
     pub async fn leave(&self, caller: &Caller, name: &AccountName) -> Result<LeaverReport, VaultError> {
         let Ended { account, tokens, grants } = self.end_access(caller, name, Ending::SwitchedOff).await?;
         Ok(LeaverReport { tokens, grants, seen: self.seen_by(account).await? })
@@ -186,6 +197,9 @@ impl Vault {
                 Ok(account) => account,
                 Err(error) => return Err(self.failed(&permit, action, error).await),
             };
+            if let Some(old) = &old {
+                self.check_taking(&permit, action, old, Some(&account)).await?;
+            }
             let change = Change::Account { before: old, after: Some(Arc::clone(&account)) };
             if !self.may_change(caller, &change) {
                 return Err(self.beyond(caller, action, &permit.resource, name).await);
@@ -235,6 +249,40 @@ impl Vault {
         }
     }
 
+    /// Whether the caller may take from an account what a change takes: only from who may do no more than he may
+    /// himself, and never the last owner. Refusals are on record.
+    async fn check_taking(
+        &self,
+        permit: &Permit,
+        action: Action,
+        before: &Account,
+        after: Option<&Arc<Account>>,
+    ) -> Result<(), VaultError> {
+        if !takes(before, after) {
+            return Ok(());
+        }
+        let caller = &permit.caller;
+        if before.id != caller.principal && !self.covers_account(caller, before) {
+            return Err(self.beyond(caller, action, &permit.resource, &before.name).await);
+        }
+        if self.state(|state| leaves_no_owner(state, before, after)) {
+            let error = VaultError::conflict(format!(
+                "after that nobody would be left who acts and holds the policy `{OWNER}`, because of `{}`",
+                before.name
+            ))
+            .hint("give that policy to somebody else first");
+            return Err(self.failed(permit, action, error).await);
+        }
+        Ok(())
+    }
+
+    /// Notes who changed what an account may do.
+    fn sign_rights(&self, caller: &Caller, account: &mut Account) {
+        account.rights_by = Some(caller.name.to_string());
+        account.rights_by_ids = self.hands(caller);
+        account.rights_at = Some(self.now());
+    }
+
     /// Ends every token, sign-in code and grant of an account, and switches it off or removes it.
     async fn end_access(
         &self,
@@ -259,13 +307,18 @@ impl Vault {
             };
             let after = match ending {
                 Ending::Removed => None,
-                Ending::SwitchedOff => Some(Arc::new(Account { active: false, ..Account::clone(&account) })),
+                Ending::SwitchedOff => {
+                    let mut off = Account { active: false, ..Account::clone(&account) };
+                    self.sign_rights(caller, &mut off);
+                    Some(Arc::new(off))
+                }
             };
-            let change = Change::Account { before: Some(Arc::clone(&account)), after };
+            self.check_taking(&permit, action, &account, after.as_ref()).await?;
+            let change = Change::Account { before: Some(Arc::clone(&account)), after: after.clone() };
             if !self.may_change(caller, &change) {
                 return Err(self.beyond(caller, action, &permit.resource, name).await);
             }
-            self.end(&permit, &account, action, ending).await
+            self.end(&permit, &account, action, after).await
         })
         .await
     }
@@ -275,7 +328,7 @@ impl Vault {
         permit: &Permit,
         account: &Arc<Account>,
         action: Action,
-        ending: Ending,
+        after: Option<Arc<Account>>,
     ) -> Result<Ended, VaultError> {
         let deed = Deed::done(action, &permit.resource).detail("ended", AuditText::new("tokens and grants"));
         let draft = self.draft(&permit.caller, deed, Some(permit.decided_by.clone()));
@@ -299,10 +352,9 @@ impl Vault {
                 tokens.iter().try_for_each(|key| tx.remove(Kind::Token, key).map(|_| ()))?;
                 grants.iter().try_for_each(|key| tx.remove(Kind::Grant, key).map(|_| ()))?;
                 remove_codes(tx, account.id)?;
-                match ending {
-                    Ending::Removed => remove_account(tx, &account, &members)?,
-                    Ending::SwitchedOff => {
-                        let off = Account { active: false, ..Account::clone(&account) };
+                match &after {
+                    None => remove_account(tx, &account, &members)?,
+                    Some(off) => {
                         tx.put(Kind::Account, &off.key(), &off.body(), None)?;
                     }
                 }
@@ -312,6 +364,42 @@ impl Vault {
             .await?;
         Ok(ended)
     }
+}
+
+/// Whether both act or not, with the same policies and groups.
+fn has_rights_of(old: &Account, new: &Account) -> bool {
+    old.policies == new.policies && old.groups == new.groups && old.active == new.active
+}
+
+/// Whether a change of an account takes something from it.
+fn takes(before: &Account, after: Option<&Arc<Account>>) -> bool {
+    after.is_none_or(|after| {
+        (before.active && !after.active)
+            || !after.policies.is_superset(&before.policies)
+            || !after.groups.is_superset(&before.groups)
+    })
+}
+
+/// Whether there is an owner now, and none after the change.
+fn leaves_no_owner(state: &State, before: &Account, after: Option<&Arc<Account>>) -> bool {
+    let as_it_will_be = |name: &AccountName| match *name == before.name {
+        true => after,
+        false => state.accounts.get(name),
+    };
+    let mut names = state.accounts.keys().filter_map(as_it_will_be);
+    let had_one = state.accounts.values().any(|account| is_owner(account, |name| state.accounts.get(name)));
+    had_one && !names.any(|account| is_owner(account, as_it_will_be))
+}
+
+/// Whether an account acts and holds the policy that allows everything, itself or through a group.
+pub(crate) fn is_owner<'a>(
+    account: &Account,
+    group: impl Fn(&AccountName) -> Option<&'a Arc<Account>>,
+) -> bool {
+    let holds = |account: &Account| account.policies.iter().any(|policy| policy.as_str() == OWNER);
+    let acts = account.active && account.kind.principal_kind().is_some();
+    let mut groups = account.groups.iter().filter_map(group);
+    acts && (holds(account) || groups.any(|group| group.active && holds(group)))
 }
 
 /// How an account's access ends.
@@ -387,3 +475,6 @@ impl State {
 fn check_text(text: &str) -> Result<(), VaultError> {
     check_description(text).map_err(|e| VaultError::invalid(e.to_string()))
 }
+
+/// The built-in policy that allows everything.
+const OWNER: &str = "owner";

@@ -137,13 +137,34 @@ impl Vault {
         self.state(|state| Rights::of_caller(state, caller).decide(&request).is_allowed())
     }
 
+    /// Whether the caller may be shown more of a secret than its name in an answer about something else, without a
+    /// record. A grant with a number of uses does not count here: nothing is taken off it.
+    pub fn may_inspect(&self, caller: &Caller, name: &SecretName) -> bool {
+        self.inspector(caller)(name)
+    }
+
+    /// Answers [`Vault::may_inspect`] for many secrets, from the rights that the caller has now.
+    pub fn inspector(&self, caller: &Caller) -> impl Fn(&SecretName) -> bool {
+        let rights = self.state(|state| Rights::of_caller(state, caller));
+        let now = self.now();
+        move |name| {
+            let resource = secret_resource(name, None);
+            let decision = rights.decide(&request_at(caller, Capability::Inspect, &resource, now));
+            decision.is_allowed() && rights.counted_grant(&decision).is_none()
+        }
+    }
+
     /// Whether the caller may make a change of who has which rights: nobody it touches may get more than the caller
     /// may do himself.
     pub(crate) fn may_change(&self, caller: &Caller, change: &Change) -> bool {
         let now = self.now();
         self.state(|state| {
             let actor = Rights::of_caller(state, caller);
-            change.touched(state).iter().all(|(before, after)| actor.may_change(before, after, now))
+            change.touched(state).iter().all(|(before, after)| {
+                // A new denial takes away, and nobody takes from who may do more than he may himself.
+                let covers = || actor.may_change(&Rights::none(), before, now);
+                actor.may_change(before, after, now) && (!after.denies_more_than(before, now) || covers())
+            })
         })
     }
 
@@ -553,6 +574,12 @@ impl Rights {
         let granted = self.grants.iter().filter(move |stored| stored.grant.is_active(now));
         let policies = self.policies.iter().flat_map(|stored| stored.compiled.rules());
         policies.chain(granted.flat_map(|stored| stored.grant.rules()))
+    }
+
+    /// Whether there is a denial here that is not there.
+    fn denies_more_than(&self, other: &Rights, now: jiff::Timestamp) -> bool {
+        let denies = |rule: &&policy::CompiledRule| rule.effect() == policy::Effect::Deny;
+        self.all_rules(now).filter(denies).any(|rule| !other.all_rules(now).any(|old| old == rule))
     }
 
     /// The rules that allow, of policies and of grants that have effect.

@@ -47,6 +47,12 @@ impl Vault {
         if let Some(why) = self.stopped() {
             return Err(VaultError::new(Code::Unavailable, format!("the store has stopped itself: {why}")));
         }
+        if self.store().is_full() {
+            return Err(VaultError::new(
+                Code::Unavailable,
+                "the disk is full, so nothing can be written down and nothing is answered",
+            ));
+        }
         self.store().read(|reader| reader.events_len()).await?;
         Ok(())
     }

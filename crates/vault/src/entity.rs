@@ -309,6 +309,18 @@ pub struct Account {
     pub created_at: Timestamp,
     /// By whom.
     pub created_by: String,
+    /// Whose hands made it: who did it, and who made what he was signed in with.
+    #[serde(default)]
+    pub created_by_ids: BTreeSet<PrincipalId>,
+    /// Who last changed its policies, its groups or whether it acts.
+    #[serde(default)]
+    pub rights_by: Option<String>,
+    /// Whose hands last changed them.
+    #[serde(default)]
+    pub rights_by_ids: BTreeSet<PrincipalId>,
+    /// When they were last changed.
+    #[serde(default)]
+    pub rights_at: Option<Timestamp>,
 }
 
 /// Kinds of accounts.
@@ -357,6 +369,9 @@ pub struct TokenEntity {
     pub created_at: Timestamp,
     /// By whom.
     pub created_by: String,
+    /// Whose hands made it: who did it, and who made what he was signed in with.
+    #[serde(default)]
+    pub created_by_ids: BTreeSet<PrincipalId>,
     /// When it ends.
     pub expires_at: Timestamp,
     /// How far it can be renewed; none when it cannot.
@@ -406,6 +421,9 @@ pub struct GrantEntity {
     pub state: StoredGrantState,
     /// By whom.
     pub granted_by: PrincipalId,
+    /// Whose hands asked for it: who did, and who made what he was signed in with.
+    #[serde(default)]
+    pub granted_by_ids: BTreeSet<PrincipalId>,
     /// Who approved it.
     #[serde(default)]
     pub approved_by: Option<PrincipalId>,
@@ -496,6 +514,9 @@ pub struct SignInCodeEntity {
     /// Whether somebody else asked for it.
     #[serde(default)]
     pub foreign: bool,
+    /// Whose hands made it; empty for the one that is made with the vault.
+    #[serde(default)]
+    pub created_by_ids: BTreeSet<PrincipalId>,
     /// When it ends.
     pub expires_at: Timestamp,
 }

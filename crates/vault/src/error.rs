@@ -39,6 +39,8 @@ pub enum Code {
     Sealed,
     /// It cannot be written down, so it is not done.
     Unavailable,
+    /// Another process has the data directory.
+    InUse,
     /// A source that would have to be asked is down.
     SourceDown,
     /// Stored bytes are not what was written.
@@ -61,6 +63,7 @@ impl Code {
             Code::RateLimited => "rate_limited",
             Code::Sealed => "sealed",
             Code::Unavailable => "unavailable",
+            Code::InUse => "in_use",
             Code::SourceDown => "source_down",
             Code::Damaged => "damaged",
             Code::Internal => "internal",
@@ -132,6 +135,7 @@ impl From<OpenError> for VaultError {
             OpenError::Untrusted(_) => Code::Damaged,
             OpenError::Missing(_) => Code::NotFound,
             OpenError::Exists(_) => Code::Conflict,
+            OpenError::Locked { .. } => Code::InUse,
             _ => Code::Unavailable,
         };
         Self::new(code, error.to_string())

@@ -1,5 +1,6 @@
 //! Grants: permission that ends by itself, and the glass that can be broken.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 
 use jiff::{SignedDuration, Timestamp};
@@ -10,8 +11,10 @@ use keymoat_core::names::AccountName;
 use keymoat_core::policy::{Capability, CompiledRule, Rule};
 use keymoat_store::{Kind, Tx};
 
+use crate::accounts::is_owner;
 use crate::desk::{Change, Deed, Rights, system_resource};
 use crate::entity::{Account, Entity as _, GrantEntity};
+use crate::lineage::Lineage;
 use crate::state::{State, StoredGrant};
 use crate::tokens::{later, not_signed_in};
 use crate::{Caller, Code, Vault, VaultError};
@@ -186,6 +189,7 @@ impl Vault {
             uses_left: new.uses,
             state: GrantState::Active.into(),
             granted_by: caller.principal,
+            granted_by_ids: self.hands(caller),
             approved_by: None,
             reason: new.reason.clone(),
             break_glass: false,
@@ -208,7 +212,7 @@ impl Vault {
             ));
         }
         entity.break_glass = true;
-        entity.state = self.broken_glass(caller, account.id, now)?.into();
+        entity.state = self.broken_glass(caller, &StoredGrant::new(entity.clone())?, now)?.into();
         Ok((entity, false))
     }
 
@@ -217,14 +221,21 @@ impl Vault {
     fn broken_glass(
         &self,
         caller: &Caller,
-        receiver: PrincipalId,
+        asked: &StoredGrant,
         now: Timestamp,
     ) -> Result<GrantState, VaultError> {
+        let receiver = asked.entity.principal;
         let others = self.state(|state| {
+            let lineage = Lineage::new(state, now);
             let others = state.accounts.values().filter(|account| account.id != caller.principal);
             others
                 .filter(|account| {
-                    !receives(account, receiver, state) && is_administrator(state, account, now)
+                    // An owner counts whatever was done to his account, or an administrator could do something to it
+                    // and then have to wait for nobody.
+                    let owns = account.id != receiver && is_owner(account, |name| state.accounts.get(name));
+                    owns || (!receives(account, receiver, state)
+                        && is_administrator(state, account, now)
+                        && is_independent(state, &lineage, account, asked, now))
                 })
                 .count()
         });
@@ -238,14 +249,17 @@ impl Vault {
         Ok(break_glass(now, others, BREAK_GLASS_DELAY))
     }
 
-    /// Whether the caller may approve a grant: an administrator, not one who gets it, and neither his account nor what
-    /// he signed in with was made by somebody else just now.
+    /// Whether the caller may approve a grant: an administrator, not one who gets it, neither his account nor what he
+    /// signed in with made by somebody else just now, and nobody behind both him and the grant. Who may give all of
+    /// it by himself gains nothing by approving, so he need not be independent.
     fn check_approver(&self, caller: &Caller, entity: &GrantEntity) -> Result<(), VaultError> {
         let now = self.now();
         let is_fresh = |since: Timestamp| later(since, BREAK_GLASS_DELAY) > now;
         self.state(|state| {
             let account = state.account(caller.principal).ok_or_else(not_signed_in)?;
-            if receives(account, entity.principal, state) {
+            let asked = StoredGrant::new(entity.clone())?;
+            let gives = may_give(state, account.id, &asked, now);
+            if !gives && receives(account, entity.principal, state) {
                 return Err(VaultError::conflict("grant cannot be approved by who receives it"));
             }
             if !is_administrator(state, account, now) {
@@ -260,9 +274,49 @@ impl Vault {
                 )
                 .hint("so that nobody makes himself a second administrator; wait, or sign in with a token of your own"));
             }
+            if !gives && !is_independent(state, &Lineage::new(state, now), account, &asked, now) {
+                return Err(VaultError::new(
+                    Code::Refused,
+                    format!(
+                        "`{}` is not independent of this grant: the same person made or changed an account or a token on both sides",
+                        caller.name
+                    ),
+                )
+                .hint("ask an administrator whom neither side has set up, or an owner"));
+            }
             Ok(())
         })
     }
+}
+
+/// Whether an account may give all that a grant allows.
+fn may_give(state: &State, principal: PrincipalId, asked: &StoredGrant, now: Timestamp) -> bool {
+    let rules: Vec<&CompiledRule> = asked.grant.rules().iter().collect();
+    Rights::of(state, principal).cover(&rules, now)
+}
+
+/// Whether nobody stands behind both an account and a grant, but such as may give all of it anyway.
+fn is_independent(
+    state: &State,
+    lineage: &Lineage,
+    account: &Account,
+    asked: &StoredGrant,
+    now: Timestamp,
+) -> bool {
+    let entity = &asked.entity;
+    let receivers = state.accounts.values().filter(|account| receives(account, entity.principal, state));
+    let asking: BTreeSet<PrincipalId> = receivers
+        .map(|account| account.id)
+        .chain([entity.principal, entity.granted_by])
+        .chain(entity.granted_by_ids.iter().copied())
+        .collect();
+    let is_trusted = |id: PrincipalId| may_give(state, id, asked, now);
+    let (Some(asking), Some(approving)) =
+        (lineage.behind(asking, is_trusted), lineage.behind([account.id].into(), is_trusted))
+    else {
+        return false;
+    };
+    asking.is_disjoint(&approving)
 }
 
 /// Whether a grant to `receiver` is one to this account, itself or as a member of a group.

@@ -18,6 +18,7 @@ mod error;
 mod grants;
 mod idempotency;
 mod keyring;
+mod lineage;
 mod open;
 mod personal;
 mod places;

@@ -20,6 +20,7 @@ use crate::entity::{
     SlotSource,
 };
 use crate::keyring::Keyring;
+use crate::lineage::MADE_WITH_VAULT;
 use crate::refusals::Refusals;
 use crate::rekey::Rekeying;
 use crate::secrets::put_data_key;
@@ -220,7 +221,11 @@ impl Vault {
             groups: BTreeSet::new(),
             active: true,
             created_at: self.now(),
-            created_by: "keymoat".to_owned(),
+            created_by: MADE_WITH_VAULT.to_owned(),
+            created_by_ids: BTreeSet::new(),
+            rights_by: None,
+            rights_by_ids: BTreeSet::new(),
+            rights_at: None,
         })
     }
 
@@ -228,7 +233,7 @@ impl Vault {
         let now = self.now();
         let pepper = Pepper::generate(1);
         let code = SignInCode::generate();
-        let code_entity = SignInCodeEntity::of(&code, &pepper, genesis.administrator.id, false, now);
+        let code_entity = SignInCodeEntity::of(&code, &pepper, genesis.administrator.id, None, now);
         let draft = self.system_draft(&operator()?, Deed::done(Action::Init, &system_resource("vault")?));
         let keyring = self.keyring_arc();
         self.store()

@@ -225,7 +225,9 @@ impl Vault {
         let tag = variable_tag(name);
         let catalogue = self.catalogue();
         let known = catalogue.for_variable(name.as_str());
-        let usual = known.as_ref().map(|known| Ok::<_, VaultError>((known.path().parse()?, known.key.field.parse()?)));
+        let usual = known
+            .as_ref()
+            .map(|known| Ok::<_, VaultError>((known.path().parse()?, known.key.field.parse()?)));
         let usual: Option<(SecretPath, Field)> = usual.transpose()?;
         let mut claims: BTreeSet<(SecretPath, String)> = self.state(|state| {
             let is_asked = |secret: &&Arc<Secret>| {
@@ -233,7 +235,9 @@ impl Vault {
                     && (secret.name.company.is_none() || secret.name.company == asked.company)
             };
             let tagged = state.with_variable_tag(&tag).filter(is_asked);
-            tagged.map(|secret| (secret.name.path.clone(), secret.tags.get(&tag).cloned().unwrap_or_default())).collect()
+            tagged
+                .map(|secret| (secret.name.path.clone(), secret.tags.get(&tag).cloned().unwrap_or_default()))
+                .collect()
         });
         // Where the catalogue knows the variable, a secret of another provider's path does not take it over unseen.
         if let Some((path, field)) = &usual {
@@ -244,8 +248,11 @@ impl Vault {
             }
         }
         if claims.len() > 1 {
-            return Err(VaultError::conflict(format!("{} secrets claim the variable `{name}`", claims.len()))
-                .hint("ask by path, `PATH#FIELD`, or take the tag from all but one"));
+            return Err(VaultError::conflict(format!(
+                "{} secrets claim the variable `{name}`",
+                claims.len()
+            ))
+            .hint("ask by path, `PATH#FIELD`, or take the tag from all but one"));
         }
         if let Some((path, field)) = claims.pop_first() {
             return Ok((path, if field.is_empty() { None } else { Some(field.parse()?) }));

@@ -11,6 +11,7 @@ use keymoat_core::policy::Capability;
 use keymoat_core::secret::check_description;
 use keymoat_crypto::{Pepper, SecretBytes, SignInCode, Token, TokenDigest, TokenKind};
 use keymoat_store::{Kind, Tx};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::desk::{About, Deed, Rights, system_resource};
@@ -112,7 +113,8 @@ impl Vault {
             networks: Vec::new(),
         };
         let foreign_since = code.foreign.then(|| self.now());
-        let (token, entity) = self.make_token(&caller, &account, &new, foreign_since)?;
+        let (token, mut entity) = self.make_token(&caller, &account, &new, foreign_since)?;
+        entity.created_by_ids.extend(&code.created_by_ids);
         let deed = Deed::done(Action::SignIn, &system_resource(&format!("accounts/{}", account.name))?);
         let draft = self.draft(&caller, deed, None);
         let stored = entity.clone();
@@ -319,8 +321,9 @@ impl Vault {
         let pepper =
             self.keyring().newest_pepper().ok_or_else(|| VaultError::damaged("there is no pepper"))?;
         let code = SignInCode::generate();
-        let foreign = self.foreign_since(caller, account).is_some();
-        let entity = SignInCodeEntity::of(&code, &pepper, account.id, foreign, self.now());
+        let made_by =
+            MadeBy { hands: self.hands(caller), foreign: self.foreign_since(caller, account).is_some() };
+        let entity = SignInCodeEntity::of(&code, &pepper, account.id, Some(made_by), self.now());
         Ok((code, entity))
     }
 
@@ -487,6 +490,7 @@ impl Vault {
             description: new.description.clone(),
             created_at: now,
             created_by: caller.name.to_string(),
+            created_by_ids: self.hands(caller),
             expires_at: later(now, new.ttl),
             renewable_until: new.renewable_for.map(|far| later(now, far)),
             ttl_secs: u64::try_from(new.ttl.as_secs()).unwrap_or_default(),
@@ -498,20 +502,29 @@ impl Vault {
     }
 }
 
+/// Who made a sign-in code.
+#[derive(Default)]
+pub(crate) struct MadeBy {
+    hands: BTreeSet<PrincipalId>,
+    foreign: bool,
+}
+
 impl SignInCodeEntity {
     /// What is kept of a code.
     pub(crate) fn of(
         code: &SignInCode,
         pepper: &Pepper,
         principal: PrincipalId,
-        foreign: bool,
+        made_by: Option<MadeBy>,
         now: Timestamp,
     ) -> Self {
+        let MadeBy { hands, foreign } = made_by.unwrap_or_default();
         Self {
             digest: BASE64.encode(code.digest(pepper).as_bytes()),
             pepper: pepper.id(),
             principal,
             foreign,
+            created_by_ids: hands,
             expires_at: later(now, SIGN_IN_CODE_TTL),
         }
     }

@@ -173,6 +173,12 @@ fn dotenv(values: &[Found]) -> Result<SecretBytes, CliError> {
     let mut names = BTreeSet::new();
     let mut text = Vec::new();
     for Found { secret, value } in values {
+        if secret.names_only {
+            output::warn(&format!(
+                "{}/{}: you may not `inspect` it, so its variables are named after path and field",
+                secret.environment, secret.path
+            ));
+        }
         for (field, value) in fields(secret, value)? {
             for name in variables(secret, field.as_deref(), &mut names)? {
                 // EXPOSE: the value is written behind its name.

@@ -75,6 +75,12 @@ pub fn show(context: &Context, secret: &Secret) -> Result<u8, CliError> {
         output::json(secret)?;
         return Ok(0);
     }
+    if secret.names_only {
+        let version =
+            secret.current.map_or_else(|| "no version can be read".to_owned(), |n| format!("version {n}"));
+        output::line(&format!("{}/{} {version}; you may not `inspect` it", secret.environment, secret.path));
+        return Ok(0);
+    }
     let company = secret.company.as_deref().map(|name| format!(" (company {name})")).unwrap_or_default();
     output::line(&format!("{}/{}{company}", secret.environment, secret.path));
     let said = [

@@ -28,6 +28,9 @@ pub struct How {
     /// Shares to make.
     #[arg(long, default_value_t = 3)]
     shares: u8,
+    /// Make a new vault although one was here and is gone.
+    #[arg(long)]
+    new_vault: bool,
     /// Environments to make.
     #[arg(long, value_delimiter = ',', default_values_t = ["dev".to_owned(), "staging".to_owned(), "prod".to_owned()])]
     environments: Vec<String>,
@@ -36,7 +39,7 @@ pub struct How {
 impl Default for How {
     fn default() -> Self {
         let environments = ["dev", "staging", "prod"].map(str::to_owned).to_vec();
-        Self { master_key: Source::Key, needed: 2, shares: 3, environments }
+        Self { master_key: Source::Key, needed: 2, shares: 3, new_vault: false, environments }
     }
 }
 
@@ -93,11 +96,41 @@ pub async fn make(context: &Context, how: &How) -> Result<Made, CliError> {
             .hint(format!("it is {}; `keymoat serve` opens it", sealed.instance())));
         }
     };
+    check_not_gone(context, how.new_vault)?;
     let instance = uuid::Builder::from_random_bytes(keymoat_crypto::bytes()).into_uuid();
     let (slot, master_key, shares) = new_slot(context, how, instance)?;
     let new = NewVault { instance, slot, os_user: os_user::current()?, environments };
     let (vault, code) = empty.create(new, context.surroundings()?).await?;
+    let place = place_file(context, instance);
+    std::fs::write(&place, context.places.data.as_os_str().as_encoded_bytes())
+        .map_err(|e| CliError::file("write", &place, &e))?;
     Ok(Made { vault, code, master_key, shares })
+}
+
+/// A vault that was in this directory and is gone is not replaced by a new one without a word: that would be a way
+/// around its checkpoint, and an unmounted disk would look like a fresh start.
+fn check_not_gone(context: &Context, new_vault: bool) -> Result<(), CliError> {
+    if new_vault {
+        return Ok(());
+    }
+    // No directory of configuration: nothing was ever made.
+    let Ok(entries) = std::fs::read_dir(&context.places.config) else { return Ok(()) };
+    let data = context.places.data.as_os_str().as_encoded_bytes();
+    let places = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+    let mut places =
+        places.filter(|path| path.extension().is_some_and(|extension| extension == PLACE_EXTENSION));
+    let Some(gone) = places.find(|path| std::fs::read(path).is_ok_and(|place| place == data)) else {
+        return Ok(());
+    };
+    let name = gone.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    Err(CliError::new(format!("the vault {name} was in `{}` and is gone", context.places.data.display())).hint(
+        "is its disk mounted? `keymoat restore` puts a backup back; --new-vault makes a new one in its place",
+    ))
+}
+
+/// Remembers, outside of the data directory, where an instance's data is.
+fn place_file(context: &Context, instance: uuid::Uuid) -> std::path::PathBuf {
+    context.places.config.join(format!("{instance}.{PLACE_EXTENSION}"))
 }
 
 /// Says where things are and how to sign in.
@@ -195,3 +228,5 @@ pub fn check_passphrase(passphrase: &SecretBytes) -> Result<(), CliError> {
 
 /// NIST SP 800-63B for a secret that is the only factor.
 const PASSPHRASE_BYTES_MIN: usize = 15;
+/// What the files that remember a data directory end in.
+const PLACE_EXTENSION: &str = "place";

@@ -40,6 +40,10 @@ impl List {
             &["path", "company", "version", "fields", "provider", "expires"],
             secrets.iter().map(row),
         );
+        let unseen = secrets.iter().filter(|secret| secret.names_only).count();
+        if unseen > 0 {
+            output::say(&format!("{unseen} of {} by name only: you may not `inspect` them", secrets.len()));
+        }
         Ok(0)
     }
 }

@@ -56,9 +56,24 @@ impl Run {
     /// When a reference has no value (125), or the program cannot be started (126, 127).
     pub async fn run(&self, context: &Context) -> Result<u8, CliError> {
         let plan = self.plan()?;
+        self.check_program()?;
         let resolved =
             if plan.wanted.is_empty() { BTreeMap::new() } else { self.resolve(context, &plan).await? };
         Err(self.exec(&plan.settings, &resolved))
+    }
+
+    /// A program that is not there gets no keys: nothing is given out for it.
+    fn check_program(&self) -> Result<(), CliError> {
+        let Some(program) = self.command.first().map(Path::new) else { return Ok(()) };
+        let is_there = match program.components().count() {
+            1 => search_path().iter().any(|dir| dir.join(program).exists()),
+            _ => program.exists(),
+        };
+        if is_there {
+            return Ok(());
+        }
+        let message = format!("cannot start `{}`: there is no such program", program.display());
+        Err(CliError::new(message).exit(NOT_FOUND))
     }
 
     /// What the program's environment is made of, before any value is known.
@@ -294,6 +309,11 @@ fn not_started(missing: &[String]) -> CliError {
 #[expect(clippy::disallowed_methods, reason = "the environment layer is looked at where the program runs")]
 fn is_set(name: &VariableName) -> bool {
     std::env::var_os(name.as_str()).is_some()
+}
+
+#[expect(clippy::disallowed_methods, reason = "the program is looked for as the operating system will")]
+fn search_path() -> Vec<PathBuf> {
+    std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
 }
 
 #[expect(clippy::disallowed_methods, reason = "the environment layer is looked at where the program runs")]

@@ -37,7 +37,7 @@ pub(crate) async fn list(
         .list(&caller, &environment, company.as_ref(), prefix.as_ref(), after.as_ref(), limit)
         .await?;
     Ok(Json(wire::SecretPage {
-        secrets: page.secrets.iter().map(|secret| convert::secret(secret)).collect(),
+        secrets: convert::secrets_for(&app.vault, &caller, &page.secrets),
         next: page.next.map(|next| app.vault.seal_cursor(&question, &next)),
     }))
 }
@@ -86,7 +86,7 @@ pub(crate) async fn put(
     };
     let status = if written.is_new { StatusCode::CREATED } else { StatusCode::OK };
     let answer = wire::Written {
-        secret: convert::secret(&written.secret),
+        secret: convert::secret_for(&app.vault, &caller, &written.secret),
         version: written.version,
         is_new: written.is_new,
         also_at: convert::names(&written.also_at),
@@ -105,7 +105,7 @@ pub(crate) async fn annotate(
 ) -> Answer<wire::Secret> {
     let name = name_of(names, &params)?;
     let secret = app.vault.annotate(&caller, &name, convert::annotation(sent)?).await?;
-    Ok(Json(convert::secret(&secret)))
+    Ok(Json(convert::secret_for(&app.vault, &caller, &secret)))
 }
 
 /// Deletes versions, so that they can come back.
@@ -117,7 +117,7 @@ pub(crate) async fn remove(
 ) -> Answer<wire::Secret> {
     let versions = params.text("versions").map(numbers).transpose()?.unwrap_or_default();
     let secret = app.vault.delete(&caller, &name_of(names, &params)?, versions).await?;
-    Ok(Json(convert::secret(&secret)))
+    Ok(Json(convert::secret_for(&app.vault, &caller, &secret)))
 }
 
 /// Gives a value out.

@@ -23,7 +23,7 @@ pub(crate) async fn rollback(
     Sent(sent): Sent<wire::OneVersion>,
 ) -> Answer<wire::Secret> {
     let secret = app.vault.rollback(&caller, &name_of(names, &params)?, sent.version).await?;
-    Ok(Json(convert::secret(&secret)))
+    Ok(Json(convert::secret_for(&app.vault, &caller, &secret)))
 }
 
 /// Makes the pending version current.
@@ -34,7 +34,7 @@ pub(crate) async fn promote(
     params: Params,
 ) -> Answer<wire::Secret> {
     let secret = app.vault.promote(&caller, &name_of(names, &params)?).await?;
-    Ok(Json(convert::secret(&secret)))
+    Ok(Json(convert::secret_for(&app.vault, &caller, &secret)))
 }
 
 /// Moves a label, or takes it away.
@@ -47,7 +47,7 @@ pub(crate) async fn label(
 ) -> Answer<wire::Secret> {
     let label = sent.label.parse().map_err(convert::as_invalid)?;
     let secret = app.vault.label(&caller, &name_of(names, &params)?, label, sent.version).await?;
-    Ok(Json(convert::secret(&secret)))
+    Ok(Json(convert::secret_for(&app.vault, &caller, &secret)))
 }
 
 /// Brings deleted versions back.
@@ -59,7 +59,7 @@ pub(crate) async fn undelete(
     Sent(sent): Sent<wire::SomeVersions>,
 ) -> Answer<wire::Secret> {
     let secret = app.vault.undelete(&caller, &name_of(names, &params)?, sent.versions).await?;
-    Ok(Json(convert::secret(&secret)))
+    Ok(Json(convert::secret_for(&app.vault, &caller, &secret)))
 }
 
 /// Destroys versions for good.
@@ -71,5 +71,5 @@ pub(crate) async fn destroy(
     Sent(sent): Sent<wire::SomeVersions>,
 ) -> Answer<wire::Secret> {
     let secret = app.vault.destroy(&caller, &name_of(names, &params)?, sent.versions).await?;
-    Ok(Json(convert::secret(&secret)))
+    Ok(Json(convert::secret_for(&app.vault, &caller, &secret)))
 }

@@ -172,6 +172,120 @@ async fn lists_go_on_where_they_stopped_and_nowhere_else() {
 }
 
 #[tokio::test]
+async fn a_list_shows_names_and_the_rest_to_who_may_inspect() {
+    let house = House::new().await;
+    described(&house).await;
+    house.put("prod/other", "made-up").await;
+    let rule =
+        |what: &str, path: &str| json!({ "capabilities": [what], "environments": ["prod"], "paths": [path] });
+    let lister = house.service("lister", json!([rule("list", "**")])).await;
+    let both = house.service("both", json!([rule("list", "**"), rule("inspect", "payments/**")])).await;
+    let list =
+        async |token: &str| house.client("GET", "/api/v1/secrets?environment=prod", Some(token)).send().await;
+    let reply = list(&lister).await;
+    check_reduced(&reply.text);
+    let page = reply.ok();
+    let id = &page["secrets"][1]["id"];
+    let reduced = json!({
+        "id": id, "environment": "prod", "path": "payments/stripe", "names_only": true, "description": "", "owner": "",
+        "tags": {}, "current": 1, "head": 1, "labels": page["secrets"][1]["labels"], "versions": [],
+    });
+    assert_eq!(page["secrets"][1], reduced);
+    let page = list(&both).await.ok();
+    assert_eq!(
+        (&page["secrets"][0]["path"], &page["secrets"][0]["names_only"]),
+        (&json!("other"), &json!(true))
+    );
+    assert_eq!(page["secrets"][0]["versions"], json!([]));
+    assert_eq!(page["secrets"][1], house.owner("GET", STRIPE).send().await.ok());
+    assert_eq!(page["secrets"][1]["tags"], json!({ "team": "hush-team" }));
+    assert_eq!(page["secrets"][1]["versions"][0]["fields"][0]["provider"], "stripe");
+}
+
+#[tokio::test]
+async fn a_grant_that_counts_its_uses_is_not_used_by_a_list() {
+    let house = House::new().await;
+    described(&house).await;
+    let rules = json!([{ "capabilities": ["list"], "environments": ["prod"], "paths": ["**"] }]);
+    let token = house.service("lister", rules).await;
+    let rule = json!({ "capabilities": ["inspect"], "environments": ["prod"], "paths": ["**"] });
+    let grant = json!({
+        "account": "lister", "rules": [rule], "lasts_secs": 600, "uses": 1, "reason": "an incident",
+    });
+    house.owner("POST", "/api/v1/grants").json(grant).send().await.ok();
+    let list = || house.client("GET", "/api/v1/secrets?environment=prod", Some(&token));
+    check_reduced(&list().send().await.text);
+    let shown = house.client("GET", STRIPE, Some(&token)).send().await.ok();
+    assert_eq!(shown["owner"], "hush-owner");
+    house.client("GET", STRIPE, Some(&token)).send().await.refused(403, "refused", "may not inspect");
+}
+
+#[tokio::test]
+async fn answers_to_writes_show_no_more_than_the_writer_may_inspect() {
+    for may_inspect in [false, true] {
+        let house = House::new().await;
+        described(&house).await;
+        let mut capabilities = vec!["write", "rotate", "delete"];
+        capabilities.extend(may_inspect.then_some("inspect"));
+        let rules = json!([{ "capabilities": capabilities, "environments": ["prod"], "paths": ["**"] }]);
+        let token = house.service("writer", rules).await;
+        for (number, (method, what, body)) in writes().into_iter().enumerate() {
+            let send = async || {
+                let path = format!("/api/v1/{what}/prod/payments/stripe");
+                let call = house.client(method, &path, Some(&token));
+                let call = call.header("idempotency-key", &format!("k{number}"));
+                if body.is_null() { call.send().await } else { call.json(body.clone()).send().await }
+            };
+            let (first, again) = (send().await, send().await);
+            assert_eq!(again.header("idempotency-replayed"), "true", "{method} {what}");
+            assert_eq!(first.json, again.json);
+            let text = first.text.clone();
+            let answer = first.ok();
+            let secret = if answer["secret"].is_object() { &answer["secret"] } else { &answer };
+            assert_eq!(secret["names_only"].is_null(), may_inspect, "{method} {what}: {text}");
+            match may_inspect {
+                true => assert_eq!(secret["owner"], "hush-owner", "{method} {what}: {text}"),
+                false => check_reduced(&text),
+            }
+        }
+    }
+}
+
+/// Every write that answers with a secret, in an order in which each succeeds.
+fn writes() -> Vec<(&'static str, &'static str, Value)> {
+    let put = |value: &str, pending: bool| json!({ "value": { "text": value }, "pending": pending });
+    vec![
+        ("PUT", "secrets", put("sk_live_51MadeUpExample0002KeymoatTest", false)),
+        ("PATCH", "secrets", json!({ "add_tags": { "tier": "hush-tier" } })),
+        ("POST", "rollback", json!({ "version": 1 })),
+        ("PUT", "secrets", put("sk_live_51MadeUpExample0003KeymoatTest", true)),
+        ("POST", "promote", Value::Null),
+        ("POST", "labels", json!({ "label": "last-good", "version": 1 })),
+        ("DELETE", "secrets", Value::Null),
+        ("POST", "undelete", json!({ "versions": [3] })),
+        ("POST", "destroy", json!({ "versions": [2] })),
+    ]
+}
+
+/// Stores a key of a known provider with something said about it.
+async fn described(house: &House) {
+    let about =
+        json!({ "description": "hush-words", "owner": "hush-owner", "add_tags": { "team": "hush-team" } });
+    let put = json!({ "value": { "fields": { "secret_key": KEY } }, "about": about });
+    house.owner("PUT", STRIPE).json(put).send().await.ok();
+}
+
+/// Checks that an answer has nothing that `inspect` protects.
+#[track_caller]
+fn check_reduced(text: &str) {
+    assert!(text.contains("payments/stripe"), "{text}");
+    for word in ["hush", "masked", "sk_live", "secret_key", "live", "created", "env_override", "max_versions"]
+    {
+        assert!(!text.contains(word), "{word}: {text}");
+    }
+}
+
+#[tokio::test]
 async fn companies_have_their_own() {
     let house = House::new().await;
     house.put("prod/stripe", "made-up-shared").await;

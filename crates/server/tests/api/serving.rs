@@ -82,7 +82,9 @@ async fn what_could_be_read_in_two_ways_is_refused() {
     let rows: [(String, &str); 17] = [
         (
             // Too long a head, and a body of doubtful length behind it: the connection ends with the answer.
-            format!("POST /healthz HTTP/1.1\r\nHost: a\r\n{long}{long}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n{hidden}"),
+            format!(
+                "POST /healthz HTTP/1.1\r\nHost: a\r\n{long}{long}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n{hidden}"
+            ),
             "4",
         ),
         ("GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".to_owned(), "200"),

@@ -164,6 +164,6 @@ async fn a_vault_put_back_is_refused_until_it_is_accepted() {
 async fn a_directory_in_use_says_so() {
     let desk = Desk::new().await;
     let error = desk.sealed().err().unwrap();
-    assert_eq!(error.code, Code::Unavailable, "{error}");
+    assert_eq!(error.code, Code::InUse, "{error}");
     assert!(error.message.contains("in use"), "{error}");
 }

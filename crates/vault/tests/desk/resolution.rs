@@ -194,7 +194,11 @@ async fn a_planted_tag_takes_no_variable_over() {
     desk.vault.put(&owner, put("prod/stripe", "the real one")).await.unwrap();
     assert_eq!(which(&desk, "STRIPE_SECRET_KEY").await, Ok("stripe".to_owned()));
     tagged(&desk, "prod/aaa/planted", "STRIPE_SECRET_KEY").await;
-    assert_eq!(which(&desk, "STRIPE_SECRET_KEY").await, Err(Code::Conflict), "the catalogue's place is not taken over");
+    assert_eq!(
+        which(&desk, "STRIPE_SECRET_KEY").await,
+        Err(Code::Conflict),
+        "the catalogue's place is not taken over"
+    );
     tagged(&desk, "prod/shop", "SHOP_SECRET").await;
     assert_eq!(which(&desk, "SHOP_SECRET").await, Ok("shop".to_owned()));
     tagged(&desk, "prod/aaa/planted2", "SHOP_SECRET").await;
