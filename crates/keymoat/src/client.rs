@@ -238,7 +238,7 @@ impl Client {
 
 /// A running server's socket, else the vault itself. Another command that has it open is waited for.
 async fn local_door(context: &Context) -> Result<Door, CliError> {
-    let patience = tokio::time::Instant::now() + LOCKED_AT_MOST;
+    let mut tries = 0;
     loop {
         let socket = keymoat_store::socket_in(&context.places.data);
         if socket.exists() && tokio::net::UnixStream::connect(&socket).await.is_ok() {
@@ -249,7 +249,8 @@ async fn local_door(context: &Context) -> Result<Door, CliError> {
         }
         match SealedVault::open(&context.places.data, keymoat_store::Durability::Disk) {
             Ok(sealed) => return in_process(context, sealed.map_err(|_| no_vault(context))?),
-            Err(error) if error.code == Code::InUse && tokio::time::Instant::now() < patience => {
+            Err(error) if error.code == Code::InUse && tries < LOCKED_TRIES => {
+                tries += 1;
                 tokio::time::sleep(LOCKED_LOOK_AGAIN).await;
             }
             Err(error) => return Err(error.into()),
@@ -375,6 +376,6 @@ pub fn query(pairs: &[(&str, Option<&str>)]) -> String {
 
 /// Longer than any healthy network takes.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
-/// Commands are short; one that takes longer is told of.
-const LOCKED_AT_MOST: Duration = Duration::from_secs(10);
+/// About ten seconds: commands are short, and one that takes longer is told of.
+const LOCKED_TRIES: u32 = 500;
 const LOCKED_LOOK_AGAIN: Duration = Duration::from_millis(20);
