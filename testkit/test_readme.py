@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
-BIN = Path(os.environ.get("KEYMOAT_BIN", ROOT / "target/debug/keymoat"))
+BIN = Path(os.environ.get("KEYMOAT_BIN", ROOT / "target/debug/keymoat")).resolve()
 
 ENV_FILE = """\
 # the shop
