@@ -1,4 +1,4 @@
-//! The chores of the workspace: `cargo xtask test`, `tidy` and `controls`.
+//! The chores of the workspace: `cargo xtask test`, `tidy`, `controls` and `fuzz`.
 //!
 //! It is never shipped. It holds no test of the product itself; it runs those that the crates have, reads the
 //! sources for rules that no compiler enforces, and proves that the tests notice when a promise is broken.
@@ -9,6 +9,7 @@
 )]
 
 mod controls;
+mod fuzz;
 mod process;
 mod test;
 mod tidy;
@@ -40,6 +41,7 @@ fn dispatch(arguments: &[&str]) -> Result<bool> {
         ["test", "--only", step] => test::run(&Workspace::find()?, Some(step)),
         ["tidy"] => tidy::run(&Workspace::find()?),
         ["controls", rest @ ..] => controls::run(&Workspace::find()?, controls::Choice::parse(rest)?),
+        ["fuzz", rest @ ..] => fuzz::run(&Workspace::find()?, &fuzz::Choice::parse(rest)?),
         [] | ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             Ok(true)
@@ -53,4 +55,5 @@ usage: cargo xtask <chore>
 
   test [--only STEP]         every check and every test, then one summary; STEP is a part of a step's name
   tidy                       the rules that no compiler enforces; reads manifests and sources, builds nothing
-  controls [--quick] [NAME]  breaks promises on purpose and expects the tests to notice; NAME is a part of a name";
+  controls [--quick] [NAME]  breaks promises on purpose and expects the tests to notice; NAME is a part of a name
+  fuzz [--seconds N] [NAME]  runs every parser's fuzz target, or those with NAME in their names, N seconds each (30)";

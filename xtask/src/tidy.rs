@@ -5,6 +5,7 @@
 mod code;
 mod directions;
 mod lock;
+mod promises;
 mod source;
 mod words;
 
@@ -108,6 +109,8 @@ pub fn check(workspace: &Workspace) -> Result<Report> {
     let text_of = |name: &str| texts.iter().find(|(file, _)| file == name).map(|(_, text)| text.as_str());
     report.errors.extend(directions::check_lints(&manifests, text_of(ROOT_MANIFEST).unwrap_or_default()));
     report.errors.extend(lock::check(text_of("Cargo.lock"), text_of("deny.toml")));
+    let files = texts.iter().map(|(file, _)| file.as_str()).collect();
+    report.errors.extend(promises::check(text_of(promises::PROMISES).unwrap_or_default(), &sources, &files));
     report.errors.sort();
     report.warnings.sort();
     Ok(report)
