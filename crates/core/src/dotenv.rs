@@ -327,8 +327,8 @@ impl<'a> Reader<'a> {
         self.at += length + 2;
         self.line += raw.matches('\n').count();
         let span = start..self.at;
-        let rest = self.rest().trim_start_matches(BLANKS);
-        if !(rest.is_empty() || rest.starts_with(['\n', '#']) || rest.starts_with("\r\n")) {
+        self.skip_blanks();
+        if !(self.is_line_end() || self.rest().starts_with('#')) {
             return Err(
                 self.error(EnvProblem::AfterQuote, "quote the whole value, and escape quotes inside it")
             );
@@ -576,6 +576,7 @@ mod tests {
         check("export A='b'\n", "x", "export A='x'\n");
         check("A=", "x", "A=x");
         check("A= # note", "x", "A=x # note");
+        check("A=b\r", "a#b", "A='a#b'\r");
         check("A=b", "", "A=");
         check("A=b", "it's", "A=\"it's\"");
         check("A=b", "a\nb", "A=\"a\\nb\"");
