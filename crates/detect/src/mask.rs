@@ -36,7 +36,12 @@ impl Catalogue {
     fn mask_url(&self, url: &UrlWithUser<'_>) -> String {
         let UrlWithUser { scheme, user, password, host, clear } = *url;
         let name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '[' | ']');
-        let host_is_one = clear && (1..=MAX_HOST).contains(&host.len()) && host.chars().all(name);
+        let label = |label: &str| label.len() <= MAX_LABEL && !shape::is_random_token(label);
+        let host_is_one = clear
+            && (1..=MAX_HOST).contains(&host.len())
+            && host.chars().all(name)
+            && host.split(['.', ':']).all(label)
+            && self.identify(host.as_bytes()) == Identification::Unknown;
         let scheme_is_one = scheme.len() <= MAX_SCHEME;
         let user_is_one = user.len() <= MAX_USER
             && user.chars().all(name)
@@ -87,6 +92,9 @@ const MAX_USER: usize = 32;
 /// The longest host name (RFC 1035) and a port.
 const MAX_HOST: usize = 259;
 
+/// The longest part of a host name (RFC 1035 §2.3.4).
+const MAX_LABEL: usize = 63;
+
 /// `mysql+mysqlconnector` and shorter.
 const MAX_SCHEME: usize = 24;
 
@@ -125,6 +133,8 @@ mod tests {
         check("redis://:MadeUp0000Pass@cache.madeup.test", "redis://:…@cache.madeup.test");
         check("postgres://shop:Made@Up/0000@db.madeup.test/shop", "postgres://…");
         check("postgres://shop:shop@db.madeup.test/x", "postgres://…@db.madeup.test");
+        check(&format!("oracle://@{}", "y".repeat(64)), "oracle://…");
+        check("oracle://shop:x@sk_live_51MadeUpExample0000Keymoat4242", "oracle://…");
         check(
             "https://sk_live_51MadeUpExample0000Keymoat4242:x@api.madeup.test",
             "https://…@api.madeup.test",

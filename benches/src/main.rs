@@ -1,0 +1,79 @@
+//! `cargo run --release -p keymoat-benches`: how fast Keymoat is, as a ratio to something in the same run.
+//!
+//! Every figure stands beside what the same machine did at the same time with less to do: a server that answers with
+//! a constant, one that does the bare minimum of what Keymoat must do, and OpenBao where it is installed. Absolute
+//! figures say more about the machine. Nothing here decides whether a test passes.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "a program for developers: it reads its arguments and the clock, and prints"
+)]
+
+mod bao;
+mod child;
+mod floor;
+mod growth;
+mod keymoat;
+mod load;
+mod reveal;
+mod still;
+mod table;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let outcome = runtime.context("failed to start the runtime").and_then(|runtime| {
+        runtime.block_on(async {
+            tokio::select! {
+                outcome = dispatch(&arguments) => outcome,
+                // The children are killed when what holds them is dropped.
+                _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+            }
+        })
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+async fn dispatch(arguments: &[&str]) -> Result<()> {
+    match arguments {
+        // The servers to compare with run as programs of their own, like Keymoat.
+        ["serve-still"] => still::serve().await,
+        ["serve-floor", file] => floor::serve(file).await,
+        [] | ["reveal"] => reveal::run(SECONDS).await,
+        ["reveal", "--seconds", seconds] => reveal::run(parse_seconds(seconds)?).await,
+        ["growth"] => growth::run(&SIZES).await,
+        ["growth", sizes @ ..] => {
+            let sizes: Result<Vec<usize>, _> = sizes.iter().map(|size| size.parse()).collect();
+            growth::run(&sizes.context("a number of secrets was expected")?).await
+        }
+        _ => bail!("{USAGE}"),
+    }
+}
+
+fn parse_seconds(text: &str) -> Result<Duration> {
+    Ok(Duration::from_secs(text.parse().with_context(|| format!("`{text}` is not a number of seconds"))?))
+}
+
+/// Long enough for a few hundred thousand requests.
+const SECONDS: Duration = Duration::from_secs(10);
+/// A small shop, and one beyond what anybody has.
+const SIZES: [usize; 2] = [1, 100_000];
+
+const USAGE: &str = "\
+usage: cargo run --release -p keymoat-benches -- [BENCH]
+
+  reveal [--seconds N]   values over HTTP at 16 and 256 connections, against a constant, a floor and OpenBao
+  growth [SECRETS]…      start-up, memory, writes and reads with so many secrets (1 and 100000)";
