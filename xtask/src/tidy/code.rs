@@ -113,7 +113,7 @@ fn time_and_dice(place: Place<'_>) -> Option<Violation> {
 
 fn sleeping_tests(place: Place<'_>) -> Option<Violation> {
     let sleeps = has_word(place.code(), "sleep") && place.code().contains("sleep(");
-    let may = !place.is_test() || place.is_in(&["xtask/"]) || place.is_listed(&MAY_SLEEP);
+    let may = !place.is_test() || place.is_in(&["xtask/", "benches/"]) || place.is_listed(&MAY_SLEEP);
     if !sleeps || may {
         return None;
     }
@@ -357,6 +357,7 @@ mod tests {
         fine(CORE, code);
         refused("sleep", "crates/a/tests/b.rs", code, 1);
         fine("crates/store/tests/crash.rs", code);
+        fine("benches/src/load.rs", code);
         fine("crates/a/tests/b.rs", &format!("#[tokio::test(start_paused = true)]\n{code}"));
     }
 
