@@ -571,6 +571,7 @@ words! {
     AuditRead = "audit_read" doc "The audit log was read.",
     AuditExport = "audit_export" doc "The audit log was written out.",
     AuditAcceptRestore = "audit_accept_restore" doc "A store put back from elsewhere was accepted.",
+    AuditArchive = "audit_archive" doc "Records were archived, or archived ones taken out of the database.",
     PersonalErase = "personal_erase" doc "Personal data was erased.",
     Scan = "scan" doc "Something was scanned.",
     Fix = "fix" doc "A finding was taken into the vault.",

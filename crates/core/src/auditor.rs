@@ -1,5 +1,5 @@
-//! What an auditor checks away from the vault: exported records against signed heads that he kept, and the proof of one
-//! record.
+//! What an auditor checks away from the vault: exported records, and archived parts of the log, against signed heads
+//! that he kept, and the proof of one record.
 //!
 //! Signatures are checked before: a [`Checkpoint`] that comes in here counts as signed. Where records are read from is
 //! the caller's.
@@ -11,7 +11,27 @@ use jiff::Timestamp;
 
 use crate::audit::Event;
 use crate::checkpoint::Checkpoint;
-use crate::tree::{Frontier, Hash, MAX_SIZE, leaf_hash, verify_inclusion};
+use crate::tree::{Frontier, Hash, MAX_SIZE, leaf_hash, root_of_path, verify_consistency, verify_inclusion};
+
+/// A part of the log, from one record up to another, and what ties it to a signed head.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSpan {
+    /// The right edge of the tree over the records in front of it.
+    pub start: Frontier,
+    /// The first record that is no longer in it.
+    pub end: u64,
+    /// The RFC 6962 proof that the tree of the signed head begins with that of `end` records.
+    pub consistency: Vec<Hash>,
+}
+
+impl LogSpan {
+    /// Whether the tree over everything up to the end of the span is the beginning of a signed one.
+    #[must_use]
+    pub fn leads_to(&self, end: &Frontier, head: &Checkpoint) -> bool {
+        end.size() == self.end
+            && verify_consistency((end.size(), &end.root()), (head.size(), head.root()), &self.consistency)
+    }
+}
 
 /// Reads an export line by line and compares it with one signed head or more.
 #[derive(Debug, Clone)]
@@ -23,6 +43,8 @@ pub struct ExportCheck {
     /// Records under the head that was compared last and fitted.
     fitting: Option<u64>,
     frontier: Frontier,
+    /// The number of the record on the first line.
+    start: u64,
     lines: u64,
     time: Timestamp,
     /// How far the numbers in the records are ahead of their places, after an accepted loss.
@@ -62,6 +84,8 @@ pub enum ExportProblem {
     Number {
         /// The line.
         line: u64,
+        /// The record that should stand there.
+        place: u64,
         /// What its record says.
         says: u64,
     },
@@ -92,8 +116,7 @@ impl fmt::Display for ExportProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Line { line, why } => write!(f, "line {line}: {why}"),
-            Self::Number { line, says } => {
-                let place = line.saturating_sub(1);
+            Self::Number { line, place, says } => {
                 write!(
                     f,
                     "line {line}: record {place} should stand here, and this one says that it is {says}"
@@ -123,15 +146,24 @@ impl fmt::Display for ExportProblem {
 impl ExportCheck {
     /// Begins; the heads are those of one log, in any order. The more there are, the closer what was changed is found.
     pub fn new<'c>(heads: impl IntoIterator<Item = &'c Checkpoint>) -> Self {
+        let heads: Vec<&Checkpoint> = heads.into_iter().collect();
+        let size = heads.iter().map(|head| head.size()).max().unwrap_or(0);
+        Self::part(Frontier::new(), size, heads)
+    }
+
+    /// Begins to check records from behind `start` up to record number `end`. Of the heads those count that are not
+    /// smaller than the one and not larger than the other; what is behind the end is compared by [`LogSpan::leads_to`].
+    pub fn part<'c>(start: Frontier, end: u64, heads: impl IntoIterator<Item = &'c Checkpoint>) -> Self {
         let head = |head: &Checkpoint| Head { size: head.size(), root: *head.root() };
         let mut heads: Vec<Head> = heads.into_iter().map(head).collect();
+        heads.retain(|head| (start.size()..=end).contains(&head.size));
         heads.sort_by_key(|head| head.size);
-        let size = heads.last().map_or(0, |head| head.size);
         let mut check = Self {
             heads: heads.into(),
-            size,
+            size: end,
             fitting: None,
-            frontier: Frontier::new(),
+            start: start.size(),
+            frontier: start,
             lines: 0,
             time: Timestamp::MIN,
             shift: 0,
@@ -156,10 +188,15 @@ impl ExportCheck {
         self.compare();
     }
 
+    /// The tree over what was checked so far, and what lies in front of it.
+    pub fn tree(&self) -> &Frontier {
+        &self.frontier
+    }
+
     /// Ends, and says what was found.
     pub fn finish(mut self) -> ExportFindings {
-        let checked = self.frontier.size();
-        if checked < self.size {
+        let checked = self.frontier.size() - self.start;
+        if self.frontier.size() < self.size {
             self.say(ExportProblem::Short { lines: self.lines, size: self.size });
         }
         ExportFindings { checked, beyond: self.lines.saturating_sub(checked), problems: self.problems }
@@ -171,9 +208,10 @@ impl ExportCheck {
         let Ok(event) = Event::parse(record) else {
             return self.say(ExportProblem::Line { line, why: "it is not a record as Keymoat writes them" });
         };
-        let shift = i128::from(event.seq) - i128::from(line - 1);
+        let place = self.frontier.size();
+        let shift = i128::from(event.seq) - i128::from(place);
         if std::mem::replace(&mut self.shift, shift) != shift && shift != 0 {
-            self.say(ExportProblem::Number { line, says: event.seq });
+            self.say(ExportProblem::Number { line, place, says: event.seq });
         }
         if event.time < self.time {
             self.say(ExportProblem::Line {
@@ -201,7 +239,9 @@ impl ExportCheck {
             self.say(match self.fitting == Some(size) {
                 true => ExportProblem::Contradiction { size },
                 false => {
-                    ExportProblem::Differ { first: self.fitting.unwrap_or(0) + 1, last: size.max(1), size }
+                    let line = |place: u64| place.saturating_sub(self.start);
+                    let first = line(self.fitting.unwrap_or(0)) + 1;
+                    ExportProblem::Differ { first, last: line(size).max(1), size }
                 }
             });
         }
@@ -218,6 +258,20 @@ impl ExportCheck {
 #[must_use]
 pub fn is_included(record: &[u8], place: u64, head: &Checkpoint, proof: &[Hash]) -> bool {
     verify_inclusion(&leaf_hash(record), place, head.size(), proof, head.root())
+}
+
+/// Whether a record stands at a place of a tree of `end` records that the signed tree begins with.
+#[must_use]
+pub fn is_included_up_to(
+    record: &[u8],
+    place: u64,
+    end: u64,
+    proof: &[Hash],
+    head: &Checkpoint,
+    consistency: &[Hash],
+) -> bool {
+    root_of_path(&leaf_hash(record), place, end, proof)
+        .is_some_and(|root| verify_consistency((end, &root), (head.size(), head.root()), consistency))
 }
 
 /// More than anybody reads; the first ones tell the story.
@@ -341,7 +395,7 @@ mod tests {
     fn an_accepted_loss_is_named_once_and_the_rest_still_checked() {
         let records: Vec<Vec<u8>> = (0..10).filter(|seq| *seq != 4).map(record).collect();
         let found = findings(&[head(&records)], &records);
-        assert_eq!(found.problems, [ExportProblem::Number { line: 5, says: 5 }]);
+        assert_eq!(found.problems, [ExportProblem::Number { line: 5, place: 4, says: 5 }]);
         assert_eq!((found.checked, found.beyond), (9, 0));
     }
 
@@ -364,6 +418,55 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_part_of_the_log_is_the_one_that_was_signed(
+            size in 1usize..60, from in any::<prop::sample::Index>(), to in any::<prop::sample::Index>(),
+            at in any::<prop::sample::Index>(), bit in 0u8..8,
+        ) {
+            let records: Vec<Vec<u8>> = (0..size as u64).map(record).collect();
+            let hashes: Vec<Hash> = records.iter().map(|record| leaf_hash(record)).collect();
+            let (from, to) = (from.index(size + 1), to.index(size + 1));
+            let (from, to) = (from.min(to), from.max(to));
+            let lookup = |level: u8, index: u64| {
+                let width = 1usize << level;
+                let first = usize::try_from(index).ok()? * width;
+                root_of(hashes.get(first..first + width)?.iter().copied()).ok()
+            };
+            let span = LogSpan {
+                start: Frontier::from_subtrees(from as u64, lookup).unwrap(),
+                end: to as u64,
+                consistency: crate::tree::consistency_proof(to as u64, size as u64, lookup).unwrap(),
+            };
+            let (signed, kept) = (head(&records), head(&records[..to]));
+            let fits = |lines: &[Vec<u8>]| {
+                let mut check = ExportCheck::part(span.start.clone(), span.end, [&kept]);
+                lines.iter().for_each(|line| check.line(line));
+                let tree = check.tree().clone();
+                (span.leads_to(&tree, &signed), check.finish())
+            };
+            let (leads, found) = fits(&records[from..to]);
+            prop_assert!(leads && found.problems.is_empty() && found.checked == (to - from) as u64);
+            if from == to {
+                return Ok(());
+            }
+            let mut lines = records[from..to].to_vec();
+            let line = at.index(lines.len());
+            let byte = at.index(lines[line].len());
+            lines[line][byte] ^= 1 << bit;
+            let (leads, found) = fits(&lines);
+            prop_assert!(!leads && !found.problems.is_empty());
+            let (leads, found) = fits(&records[from..to - 1]);
+            prop_assert!(!leads && !found.problems.is_empty());
+            // One record of it, in the tree up to its end.
+            let place = (from + line) as u64;
+            let path = inclusion_proof(place, to as u64, lookup).unwrap();
+            let included = |record: &[u8], place: u64| {
+                is_included_up_to(record, place, to as u64, &path, &signed, &span.consistency)
+            };
+            prop_assert!(included(&records[from + line], place));
+            prop_assert!(!included(b"another", place) && !included(&records[from + line], to as u64));
+        }
+
         #[test]
         fn any_changed_byte_is_found(size in 1usize..40, at in any::<prop::sample::Index>(), bit in 0u8..8) {
             let records: Vec<Vec<u8>> = (0..size as u64).map(record).collect();

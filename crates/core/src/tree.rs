@@ -119,6 +119,22 @@ impl Frontier {
         Ok(Self { size, roots })
     }
 
+    /// The roots of its complete subtrees, largest first.
+    pub fn roots(&self) -> &[Hash] {
+        &self.roots
+    }
+
+    /// A frontier of `size` leaves from the roots of its complete subtrees, largest first.
+    ///
+    /// # Errors
+    /// When the size is out of range or does not go with the number of roots.
+    pub fn from_roots(size: u64, roots: Vec<Hash>) -> Result<Self, TreeError> {
+        if size > MAX_SIZE || roots.len() != size.count_ones() as usize {
+            return Err(TreeError::Malformed);
+        }
+        Ok(Self { size, roots })
+    }
+
     /// The size as eight bytes, big-endian, then the hashes, largest subtree first.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = self.size.to_be_bytes().to_vec();
@@ -134,10 +150,10 @@ impl Frontier {
         let (size, hashes) = bytes.split_first_chunk::<8>().ok_or(TreeError::Malformed)?;
         let size = u64::from_be_bytes(*size);
         let (roots, rest) = hashes.as_chunks::<32>();
-        if size > MAX_SIZE || !rest.is_empty() || roots.len() != size.count_ones() as usize {
+        if !rest.is_empty() {
             return Err(TreeError::Malformed);
         }
-        Ok(Self { size, roots: roots.to_vec() })
+        Self::from_roots(size, roots.to_vec())
     }
 }
 
@@ -176,20 +192,25 @@ pub fn inclusion_proof(
 /// Whether `proof` shows `leaf` at `index` in the tree of `size` leaves with that `root` (RFC 9162 §2.1.3.2).
 #[must_use]
 pub fn verify_inclusion(leaf: &Hash, index: u64, size: u64, proof: &[Hash], root: &Hash) -> bool {
+    root_of_path(leaf, index, size, proof).as_ref() == Some(root)
+}
+
+/// The root of the tree of `size` leaves in which `proof` is the audit path of `leaf` at `index`; none when the path
+/// has another length than such a one.
+pub fn root_of_path(leaf: &Hash, index: u64, size: u64, proof: &[Hash]) -> Option<Hash> {
     if index >= size || size > MAX_SIZE {
-        return false;
+        return None;
     }
     let mut climb = Climb { at: index, last: size - 1 };
     let mut hash = *leaf;
     for sibling in proof {
-        hash = match climb.side() {
-            None => return false,
-            Some(Side::Left) => node_hash(sibling, &hash),
-            Some(Side::Right) => node_hash(&hash, sibling),
+        hash = match climb.side()? {
+            Side::Left => node_hash(sibling, &hash),
+            Side::Right => node_hash(&hash, sibling),
         };
         climb.up();
     }
-    climb.last == 0 && hash == *root
+    (climb.last == 0).then_some(hash)
 }
 
 /// The proof that the tree of `new_size` leaves only adds to that of `old_size` (RFC 9162 §2.1.4.1).

@@ -8,17 +8,18 @@ use std::path::Path;
 
 use keymoat_core::audit::Event;
 use keymoat_core::names::{ResourcePath, Scope};
-use keymoat_core::tree::{Frontier, leaf_hash};
+use keymoat_core::tree::{Frontier, Hash, leaf_hash};
 use keymoat_crypto::StateDigest;
 use rusqlite::{Connection, params};
 
+use crate::archive::{archived_below, stored_archive, tile_leaves};
 use crate::ledger::{LedgerKeys, SignedHead, verify_note};
 use crate::outside::OutsideFile;
-use crate::reader::Reader;
+use crate::reader::{Reader, events_len};
 use crate::row::{RawRow, SEQ_MAX};
-use crate::tiles::Tiles;
+use crate::tiles::{TILE_WIDTH, Tiles};
 use crate::verify::Outside;
-use crate::{Kind, OpenError, Row, SealedStore, StoreError, Untrusted};
+use crate::{Archive, Kind, OpenError, Row, SealedStore, StoreError, Untrusted};
 
 /// One row or event on its way from store to store; rows come first, in the order of kind and key, then events in the
 /// order of their numbers.
@@ -28,6 +29,8 @@ pub enum Entry {
     Row(CopiedRow),
     /// An event.
     Event(CopiedEvent),
+    /// The leaf hashes of events, one after the other, that stand in an archive only; at most 256.
+    Archived(Vec<Hash>),
 }
 
 /// A row as it stands; without a body it is the mark of a removed one.
@@ -60,6 +63,8 @@ pub struct Tally<'a> {
     frontier: Frontier,
     digest: StateDigest,
     counts: Counts,
+    /// Events below this one may stand in an archive only.
+    archived_below: u64,
     /// Kind and key of the newest row, to notice one that comes twice.
     newest: Option<(String, String)>,
     outside: Option<Outside<'a>>,
@@ -74,8 +79,10 @@ pub struct Counts {
     pub rows: u64,
     /// Marks of removed rows.
     pub removed: u64,
-    /// Events.
+    /// Events, those that stand in archives included.
     pub events: u64,
+    /// Events that stand in archives only.
+    pub archived: u64,
     /// The number of the newest change of a row.
     pub change: u64,
 }
@@ -131,14 +138,49 @@ impl Reader<'_> {
         let sql = "SELECT seq, record, personal FROM events ORDER BY seq";
         let mut statement = self.connection().prepare(sql).map_err(fault)?;
         let mut rows = statement.query([]).map_err(fault)?;
+        let size = events_len(self.connection()).map_err(fault)?;
+        let archive = stored_archive(self.connection()).map_err(fault)?;
+        let archived_below = archived_below(archive.as_ref(), size);
+        let mut next = 0;
         while let Some(row) = rows.next().map_err(fault)? {
             let read = || Ok(CopiedEvent { record: row.get(1)?, personal: row.get(2)? });
             let seq: i64 = row.get(0).map_err(fault)?;
+            let place = u64::try_from(seq).unwrap_or_default();
+            self.archived_entries(next, place.min(archived_below), &mut each)?;
+            next = place.saturating_add(1);
             let event = read()
                 .map_err(|error: rusqlite::Error| corrupt(format!("event {seq}"), &error.to_string()))?;
             each(Entry::Event(event))?;
         }
-        Ok(())
+        self.archived_entries(next, archived_below, &mut each)
+    }
+
+    /// The hashes of the archived events `start..end`, an entry a tile.
+    fn archived_entries<E: From<StoreError>>(
+        &self,
+        start: u64,
+        end: u64,
+        each: &mut impl FnMut(Entry) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut leaves = Vec::new();
+        let (mut torn, mut failed) = (None, Ok(()));
+        tile_leaves(self.connection(), start, end, |place, leaf| {
+            leaves.extend(leaf);
+            if leaf.is_none() {
+                torn.get_or_insert(place);
+            }
+            let is_last_of_tile = (place + 1).is_multiple_of(TILE_WIDTH as u64) || place + 1 == end;
+            if is_last_of_tile && failed.is_ok() && torn.is_none() {
+                failed = each(Entry::Archived(std::mem::take(&mut leaves)));
+            }
+            Ok(())
+        })
+        .map_err(|error| self.fault(error))?;
+        failed?;
+        match torn {
+            None => Ok(()),
+            Some(place) => Err(corrupt(format!("event {place}"), "its tile of the tree is missing").into()),
+        }
     }
 }
 
@@ -150,6 +192,7 @@ impl<'a> Tally<'a> {
             frontier: Frontier::new(),
             digest: StateDigest::default(),
             counts: Counts::default(),
+            archived_below: 0,
             newest: None,
             outside: None,
             rewritten: None,
@@ -178,7 +221,8 @@ impl<'a> Tally<'a> {
     pub fn add(&mut self, entry: &Entry) -> Result<(), Untrusted> {
         match entry {
             Entry::Row(row) => self.add_row(row),
-            Entry::Event(event) => self.add_event(event),
+            Entry::Event(event) => self.add_event(leaf_hash(&event.record)),
+            Entry::Archived(leaves) => self.add_archived(leaves),
         }
     }
 
@@ -214,6 +258,9 @@ impl<'a> Tally<'a> {
             return Err(wrong("comes twice or out of order"));
         }
         self.newest = Some(name);
+        if let Some(archive) = row.archive() {
+            self.archived_below = archive.end;
+        }
         self.digest.add(raw.mac(&self.keys.state));
         match row.body {
             Some(_) => self.counts.rows += 1,
@@ -223,12 +270,23 @@ impl<'a> Tally<'a> {
         Ok(())
     }
 
-    fn add_event(&mut self, event: &CopiedEvent) -> Result<(), Untrusted> {
+    fn add_archived(&mut self, leaves: &[Hash]) -> Result<(), Untrusted> {
+        let end = self.counts.events.saturating_add(leaves.len() as u64);
+        if leaves.is_empty() || leaves.len() > TILE_WIDTH || end > self.archived_below {
+            let why = "it is missing and stands in no archive".to_owned();
+            return Err(Untrusted::Event { seq: self.counts.events, why });
+        }
+        leaves.iter().try_for_each(|leaf| self.add_event(*leaf))?;
+        self.counts.archived += leaves.len() as u64;
+        Ok(())
+    }
+
+    fn add_event(&mut self, leaf: Hash) -> Result<(), Untrusted> {
         let too_long = |error: keymoat_core::tree::TreeError| Untrusted::Event {
             seq: self.counts.events,
             why: error.to_string(),
         };
-        self.frontier.append(leaf_hash(&event.record)).map_err(too_long)?;
+        self.frontier.append(leaf).map_err(too_long)?;
         self.counts.events += 1;
         let size = self.counts.events;
         let heads = self.outside.iter().flat_map(|outside| &outside.heads);
@@ -349,6 +407,7 @@ impl<'a> Filler<'a> {
                 insert.execute(params![row.kind, row.key, row.seq, row.body, row.blob]).map(|_| ())
             }
             Entry::Event(event) => self.write_event(&event),
+            Entry::Archived(leaves) => leaves.into_iter().try_for_each(|leaf| self.write_leaf(leaf)),
         }
     }
 
@@ -372,7 +431,11 @@ impl<'a> Filler<'a> {
                 event.record,
                 event.personal,
             ])?;
-        for tile in self.tiles.push(leaf_hash(&event.record)) {
+        self.write_leaf(leaf_hash(&event.record))
+    }
+
+    fn write_leaf(&mut self, leaf: Hash) -> rusqlite::Result<()> {
+        for tile in self.tiles.push(leaf) {
             self.connection
                 .prepare_cached("INSERT INTO tiles (level, number, hashes) VALUES (?1, ?2, ?3)")?
                 .execute(params![tile.level, tile.number, tile.hashes])?;
@@ -401,6 +464,14 @@ impl CopiedRow {
             return Err(corrupt(what, "it does not have the form that Keymoat gives to rows"));
         };
         Ok(Self { kind: row.kind, key: row.key, seq, body: row.body, blob: row.blob })
+    }
+
+    /// What it says of archives, if it is the row that does.
+    fn archive(&self) -> Option<Archive> {
+        if self.kind != Kind::Archive.as_str() || self.key != Archive::KEY {
+            return None;
+        }
+        serde_json::from_str(self.body.as_deref()?).ok()
     }
 
     /// The row in the form that is hashed; `None` when Keymoat never writes such a one.

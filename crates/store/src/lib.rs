@@ -4,6 +4,7 @@
 //! refuses a change without a record. It knows nothing of policies, and of a secret's value only the ciphertext.
 
 mod accept;
+mod archive;
 mod copy;
 mod data_dir;
 mod error;
@@ -20,11 +21,12 @@ mod tx;
 mod verify;
 mod writer;
 
+pub use archive::{Archive, Keepers, Kept};
 pub use copy::{CopiedEvent, CopiedRow, Counts, Entry, OutsideFit, Tallied, Tally};
 pub use data_dir::{DataDir, database_in, socket_in};
 pub use error::{OpenError, StoreError, Untrusted};
 pub use ledger::{Draft, LedgerKeys, SignedHead};
-pub use reader::{Change, EventRange, PersonalOf, PersonalRange, Reader, StoredEvent};
+pub use reader::{Change, EventRange, PersonalBeside, PersonalOf, PersonalRange, Reader, StoredEvent};
 pub use row::{Effect, Kind, Observer, Row};
 pub use sealed::{Durability, SealedStore, Trust};
 pub use store::Store;

@@ -61,6 +61,17 @@ pub struct PersonalRange {
     pub until: u64,
 }
 
+/// The erasable part beside one event, with the salt that its commitment was made with.
+#[derive(Debug, Clone)]
+pub struct PersonalBeside {
+    /// The event's number.
+    pub place: u64,
+    /// The salt.
+    pub salt: [u8; 32],
+    /// Name, address and user agent.
+    pub personal: Personal,
+}
+
 /// Somebody, by the id of his account and by his name: an account that is gone, or was made anew, left its name only.
 #[derive(Debug, Clone)]
 pub struct PersonalOf {
@@ -162,7 +173,7 @@ impl<'a> Reader<'a> {
         read().map_err(|e| self.fault(e))
     }
 
-    /// How many events there are.
+    /// How many events the log has, those that stand in archives included.
     pub fn events_len(&self) -> Result<u64, StoreError> {
         events_len(self.connection).map_err(|e| self.fault(e))
     }
@@ -216,6 +227,35 @@ impl<'a> Reader<'a> {
             Ok(found)
         };
         read().map_err(|e| self.fault(e))
+    }
+
+    /// The erasable parts beside the events `start..end`, in order, at most `limit`; erased ones are left out.
+    pub fn personal_beside(
+        &self,
+        start: u64,
+        end: u64,
+        limit: usize,
+    ) -> Result<Vec<PersonalBeside>, StoreError> {
+        let read = || -> rusqlite::Result<Vec<(u64, Vec<u8>)>> {
+            self.connection
+                .prepare_cached(
+                    "SELECT seq, personal FROM events
+                     WHERE seq >= ?1 AND seq < ?2 AND personal IS NOT NULL ORDER BY seq LIMIT ?3",
+                )?
+                .query_map(params![integer(start), integer(end), clamp(limit)], |row| {
+                    Ok((row.get(0)?, row.get(1)?))
+                })?
+                .collect()
+        };
+        let found = read().map_err(|e| self.fault(e))?;
+        let parts = found.into_iter().map(|(place, bytes)| {
+            let (salt, personal) = parse_personal(&bytes).ok_or_else(|| StoreError::Corrupt {
+                what: format!("event {place}"),
+                why: "what stands beside it is no name and address".to_owned(),
+            })?;
+            Ok(PersonalBeside { place, salt, personal })
+        });
+        parts.collect()
     }
 
     /// The signed note of the newest checkpoint.

@@ -41,11 +41,13 @@ pub enum Kind {
     Idempotency,
     /// A setting of the vault.
     Setting,
+    /// How much of the audit log stands in archives.
+    Archive,
 }
 
 impl Kind {
     /// Every kind, in the order in which they are loaded.
-    pub const ALL: [Kind; 16] = [
+    pub const ALL: [Kind; 17] = [
         Kind::Instance,
         Kind::Slot,
         Kind::DataKey,
@@ -62,6 +64,7 @@ impl Kind {
         Kind::SignInCode,
         Kind::Idempotency,
         Kind::Setting,
+        Kind::Archive,
     ];
 
     /// The stored name.
@@ -83,6 +86,7 @@ impl Kind {
             Kind::SignInCode => "sign_in_code",
             Kind::Idempotency => "idempotency",
             Kind::Setting => "setting",
+            Kind::Archive => "archive",
         }
     }
 

@@ -94,7 +94,7 @@ impl SealedStore {
         let empty = self.is_empty()?;
         let slots = self.outside_slots(&keys, outside)?;
         let mut found = match trust {
-            Trust::Accept => self.accepted_head()?,
+            Trust::Accept => self.accepted_head(&keys)?,
             Trust::Checked if empty => Found { head: Head::empty(), signed: None },
             Trust::Checked => self.signed_head(&keys)?,
         };
@@ -172,10 +172,10 @@ impl SealedStore {
     }
 
     /// The head made anew from every event, whatever the checkpoints say.
-    fn accepted_head(&self) -> Result<Found, OpenError> {
+    fn accepted_head(&self, keys: &LedgerKeys) -> Result<Found, OpenError> {
         let rebuild = || {
             self.connection.execute_batch("BEGIN IMMEDIATE")?;
-            let head = accept::rebuild(&self.connection)?;
+            let head = accept::rebuild(&self.connection, keys)?;
             self.connection.execute_batch("COMMIT")?;
             Ok((head, schema::problems(&self.connection)?))
         };

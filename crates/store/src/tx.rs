@@ -70,6 +70,7 @@ impl<'a> Tx<'a> {
     /// [`StoreError::Refused`] when the key is longer than 1,024 bytes or the transaction has changed 20,000 rows;
     /// or a fault of the database.
     pub fn put(&mut self, kind: Kind, key: &str, body: &str, blob: Option<&[u8]>) -> Result<(), StoreError> {
+        self.check_archive(kind, key, Some(body))?;
         let old = self.raw_row(kind, key)?;
         let seq = self.next_change(kind, key)?;
         let row =
@@ -103,6 +104,7 @@ impl<'a> Tx<'a> {
     /// Removes a row; says whether there was one.
     pub fn remove(&mut self, kind: Kind, key: &str) -> Result<bool, StoreError> {
         let Some(old) = self.raw_row(kind, key)?.filter(|old| old.body.is_some()) else { return Ok(false) };
+        self.check_archive(kind, key, None)?;
         let seq = self.next_change(kind, key)?;
         self.write(key, kind, seq, None, None)?;
         self.head.digest.remove(old.mac(self.state_key));
@@ -120,13 +122,12 @@ impl<'a> Tx<'a> {
     /// Erases the personal data beside these events and says beside how many there was any. The records stand as they
     /// are: they hold a commitment only. What is erased stays in the write-ahead log until [`crate::Store::scrub`].
     pub fn erase_personal(&mut self, events: &[u64]) -> Result<u64, StoreError> {
-        let erase = || -> rusqlite::Result<u64> {
-            let mut statement = self.connection.prepare_cached(
+        self.with_connection(|connection| {
+            let mut statement = connection.prepare_cached(
                 "UPDATE events SET personal = NULL WHERE seq = ?1 AND personal IS NOT NULL",
             )?;
             events.iter().try_fold(0, |erased, seq| Ok(erased + statement.execute([seq])? as u64))
-        };
-        erase().map_err(|e| self.fault(e))
+        })
     }
 
     fn next_change(&mut self, kind: Kind, key: &str) -> Result<u64, StoreError> {
@@ -171,6 +172,14 @@ impl<'a> Tx<'a> {
             .prepare_cached("SELECT kind, key, seq, body, blob FROM state WHERE kind = ?1 AND key = ?2")
             .and_then(|mut statement| statement.query_row([kind.as_str(), key], RawRow::read).optional())
             .map_err(|e| self.fault(e))
+    }
+
+    /// Does something with the database itself; a fault counts as this transaction's.
+    pub(crate) fn with_connection<R>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<R>,
+    ) -> Result<R, StoreError> {
+        work(self.connection).map_err(|e| self.fault(e))
     }
 
     fn fault(&self, error: rusqlite::Error) -> StoreError {

@@ -2,7 +2,8 @@
 //!
 //! Four things must agree: each record with its own columns; the records with the tree's tiles; the tree with the
 //! signed checkpoints, the one inside and those outside; and the rows with what the records say was written. Nothing
-//! that stands in the database is taken to have the form that Keymoat gave it.
+//! that stands in the database is taken to have the form that Keymoat gave it. A record may be missing where the mark
+//! among the rows says that it stands in an archive; its tile answers for it then.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -14,6 +15,7 @@ use keymoat_core::tree::{Frontier, Hash, leaf_hash};
 use keymoat_crypto::StateDigest;
 use rusqlite::{Connection, OptionalExtension as _};
 
+use crate::archive::{Archive, KeptCounter, archived_below, stored_archive, tile_leaves};
 use crate::ledger::{LedgerKeys, SignedHead, parse_personal, verify_note};
 use crate::outside::read_slots;
 use crate::reader::{events_len, for_each_raw_row, tile};
@@ -24,8 +26,10 @@ use crate::{Kind, Untrusted, schema};
 /// What a verification found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// Events read.
+    /// Events of the log.
     pub events: u64,
+    /// Those of them that stand in archives only.
+    pub archived: u64,
     /// Live rows compared with the log.
     pub rows: u64,
     /// Root of the tree over the events as they are.
@@ -70,6 +74,7 @@ pub(crate) fn verify(
         let why = format!("the signed log ends before it ({signed} events are signed)");
         walk.blame(&mut problems, signed, why);
     }
+    walk.check_kept(&mut problems);
     walk.check_tiles(&mut problems)?;
     let is_new = walk.frontier.size() == 0 && signed.is_none_or(|signed| signed == 0);
     match &inside.head {
@@ -81,7 +86,8 @@ pub(crate) fn verify(
     problems.extend(schema::problems(connection)?.into_iter().map(Untrusted::State));
     problems.extend(damaged_pages(connection)?.map(Untrusted::State));
     let checkpoint = heads.last().map(|head| head.note.clone());
-    Ok(Report { events: walk.frontier.size(), rows, root: walk.frontier.root(), checkpoint, problems })
+    let (events, archived) = (walk.frontier.size(), walk.archived);
+    Ok(Report { events, archived, rows, root: walk.frontier.root(), checkpoint, problems })
 }
 
 /// The first row that the log does not account for, in words.
@@ -192,6 +198,13 @@ struct Walk<'a> {
     shift: i128,
     size: u64,
     tile: Option<(u64, Vec<Hash>)>,
+    /// What the mark among the rows says of archives, and the first event that none holds.
+    archive: Option<Archive>,
+    archived_below: u64,
+    /// Events that stand in archives only.
+    archived: u64,
+    /// Those below that stand here all the same.
+    kept: KeptCounter,
     /// Whether a single event was already named for what no longer fits.
     found_a_culprit: bool,
 }
@@ -204,6 +217,8 @@ struct Expected {
 
 impl<'a> Walk<'a> {
     fn new(connection: &'a Connection, keys: &'a LedgerKeys) -> Self {
+        let size = events_len(connection).unwrap_or_default();
+        let archive = stored_archive(connection).unwrap_or_default();
         Self {
             connection,
             keys,
@@ -215,8 +230,12 @@ impl<'a> Walk<'a> {
             expected: BTreeMap::new(),
             time_ms: 0,
             shift: 0,
-            size: events_len(connection).unwrap_or_default(),
+            size,
             tile: None,
+            archived_below: archived_below(archive.as_ref(), size),
+            archive,
+            archived: 0,
+            kept: KeptCounter::default(),
             found_a_culprit: false,
         }
     }
@@ -249,6 +268,7 @@ impl<'a> Walk<'a> {
                 self.intact = false;
                 return Ok(());
             }
+            self.pass_archived(stored.seq, problems)?;
             if stored.seq != self.next {
                 let why = match stored.seq - self.next {
                     1 => "it is missing".to_owned(),
@@ -264,7 +284,28 @@ impl<'a> Walk<'a> {
             }
             Ok(())
         })?;
+        self.pass_archived(size, problems)?;
         progress(self.frontier.size());
+        Ok(())
+    }
+
+    /// Goes on to event `to`, or to the first that no archive holds, with the hashes that the tiles keep.
+    fn pass_archived(&mut self, to: u64, problems: &mut Vec<Untrusted>) -> rusqlite::Result<()> {
+        let to = to.min(self.archived_below);
+        let mut untold = true;
+        tile_leaves(self.connection, self.next, to, |seq, leaf| {
+            match leaf {
+                Some(leaf) => self.grow(leaf),
+                None if std::mem::take(&mut untold) => {
+                    self.intact = false;
+                    self.blame(problems, seq, TILE_MISSING.to_owned());
+                }
+                None => {}
+            }
+            self.archived += 1;
+            Ok(())
+        })?;
+        self.next = self.next.max(to);
         Ok(())
     }
 
@@ -280,6 +321,14 @@ impl<'a> Walk<'a> {
         for change in event.into_iter().flat_map(|event| event.rows) {
             self.expect(stored.seq, change);
         }
+        if stored.seq < self.archived_below {
+            self.kept.add(stored.seq);
+        }
+        self.grow(leaf);
+        Ok(())
+    }
+
+    fn grow(&mut self, leaf: Hash) {
         if self.frontier.append(leaf).is_err() {
             tracing::error!("the log is longer than a tree may be");
         }
@@ -289,7 +338,6 @@ impl<'a> Walk<'a> {
                 self.filled.push(full);
             }
         }
-        Ok(())
     }
 
     fn inconsistency(&mut self, stored: &Stored, event: Option<&Event>) -> Option<String> {
@@ -350,6 +398,18 @@ impl<'a> Walk<'a> {
         Ok(self.tile.as_ref().and_then(|(_, hashes)| hashes.get((seq % width) as usize).copied()))
     }
 
+    /// Whether those archived events stand here that the mark says, once the others were taken out.
+    fn check_kept(&self, problems: &mut Vec<Untrusted>) {
+        let Some(archive) = self.archive.as_ref().filter(|archive| !archive.is_unfinished()) else { return };
+        let found = self.kept.finish();
+        if found != archive.kept && problems.len() < PROBLEMS_MAX {
+            let (kept, found, end) = (archive.kept.records, found.records, archive.end);
+            problems.push(Untrusted::State(format!(
+                "of the {end} archived events {kept} were to stay here, and these are others, {found} of them: one was removed, or put back"
+            )));
+        }
+    }
+
     /// Looks for tiles that differ, are gone, or were never filled.
     fn check_tiles(&mut self, problems: &mut Vec<Untrusted>) -> rusqlite::Result<()> {
         if !self.intact || self.found_a_culprit {
@@ -367,11 +427,7 @@ impl<'a> Walk<'a> {
         }
         for number in 0..self.size >> 8 {
             if tile(self.connection, 0, number)?.is_none() {
-                self.blame(
-                    problems,
-                    number * TILE_WIDTH as u64,
-                    "its tile of the tree is missing".to_owned(),
-                );
+                self.blame(problems, number * TILE_WIDTH as u64, TILE_MISSING.to_owned());
             }
         }
         let tiles: u64 = self.connection.query_row("SELECT COUNT(*) FROM tiles", [], |row| row.get(0))?;
@@ -558,6 +614,7 @@ fn row_name(kind: &str, key: &str) -> String {
 }
 
 const DIGEST_DIFFERS: &str = "the rows differ from the signed digest, in the number of a change or more";
+const TILE_MISSING: &str = "its tile of the tree is missing";
 const NOT_IN_TREE: &str = "its record does not have the hash in the tree";
 /// More than a person reads; the first ones tell the story.
 const PROBLEMS_MAX: usize = 1000;

@@ -107,6 +107,7 @@ async fn any_difference_is_noticed_and_nothing_is_written() {
             Entry::Row(CopiedRow { blob: Some(blob), .. }) => blob[0] ^= 1,
             Entry::Row(row) => row.seq += 1,
             Entry::Event(CopiedEvent { record, .. }) => record[5] ^= 1,
+            Entry::Archived(leaves) => leaves[0][0] ^= 1,
         });
         change("removed", &|entries| {
             if let Entry::Row(row) = &mut entries[at] {

@@ -8,7 +8,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use common::{Vault, append_many, change, draft, keys_left_in, put, skip};
+use common::{Vault, append_many, archive, change, draft, finish, keys_left_in, put, skip, thin};
 use keymoat_store::{DataDir, Durability, EventRange, Kind, SealedStore, Store, StoreError, Trust};
 
 const CHILD_DIR: &str = "KEYMOAT_TEST_CHILD_DIR";
@@ -97,18 +97,91 @@ fn killed_once(dir: &Path, round: u64) -> Vec<String> {
         }
         child.kill().unwrap();
     }
+    acknowledged_until(child, lines, round * 13 % 97 + 1)
+}
+
+/// Runs a child, kills it after so many acknowledgements, and gives what it had acknowledged.
+fn killed_after(test: &str, dir: &Path, round: u64, count: u64) -> Vec<String> {
+    let mut child =
+        this_test(test, dir).env(CHILD_ROUND, round.to_string()).stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    acknowledged_until(child, lines, count)
+}
+
+fn acknowledged_until(
+    mut child: std::process::Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+    count: u64,
+) -> Vec<String> {
     let mut keys = Vec::new();
     for line in lines {
         // The test runner's own line may stand before the first one.
         if let Some((_, key)) = line.unwrap().split_once("ACK ") {
             keys.push(key.to_owned());
         }
-        if keys.len() as u64 == round * 13 % 97 + 1 {
+        if keys.len() as u64 == count {
             child.kill().unwrap();
         }
     }
     child.wait().unwrap();
     keys
+}
+
+/// What the child does when this binary runs itself: writes, archives and takes out for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn child_that_archives() {
+    let (Some(dir), Some(round)) = (told(CHILD_DIR), told(CHILD_ROUND)) else { return };
+    let store = open_in(Path::new(&dir));
+    for turn in 0.. {
+        append_many(&store, turn, turn + 150).await;
+        for n in 0..20 {
+            let key = format!("{round}-{turn}-{n}");
+            put(&store, n, Kind::Version, &key, "{}").await.unwrap();
+            put(&store, n, Kind::Setting, &format!("{n}"), "{}").await.unwrap();
+            writeln!(std::io::stdout(), "ACK {key}").unwrap();
+        }
+        let size = store.read(|r| r.events_len()).await.unwrap();
+        let end = size - size % 256;
+        archive(&store, turn, end).await.unwrap();
+        let keep = store.keepers(|_| None).await.unwrap().below(end);
+        // One at a time, so that there are many moments to be killed at.
+        for place in store.read(move |r| r.present(0, end, usize::MAX)).await.unwrap() {
+            if !keep.contains(&place) {
+                store.run_tx("drop", move |tx| tx.drop_records(&[place])).await.unwrap();
+                writeln!(std::io::stdout(), "ACK -{place}").unwrap();
+            }
+        }
+        finish(&store, turn).await;
+    }
+}
+
+#[test]
+fn killed_while_archiving() {
+    let vault = Vault::on_disk();
+    vault.leave_keys();
+    let mut acknowledged: Vec<String> = Vec::new();
+    for round in 0..20u64 {
+        acknowledged.extend(killed_after("child_that_archives", vault.dir(), round, round * 131 % 397 + 1));
+        let report = vault.verify().unwrap();
+        assert_eq!(report.problems, vec![], "round {round}");
+    }
+    let rows: Vec<_> = acknowledged.iter().filter(|key| !key.starts_with('-')).collect();
+    assert!(rows.len() > 100 && rows.len() < acknowledged.len(), "{} {}", rows.len(), acknowledged.len());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let store = open_in(vault.dir());
+        let there = store.read(|r| r.rows_with_prefix(Kind::Version, "", usize::MAX)).await.unwrap();
+        let there: std::collections::BTreeSet<_> = there.into_iter().map(|row| row.key).collect();
+        assert!(rows.iter().all(|key| there.contains(*key)));
+        // What was begun goes on from where it stopped.
+        thin(&store, 1).await;
+        let mark = store.read(|r| r.archive()).await.unwrap().unwrap();
+        assert!(mark.end > 0 && !mark.is_unfinished());
+        store.close().await;
+    });
+    let report = vault.verify().unwrap();
+    assert_eq!(report.problems, vec![]);
+    assert!(report.archived > 0);
 }
 
 /// What the child does on a disk of its own: fills it, is refused, makes room, goes on.

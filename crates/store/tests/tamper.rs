@@ -6,7 +6,7 @@ mod common;
 
 use std::sync::OnceLock;
 
-use common::{Told, Vault, append_many, change, draft, personal_draft, put, remove};
+use common::{Told, Vault, append_many, archive, change, draft, personal_draft, put, remove, thin};
 use keymoat_store::{Kind, OpenError, Report, Trust, Untrusted};
 use proptest::prelude::*;
 
@@ -28,6 +28,22 @@ fn younger() -> &'static Vault {
     younger
 }
 
+/// One with 1,102 events, of which the first 512 are archived, and the same before they were taken out.
+fn archived() -> &'static (Vault, Vault) {
+    static ARCHIVED: OnceLock<(Vault, Vault)> = OnceLock::new();
+    ARCHIVED.get_or_init(|| {
+        run(async {
+            let vault = made(1100).await;
+            let before = vault.copy();
+            let store = vault.open().unwrap();
+            archive(&store, 1100, 512).await.unwrap();
+            thin(&store, 1101).await;
+            store.close().await;
+            (vault, before)
+        })
+    })
+}
+
 async fn made(size: u64) -> Vault {
     let vault = Vault::new();
     let store = vault.open().unwrap();
@@ -39,7 +55,7 @@ async fn made(size: u64) -> Vault {
     remove(&store, 41, Kind::Token, "two").await.unwrap();
     remove(&store, 42, Kind::Policy, "two").await.unwrap();
     store.append(personal_draft(43), None).await.unwrap();
-    let done = 36;
+    let done = 38;
     append_many(&store, done, size - 1).await;
     store.append(personal_draft(size), None).await.unwrap();
     store.close().await;
@@ -59,7 +75,11 @@ enum Unseal {
 
 /// Tampers with a copy; checks what opening and verifying say, and that the state can then be accepted.
 fn check(name: &str, unseal: Unseal, named: &str, tamper: impl FnOnce(&Vault)) {
-    let vault = base().copy();
+    check_on(base(), name, unseal, named, tamper);
+}
+
+fn check_on(base: &Vault, name: &str, unseal: Unseal, named: &str, tamper: impl FnOnce(&Vault)) {
+    let vault = base.copy();
     tamper(&vault);
     check_refused(name, &vault, unseal, named);
     check_accepted(name, &vault);
@@ -105,11 +125,75 @@ fn check_sql(unseal: Unseal, named: &str, sql: &str) {
 
 #[test]
 fn untouched_copies_are_fine() {
-    for vault in [base(), younger()] {
+    for vault in [base(), younger(), &archived().0, &archived().1] {
         assert_eq!(vault.copy().verify().unwrap().problems, vec![]);
         run(async { vault.copy().open().unwrap().close().await });
     }
     check_accepted("untouched", &base().copy());
+    let vault = archived().0.copy();
+    check_accepted("untouched and archived", &vault);
+    assert_eq!(vault.verify().unwrap().problems, vec![]);
+}
+
+#[test]
+fn archives_are_no_hole_to_hide_in() {
+    let (archived, before) = archived();
+    let tampered =
+        |unseal, named: &str, sql: &str| check_on(archived, sql, unseal, named, |vault| vault.edit(sql));
+    let serves = |named: &str, sql: &str| tampered(Unseal::Serves, named, sql);
+    let refuses = |named: &str, sql: &str| tampered(Unseal::Refuses, named, sql);
+    // What stayed answers for a row, and is counted.
+    serves(
+        "the slot `one` is there, but no event in the log ever wrote it",
+        "DELETE FROM events WHERE seq = 2",
+    );
+    serves("one was removed, or put back", "DELETE FROM events WHERE seq = 2");
+    serves("event 2 was", "UPDATE events SET actor = 'anonymous' WHERE seq = 2");
+    serves(
+        "event 2 was",
+        "UPDATE events SET record = CAST(replace(CAST(record AS TEXT), '\"allowed\"', '\"refused\"') AS BLOB) WHERE seq = 2",
+    );
+    serves(
+        "one was removed, or put back",
+        &format!(
+            "ATTACH '{}' AS older; INSERT INTO events SELECT * FROM older.events WHERE seq = 100",
+            before.database().display()
+        ),
+    );
+    // Behind the end nothing may be missing, whatever the mark is made to say.
+    serves("event 512 was changed or removed: it is missing", "DELETE FROM events WHERE seq = 512");
+    serves("event 600 was changed or removed: it is missing", "DELETE FROM events WHERE seq = 600");
+    let mark = |from: &str, to: &str| {
+        format!(
+            "UPDATE state SET body = replace(body, '{from}', '{to}') WHERE kind = 'archive' AND key = 'log'"
+        )
+    };
+    let moved = mark("\"end\":512,\"thinned\":512", "\"end\":1024,\"thinned\":1024");
+    refuses("the archive `log` was changed by other means", &moved);
+    refuses(
+        "the archive `log` was changed by other means",
+        &format!("{moved}; DELETE FROM events WHERE seq BETWEEN 600 AND 1000"),
+    );
+    let unfinished = mark("\"thinned\":512", "\"thinned\":0");
+    refuses("the archive `log` was changed", &format!("{unfinished}; DELETE FROM events WHERE seq = 2"));
+    refuses("256 events from here on are missing", &mark(":512", ":256"));
+    refuses("the archive `log` was changed", &mark("\"end\"", "\"beginning\""));
+    refuses("the archive `log` is gone", "DELETE FROM state WHERE kind = 'archive' AND key = 'log'");
+    refuses("the archive `log`", "UPDATE state SET body = X'FF' WHERE kind = 'archive' AND key = 'log'");
+    // The hashes that answer for what went.
+    refuses(
+        "event 0 was changed or removed: it or another one up to event 1023",
+        "UPDATE tiles SET hashes = zeroblob(32) || substr(hashes, 33) WHERE level = 0 AND number = 1",
+    );
+    refuses("its tile of the tree is missing", "DELETE FROM tiles WHERE level = 0 AND number = 1");
+    refuses(
+        "its tile of the tree is missing",
+        "UPDATE tiles SET hashes = X'00' WHERE level = 0 AND number = 1",
+    );
+    // The whole database from before.
+    let vault = archived.copy();
+    vault.put_back_database_of(before);
+    check_refused("put back", &vault, Unseal::Refuses, "put back to an older copy");
 }
 
 #[test]

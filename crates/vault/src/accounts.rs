@@ -147,12 +147,7 @@ impl Vault {
     /// # Errors
     /// [`Code::Refused`].
     pub async fn list_accounts(&self, caller: &Caller) -> Result<Vec<Arc<Account>>, VaultError> {
-        self.retry_stale(|| async {
-            let resource = system_resource("accounts")?;
-            let permit = self.authorize(caller, Capability::List, Action::List, resource.clone()).await?;
-            self.record(&permit, Deed::done(Action::List, &resource)).await
-        })
-        .await?;
+        self.recorded(caller, Capability::List, Action::List, &system_resource("accounts")?).await?;
         Ok(self.state(|state| state.accounts.values().map(Arc::clone).collect()))
     }
 

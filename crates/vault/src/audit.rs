@@ -9,7 +9,7 @@ use keymoat_core::id::PrincipalId;
 use keymoat_core::names::{AccountName, Label};
 use keymoat_core::policy::Capability;
 use keymoat_core::tree::Hash;
-use keymoat_store::{EventRange, StoredEvent};
+use keymoat_store::{Archive, EventRange, StoredEvent};
 
 use crate::desk::{About, Deed, system_resource};
 use crate::entity::SecretName;
@@ -77,13 +77,7 @@ impl Vault {
         caller: &Caller,
         query: AuditQuery,
     ) -> Result<Vec<AuditRecord>, VaultError> {
-        self.retry_stale(|| async {
-            let resource = system_resource("audit")?;
-            let permit =
-                self.authorize(caller, Capability::Inspect, Action::AuditRead, resource.clone()).await?;
-            self.record(&permit, Deed::done(Action::AuditRead, &resource)).await
-        })
-        .await?;
+        self.record_reading(caller).await?;
         let (filter, range) = self.range_of(query.filter, query.account.as_ref())?;
         let range =
             EventRange { from: query.from, before: query.before, newest_first: !query.oldest_first, ..range };
@@ -112,13 +106,7 @@ impl Vault {
     /// # Errors
     /// [`Code::Refused`]; [`Code::NotFound`].
     pub async fn prove(&self, caller: &Caller, seq: u64) -> Result<Inclusion, VaultError> {
-        self.retry_stale(|| async {
-            let resource = system_resource("audit")?;
-            let permit =
-                self.authorize(caller, Capability::Inspect, Action::AuditRead, resource.clone()).await?;
-            self.record(&permit, Deed::done(Action::AuditRead, &resource)).await
-        })
-        .await?;
+        self.record_reading(caller).await?;
         let proof = self
             .store()
             .read(move |reader| {
@@ -129,7 +117,23 @@ impl Vault {
                 Ok(Some(Inclusion { record: stored.into(), checkpoint, size, proof }))
             })
             .await?;
-        proof.ok_or_else(|| VaultError::not_found(format!("there is no record {seq}")))
+        proof.ok_or_else(|| match self.archive() {
+            Some(archive) if seq < archive.end => VaultError::not_found(format!(
+                "record {seq} is in an archive: those before {} were archived by {}",
+                archive.end, archive.at
+            ))
+            .hint(format!("`keymoat audit prove {seq} --export ARCHIVE` proves it from there")),
+            _ => VaultError::not_found(format!("there is no record {seq}")),
+        })
+    }
+
+    /// What stands in archives and may be missing among the records that a query found; none when it did not look there.
+    pub fn archive_behind(&self, query: &AuditQuery, found: usize) -> Option<Archive> {
+        let archive = self.archive()?;
+        let was_filled = found >= query.limit && !query.oldest_first;
+        let is_newer =
+            query.from >= archive.end || query.filter.since.is_some_and(|since| since > archive.until);
+        (!was_filled && !is_newer).then_some(archive)
     }
 
     /// Checks the whole log and every row beside running work, and says what does not fit.
@@ -137,13 +141,7 @@ impl Vault {
     /// # Errors
     /// [`Code::Refused`]; those of the store.
     pub async fn verify(&self, caller: &Caller) -> Result<VerifyReport, VaultError> {
-        self.retry_stale(|| async {
-            let resource = system_resource("audit")?;
-            let permit =
-                self.authorize(caller, Capability::Inspect, Action::AuditRead, resource.clone()).await?;
-            self.record(&permit, Deed::done(Action::AuditRead, &resource)).await
-        })
-        .await?;
+        self.record_reading(caller).await?;
         Ok(self.store().verify(|_| {}).await?)
     }
 
@@ -152,16 +150,15 @@ impl Vault {
     /// # Errors
     /// [`Code::Refused`].
     pub async fn checkpoint(&self, caller: &Caller) -> Result<(String, String), VaultError> {
-        self.retry_stale(|| async {
-            let resource = system_resource("audit")?;
-            let permit =
-                self.authorize(caller, Capability::Inspect, Action::AuditRead, resource.clone()).await?;
-            self.record(&permit, Deed::done(Action::AuditRead, &resource)).await
-        })
-        .await?;
+        self.record_reading(caller).await?;
         let note = self.store().read(|reader| reader.checkpoint()).await?;
         let note = note.ok_or_else(|| VaultError::damaged("there is no checkpoint"))?;
         Ok((note, self.audit_key()))
+    }
+
+    async fn record_reading(&self, caller: &Caller) -> Result<(), VaultError> {
+        let resource = system_resource("audit")?;
+        self.recorded(caller, Capability::Inspect, Action::AuditRead, &resource).await.map(|_| ())
     }
 
     /// The public key of the audit log as C2SP signed notes name it.
@@ -263,11 +260,9 @@ impl Vault {
         let seen = self
             .store()
             .read(move |reader| {
-                let mut seen: BTreeMap<SecretName, BTreeSet<u32>> = BTreeMap::new();
+                let mut seen = Seen::default();
                 reader.events(&range, |stored| {
-                    if let Some((name, version)) = read_of(&stored.event) {
-                        seen.entry(name).or_default().insert(version);
-                    }
+                    seen.add(&stored.event);
                     true
                 })?;
                 Ok(seen)
@@ -282,16 +277,29 @@ impl Vault {
                     .any(|live| versions.contains(&live))
             })
         };
-        Ok(seen
-            .into_iter()
-            .filter(|(name, versions)| is_still_used(name, versions))
-            .map(|(name, _)| name)
-            .collect())
+        Ok(seen.where_still(is_still_used))
+    }
+}
+
+/// Which versions of which secrets were given out.
+#[derive(Debug, Default)]
+pub(crate) struct Seen(BTreeMap<SecretName, BTreeSet<u32>>);
+
+impl Seen {
+    pub(crate) fn add(&mut self, event: &Event) {
+        if let Some((name, version)) = read_of(event) {
+            self.0.entry(name).or_default().insert(version);
+        }
+    }
+
+    /// The secrets of whose versions it holds.
+    pub(crate) fn where_still(self, holds: impl Fn(&SecretName, &BTreeSet<u32>) -> bool) -> Vec<SecretName> {
+        self.0.into_iter().filter(|(name, versions)| holds(name, versions)).map(|(name, _)| name).collect()
     }
 }
 
 /// The secret and version that a record says were given out.
-fn read_of(event: &Event) -> Option<(SecretName, u32)> {
+pub(crate) fn read_of(event: &Event) -> Option<(SecretName, u32)> {
     if event.action != Action::Reveal || event.result != Outcome::Allowed {
         return None;
     }

@@ -15,8 +15,8 @@ use keymoat_core::audit::{Action, AuditText, MAX_EVENT_BYTES, ReasonCode};
 use keymoat_core::policy::{Capability, CompiledPolicy};
 use keymoat_crypto::{BACKUP_HEADER_LEN, BackupError, BackupOpener, BackupSealer};
 use keymoat_store::{
-    CopiedEvent, CopiedRow, Counts, DataDir, Entry, Kind, OpenError, OutsideFit, Reader, Row, SealedStore,
-    Tallied, Tally, Trust, database_in,
+    Archive, CopiedEvent, CopiedRow, Counts, DataDir, Entry, Kind, OpenError, OutsideFit, Reader, Row,
+    SealedStore, Tallied, Tally, Trust, database_in,
 };
 use serde::{Deserialize, Serialize};
 
@@ -111,14 +111,7 @@ impl Vault {
         sink: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static,
     ) -> Result<BackupSummary, VaultError> {
         let resource = system_resource("backup")?;
-        let permit = self
-            .retry_stale(|| async {
-                let permit =
-                    self.authorize(caller, Capability::Inspect, Action::Backup, resource.clone()).await?;
-                self.record(&permit, Deed::done(Action::Backup, &resource)).await?;
-                Ok(permit)
-            })
-            .await?;
+        let permit = self.recorded(caller, Capability::Inspect, Action::Backup, &resource).await?;
         let (keyring, created_at) = (self.keyring_arc(), self.now());
         let outcome = self
             .store()
@@ -276,7 +269,7 @@ impl<R: Read + Seek> BackupFile<R> {
             tally.add(&entry).map_err(|untrusted| altered(&untrusted.to_string()))?;
             match entry {
                 Entry::Row(row) => row.live().map_or(Ok(()), |row| check_row(&row, keyring, &instance)),
-                Entry::Event(_) => Ok(()),
+                Entry::Event(_) | Entry::Archived(_) => Ok(()),
             }
         })?;
         let tallied =
@@ -324,7 +317,7 @@ impl<R: Read + Seek> BackupFile<R> {
     }
 }
 
-/// One record of a backup: a row, the mark of a removed row, an event, or the end.
+/// One record of a backup: a row, the mark of a removed row, an event, the hashes of archived ones, or the end.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum Record {
@@ -353,6 +346,10 @@ enum Record {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         personal: Option<String>,
     },
+    /// Events that stand in an archive only: their leaf hashes, one after the other, in base64.
+    Archived {
+        leaves: String,
+    },
     End {
         rows: u64,
         removed: u64,
@@ -376,11 +373,12 @@ impl Record {
                     Self::DamagedEvent { record: BASE64.encode(error.as_bytes()), personal: encode(personal) }
                 }
             },
+            Entry::Archived(leaves) => Self::Archived { leaves: BASE64.encode(leaves.concat()) },
         }
     }
 
     fn end(tallied: &Tallied) -> Self {
-        let Counts { rows, removed, events, change } = tallied.counts;
+        let Counts { rows, removed, events, change, archived: _ } = tallied.counts;
         Self::End { rows, removed, events, change, root: BASE64.encode(tallied.head.root) }
     }
 
@@ -402,6 +400,14 @@ impl Record {
             }
             Self::DamagedEvent { record, personal } => {
                 Entry::Event(CopiedEvent { record: decode(&record)?, personal: optional(personal)? })
+            }
+            Self::Archived { leaves } => {
+                let bytes = decode(&leaves)?;
+                let (leaves, rest) = bytes.as_chunks::<32>();
+                match rest.is_empty() {
+                    true => Entry::Archived(leaves.to_vec()),
+                    false => return Err(altered("the hashes of archived records are cut short")),
+                }
             }
             Self::End { .. } => return Ok(None),
         }))
@@ -519,7 +525,7 @@ fn header_of(reader: &Reader<'_>, created_at: Timestamp) -> Result<BackupHeader,
         instance_key: BASE64.encode(instance.blob.as_deref().unwrap_or_default()),
         instance: Instance::parse(&instance)?,
         created_at,
-        schema: SCHEMA,
+        schema: if reader.archive()?.is_some() { SCHEMA } else { SCHEMA_WITHOUT_ARCHIVE },
         program: env!("CARGO_PKG_VERSION").to_owned(),
         slots: slots.collect::<Result<_, VaultError>>()?,
         events: reader.events_len()?,
@@ -555,6 +561,7 @@ fn check_row(row: &Row, keyring: &Keyring, header: &Instance) -> Result<(), Vaul
         Kind::Grant => GrantEntity::parse(row)?.to_grant().map(|_| ())?,
         Kind::SignInCode => digest_of(&SignInCodeEntity::parse(row)?.digest).map(|_| ())?,
         Kind::Idempotency => parses::<IdempotencyEntity>(row)?,
+        Kind::Archive => parses::<Archive>(row)?,
         Kind::Setting => {}
     }
     Ok(())
@@ -665,7 +672,9 @@ const MAGIC_NAME: &[u8] = b"keymoat-backup-";
 /// The first line; another number is another form.
 const MAGIC: &[u8] = b"keymoat-backup-1\n";
 /// What rows mean. It grows when an older program would misread them.
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
+/// Nothing in a backup without archived records means anything new, so older programs go on reading it.
+const SCHEMA_WITHOUT_ARCHIVE: u32 = 1;
 const LENGTH_BYTES: usize = 4;
 /// Room for the most slots that a vault may have, many times over.
 const HEADER_BYTES_MAX: usize = 256 * 1024;
@@ -737,6 +746,7 @@ mod tests {
                  proptest::option::of(proptest::collection::vec(any::<u8>(), 0..60))),
                 0..8,
             ),
+            leaves in proptest::collection::vec(proptest::collection::vec(any::<[u8; 32]>(), 1..4), 0..3),
             cut in 1usize..200,
         ) {
             let rows = rows.into_iter().map(|(kind, key, seq, body, blob)| {
@@ -744,7 +754,8 @@ mod tests {
                 Entry::Row(CopiedRow { kind, key, seq, body, blob })
             });
             let events = events.into_iter().map(|(record, personal)| Entry::Event(CopiedEvent { record, personal }));
-            let entries: Vec<Entry> = rows.chain(events).collect();
+            let archived = leaves.into_iter().map(Entry::Archived);
+            let entries: Vec<Entry> = rows.chain(archived).chain(events).collect();
             let stream: Vec<u8> =
                 entries.iter().flat_map(|entry| Record::of(entry.clone()).framed().unwrap()).collect();
             let read = frames(&stream, cut).unwrap();

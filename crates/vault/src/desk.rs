@@ -131,6 +131,22 @@ impl Vault {
         }
     }
 
+    /// Decides and writes down, where what was asked for opens no value and changes nothing.
+    pub(crate) async fn recorded(
+        &self,
+        caller: &Caller,
+        capability: Capability,
+        action: Action,
+        resource: &Resource,
+    ) -> Result<Permit, VaultError> {
+        self.retry_stale(|| async {
+            let permit = self.authorize(caller, capability, action, resource.clone()).await?;
+            self.record(&permit, Deed::done(action, resource)).await?;
+            Ok(permit)
+        })
+        .await
+    }
+
     /// Whether the caller may, without a record: for leaving out of an answer what he may not see.
     pub(crate) fn may(&self, caller: &Caller, capability: Capability, resource: &Resource) -> bool {
         let request = self.request(caller, capability, resource);

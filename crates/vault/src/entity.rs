@@ -14,7 +14,7 @@ use keymoat_core::policy::{CompiledRule, Policy, Rule};
 use keymoat_core::resolve::EnvOverride;
 use keymoat_core::secret::ValueKind;
 use keymoat_core::versions::{VersionSet, VersionState};
-use keymoat_store::{Kind, Row};
+use keymoat_store::{Archive, Kind, Row};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +45,14 @@ pub trait Entity: Serialize + DeserializeOwned {
                 row.key
             ))
         })
+    }
+}
+
+impl Entity for Archive {
+    const KIND: Kind = Kind::Archive;
+
+    fn key(&self) -> String {
+        Self::KEY.to_owned()
     }
 }
 

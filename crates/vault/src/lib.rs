@@ -5,6 +5,7 @@
 //! environment variables besides the store's own.
 
 mod accounts;
+mod archive;
 mod audit;
 mod audit_export;
 mod backup;
@@ -51,8 +52,9 @@ use crate::rekey::Rekeying;
 use crate::state::State;
 
 pub use accounts::{AccountChange, LeaverReport, NewAccount};
+pub use archive::{ArchiveClaim, Archived, PersonalExport};
 pub use audit::{AuditQuery, AuditRecord, HostEvent, Inclusion};
-pub use audit_export::AuditExport;
+pub use audit_export::{AuditExport, Part};
 pub use backup::{BackupFile, BackupHeader, BackupSummary, RestoreSummary, SlotCopy};
 pub use caller::{Caller, Origin};
 pub use changes::{ChangeEvent, ChangePage};
@@ -72,7 +74,7 @@ pub use sweep::Swept;
 pub use tokens::{IssuedToken, NewToken};
 pub use value::NewValue;
 
-pub use keymoat_store::Durability;
+pub use keymoat_store::{Archive, Durability};
 
 /// An unsealed vault. Cheap to clone.
 #[derive(Clone)]
@@ -89,6 +91,8 @@ struct Inner {
     outside: PathBuf,
     refusals: Refusals,
     rekeying: Rekeying,
+    /// One at a time takes archived records out.
+    archiving: tokio::sync::Mutex<()>,
     /// Whether something was destroyed that may still stand in the write-ahead log.
     scrub_due: AtomicBool,
     /// The number of the newest change, for those who wait for the next one.

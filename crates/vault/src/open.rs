@@ -310,6 +310,7 @@ pub(crate) fn start(
             outside,
             refusals: Refusals::default(),
             rekeying: Rekeying::default(),
+            archiving: tokio::sync::Mutex::default(),
             scrub_due: AtomicBool::new(false),
             changes,
         }),

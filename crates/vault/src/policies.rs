@@ -108,12 +108,7 @@ impl Vault {
     /// # Errors
     /// [`Code::Refused`].
     pub async fn list_policies(&self, caller: &Caller) -> Result<Vec<PolicyEntity>, VaultError> {
-        self.retry_stale(|| async {
-            let resource = system_resource("policies")?;
-            let permit = self.authorize(caller, Capability::List, Action::List, resource.clone()).await?;
-            self.record(&permit, Deed::done(Action::List, &resource)).await
-        })
-        .await?;
+        self.recorded(caller, Capability::List, Action::List, &system_resource("policies")?).await?;
         Ok(self.state(|state| state.policies.values().map(|stored| stored.entity.clone()).collect()))
     }
 
@@ -122,13 +117,8 @@ impl Vault {
     /// # Errors
     /// [`Code::Refused`]; [`Code::NotFound`].
     pub async fn show_policy(&self, caller: &Caller, name: &PolicyName) -> Result<PolicyEntity, VaultError> {
-        self.retry_stale(|| async {
-            let resource = system_resource(&format!("policies/{name}"))?;
-            let permit =
-                self.authorize(caller, Capability::Inspect, Action::Inspect, resource.clone()).await?;
-            self.record(&permit, Deed::done(Action::Inspect, &resource)).await
-        })
-        .await?;
+        let resource = system_resource(&format!("policies/{name}"))?;
+        self.recorded(caller, Capability::Inspect, Action::Inspect, &resource).await?;
         self.state(|state| Ok(state.policy_named(name)?.entity.clone()))
     }
 
@@ -144,13 +134,8 @@ impl Vault {
         wanted: &Resource,
     ) -> Result<Explanation, VaultError> {
         if *account != caller.name {
-            self.retry_stale(|| async {
-                let resource = system_resource("policies")?;
-                let permit =
-                    self.authorize(caller, Capability::Inspect, Action::Inspect, resource.clone()).await?;
-                self.record(&permit, Deed::done(Action::Inspect, &resource)).await
-            })
-            .await?;
+            let resource = system_resource("policies")?;
+            self.recorded(caller, Capability::Inspect, Action::Inspect, &resource).await?;
         }
         let request = self.request(caller, capability, wanted);
         self.state(|state| {

@@ -117,12 +117,7 @@ impl Vault {
     /// # Errors
     /// [`Code::Refused`]; those of the store.
     pub async fn list_keys(&self, caller: &Caller) -> Result<KeyReport, VaultError> {
-        let resource = system_resource(KEYS)?;
-        self.retry_stale(|| async {
-            let permit = self.authorize(caller, Capability::Rotate, Action::List, resource.clone()).await?;
-            self.record(&permit, Deed::done(Action::List, &resource)).await
-        })
-        .await?;
+        self.recorded(caller, Capability::Rotate, Action::List, &system_resource(KEYS)?).await?;
         let data_keys = parsed(self.rows(Kind::DataKey).await?)?;
         let peppers = parsed(self.rows(Kind::Pepper).await?)?;
         let peppers = peppers.into_iter().map(|pepper: PepperEntity| {

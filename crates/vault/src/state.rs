@@ -12,7 +12,7 @@ use keymoat_core::id::{GrantId, PrincipalId, SecretId, TokenId};
 use keymoat_core::names::{AccountName, Company, Environment, Label, PolicyName};
 use keymoat_core::policy::{BUILT_IN, CompiledPolicy, Policy};
 use keymoat_crypto::TokenDigest;
-use keymoat_store::{Effect, Kind, Row};
+use keymoat_store::{Archive, Effect, Kind, Row};
 
 use crate::VaultError;
 use crate::entity::{
@@ -48,6 +48,8 @@ pub(crate) struct State {
     pub(crate) sign_in_codes: HashMap<TokenDigest, SignInCodeEntity>,
     /// When remembered answers are forgotten, by their row's key.
     pub(crate) answers_end: HashMap<String, Timestamp>,
+    /// What of the audit log stands in archives.
+    pub(crate) archive: Option<Archive>,
     /// Rows that could not be taken in, in words; the vault does not open with any.
     pub(crate) damaged: Vec<String>,
 }
@@ -85,6 +87,7 @@ impl State {
             grants_of: HashMap::new(),
             sign_in_codes: HashMap::new(),
             answers_end: HashMap::new(),
+            archive: None,
             damaged: Vec::new(),
         }
     }
@@ -188,6 +191,7 @@ impl State {
                 self.answers_end.insert(row.key, answer.expires_at);
             }
             Kind::Instance => keyring.absorb_instance(&row)?,
+            Kind::Archive => self.archive = Some(Archive::parse(&row)?),
             // Looked up in the store when needed.
             Kind::Fingerprint | Kind::Setting => {}
         }
@@ -234,7 +238,8 @@ impl State {
                 }
             }
             Kind::Idempotency => drop(self.answers_end.remove(key)),
-            Kind::Instance | Kind::Fingerprint | Kind::Setting => {}
+            // The mark of archives is never removed.
+            Kind::Instance | Kind::Fingerprint | Kind::Setting | Kind::Archive => {}
         }
     }
 

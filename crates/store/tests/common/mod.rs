@@ -11,8 +11,8 @@ use keymoat_core::audit::{Action, Actor, AuditText, Details, Event, Outcome, Per
 use keymoat_core::id::{PrincipalId, RequestId};
 use keymoat_crypto::{InstanceKey, MasterKey, RootKey, SecretBytes, SlotContext};
 use keymoat_store::{
-    Committed, DataDir, Draft, Durability, Effect, Kind, LedgerKeys, Observer, OpenError, Report,
-    SealedStore, Store, StoreError, Trust, Tx,
+    Archive, Committed, DataDir, Draft, Durability, Effect, Kept, Kind, LedgerKeys, Observer, OpenError,
+    Report, SealedStore, Store, StoreError, Trust, Tx,
 };
 use tempfile::TempDir;
 
@@ -201,6 +201,43 @@ pub async fn append_many(store: &Store, from: u64, to: u64) -> Vec<u64> {
         tasks.spawn(async move { store.append(draft(n), None).await.unwrap().event });
     }
     tasks.join_all().await
+}
+
+/// Says that the records below `end` are archived.
+pub async fn archive(store: &Store, n: u64, end: u64) -> Result<Committed, StoreError> {
+    change(store, n, move |tx| {
+        let old = tx.archive()?;
+        let mark = Archive {
+            end,
+            thinned: old.as_ref().map_or(0, |old| old.thinned),
+            kept: old.map(|old| old.kept).unwrap_or_default(),
+            until: Timestamp::UNIX_EPOCH,
+            at: Timestamp::UNIX_EPOCH,
+            by: "ana".to_owned(),
+        };
+        tx.put_archive(&mark)
+    })
+    .await
+}
+
+/// Takes out what was archived, and says which stay.
+pub async fn thin(store: &Store, n: u64) -> Kept {
+    let mark = store.read(|reader| reader.archive()).await.unwrap().unwrap();
+    let keep = store.keepers(|_| None).await.unwrap().below(mark.end);
+    store.drop_archived(mark.end, keep).await.unwrap();
+    finish(store, n).await
+}
+
+/// Says that everything is out that goes.
+pub async fn finish(store: &Store, n: u64) -> Kept {
+    let work = move |tx: &mut Tx<'_>| {
+        tx.append(draft(n));
+        let mark = tx.archive()?.unwrap();
+        let kept = tx.kept_below(mark.end)?;
+        tx.put_archive(&Archive { thinned: mark.end, kept: kept.clone(), ..mark })?;
+        Ok::<_, StoreError>(kept)
+    };
+    store.run_tx("finish", work).await.unwrap().0
 }
 
 /// What an observer has been told, as the rows that it takes to be live.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod access;
+mod archive;
 mod audit;
 mod canary;
 mod common;
