@@ -13,16 +13,18 @@ use vsss_rs::Gf256;
 use zeroize::Zeroizing;
 
 use crate::keys::{KEY_LEN, MasterKey};
+use crate::locked::Locked;
 use crate::random::{self, OsGenerator};
 use crate::sensitive::SecretBytes;
 use crate::text::{from_base64url, to_base64url, trim};
 
-/// One share of a master key; says nothing about the key by itself.
+/// One share of a master key; says nothing about the key by itself. It lies in locked memory, since shares may have to
+/// wait for one another.
 pub struct Share {
     set: u16,
     needed: u8,
     index: u8,
-    body: Zeroizing<[u8; KEY_LEN]>,
+    body: Locked,
 }
 
 /// Why shares could not be made, read or combined; never holds any of their content.
@@ -139,7 +141,8 @@ impl Share {
 
     /// Writes the text form.
     pub fn to_text(&self) -> SecretBytes {
-        let body = to_base64url(self.body.as_slice());
+        // EXPOSE: the text is a secret again.
+        let body = self.body.expose(|bytes| to_base64url(bytes));
         let mut text = Vec::with_capacity(MAX_TEXT_LEN);
         text.extend_from_slice(
             format!("{PREFIX}{:04x}:{}:{}:", self.set, self.needed, self.index).as_bytes(),
@@ -166,8 +169,7 @@ impl Share {
     }
 
     fn from_point(set: u16, needed: u8, point: &[u8]) -> Self {
-        let mut body = Zeroizing::new([0; KEY_LEN]);
-        body.copy_from_slice(&point[1..]);
+        let body = Locked::init(|bytes| bytes.copy_from_slice(&point[1..]));
         Self { set, needed, index: point[0], body }
     }
 
@@ -175,7 +177,8 @@ impl Share {
     fn to_point(&self) -> Vec<u8> {
         let mut point = Vec::with_capacity(1 + KEY_LEN);
         point.push(self.index);
-        point.extend_from_slice(self.body.as_slice());
+        // EXPOSE: whoever combines shares erases the points.
+        self.body.expose(|bytes| point.extend_from_slice(bytes));
         point
     }
 }
@@ -209,8 +212,8 @@ fn parse(text: &[u8]) -> Result<Share, ShareError> {
     let set = fixed_hex(set).ok_or(ShareError::Malformed)?;
     let needed = decimal(needed).filter(|n| *n >= MIN_NEEDED).ok_or(ShareError::Malformed)?;
     let index = decimal(index).filter(|n| *n >= 1).ok_or(ShareError::Malformed)?;
-    let body = from_base64url(body.as_bytes()).ok_or(ShareError::Malformed)?;
-    Ok(Share { set, needed, index, body })
+    let body: Zeroizing<[u8; KEY_LEN]> = from_base64url(body.as_bytes()).ok_or(ShareError::Malformed)?;
+    Ok(Share { set, needed, index, body: Locked::copy_of(&body) })
 }
 
 fn fixed_hex(text: &str) -> Option<u16> {
@@ -269,6 +272,12 @@ pub(crate) mod tests {
         indices.iter().map(|i| Share::parse(&shares[*i].to_text()).unwrap()).collect()
     }
 
+    fn change(share: &mut Share, how: impl FnOnce(&mut [u8; KEY_LEN])) {
+        let mut body = share.body.expose(|body| *body);
+        how(&mut body);
+        share.body = Locked::copy_of(&body);
+    }
+
     fn same(a: &MasterKey, b: &MasterKey) -> bool {
         a.expose(|a| b.expose(|b| a == b))
     }
@@ -320,7 +329,7 @@ pub(crate) mod tests {
         let mut keys = BTreeSet::new();
         for byte in 0..=255 {
             let mut three = copy(&shares, &[0, 1, 2]);
-            three[2].body[0] = byte;
+            change(&mut three[2], |body| body[0] = byte);
             MasterKey::combine(&three).unwrap().expose(|key| keys.insert(key[0]));
         }
         assert_eq!(keys.len(), 256);
@@ -332,7 +341,7 @@ pub(crate) mod tests {
             let mut seen = [[0u32; 256]; 3];
             for _ in 0..SPLITS {
                 for (share, seen) in key.split(2, 3).unwrap().iter().zip(&mut seen) {
-                    share.body.iter().for_each(|byte| seen[usize::from(*byte)] += 1);
+                    share.body.expose(|body| body.iter().for_each(|byte| seen[usize::from(*byte)] += 1));
                 }
             }
             for counts in seen {
@@ -356,7 +365,7 @@ pub(crate) mod tests {
         let glued = [copy(&a, &[0]), copy(&same_set, &[1, 2])].concat_shares();
         assert_eq!(MasterKey::combine(&glued).unwrap_err(), ShareError::Inconsistent);
         let mut bent = copy(&a, &[0, 1, 2]);
-        bent[2].body[31] ^= 1;
+        change(&mut bent[2], |body| body[31] ^= 1);
         assert_eq!(MasterKey::combine(&bent).unwrap_err(), ShareError::Inconsistent);
     }
 
@@ -372,12 +381,13 @@ pub(crate) mod tests {
 
     #[test]
     fn a_damaged_text_is_refused() {
-        let share = Share { set: 0xbeef, needed: 3, index: 12, body: Zeroizing::new([7; 32]) };
+        let share = Share { set: 0xbeef, needed: 3, index: 12, body: Locked::copy_of(&[7; 32]) };
         let text = share.to_text().expose(|text| String::from_utf8(text.clone()).unwrap());
         assert!(text.starts_with("keymoat-share-1:beef:3:12:BwcH"), "{text}");
         assert_eq!(format!("{share:?}"), "Share(beef, 12 of 3 needed, [redacted])");
         let back = Share::parse(&SecretBytes::from_slice(format!(" {text}\n").as_bytes())).unwrap();
-        assert_eq!((back.set(), back.needed(), back.index(), *back.body), (0xbeef, 3, 12, [7; 32]));
+        assert_eq!((back.set(), back.needed(), back.index()), (0xbeef, 3, 12));
+        assert!(back.body.expose(|body| *body == [7; 32]));
         for position in 0..text.len() {
             let mut altered = text.clone().into_bytes();
             altered[position] = if altered[position] == b'4' { b'5' } else { b'4' };

@@ -59,6 +59,10 @@ pub enum Command {
     Serve(commands::serve::Serve),
     /// Make a vault without starting a server.
     Init(commands::init::Init),
+    /// Take the keys out of the running server's memory; it answers nothing until it is unsealed.
+    Seal,
+    /// Open a sealed server with the master key, or give a share of it.
+    Unseal(commands::seal::Unseal),
     /// Sign in to a server, or make a one-time sign-in code.
     Login(commands::login::Login),
     /// Show whether the vault works, and who you are to it.

@@ -60,6 +60,18 @@ impl Client {
         Ok(Self { door, token: context.token()?.or(saved), module: context.variables.module.clone() })
     }
 
+    /// Opens a door to a server, and never the vault itself.
+    ///
+    /// # Errors
+    /// When no server runs, or the address is wrong.
+    pub async fn connect_to_server(context: &Context) -> Result<Self, CliError> {
+        if context.global.server.is_none() && running_socket(context).await.is_none() {
+            return Err(CliError::new(format!("no server is running on `{}`", context.places.data.display()))
+                .hint("`keymoat serve` starts one; --server or KEYMOAT_ADDR names one elsewhere, --data another vault"));
+        }
+        Self::connect(context).await
+    }
+
     /// Names the calling module, for the record, unless the environment does.
     #[must_use]
     pub fn module(mut self, name: &str) -> Self {
@@ -240,8 +252,7 @@ impl Client {
 async fn local_door(context: &Context) -> Result<Door, CliError> {
     let mut tries = 0;
     loop {
-        let socket = keymoat_store::socket_in(&context.places.data);
-        if socket.exists() && tokio::net::UnixStream::connect(&socket).await.is_ok() {
+        if let Some(socket) = running_socket(context).await {
             return Ok(Door::Socket(socket));
         }
         if !keymoat_store::database_in(&context.places.data).exists() {
@@ -256,6 +267,13 @@ async fn local_door(context: &Context) -> Result<Door, CliError> {
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// The socket of this data directory's server, if one runs.
+async fn running_socket(context: &Context) -> Option<PathBuf> {
+    let socket = keymoat_store::socket_in(&context.places.data);
+    let answers = socket.exists() && tokio::net::UnixStream::connect(&socket).await.is_ok();
+    answers.then_some(socket)
 }
 
 fn in_process(context: &Context, sealed: SealedVault) -> Result<Door, CliError> {

@@ -6,6 +6,7 @@ mod clock;
 mod commands;
 mod error;
 mod master_key;
+mod notify;
 mod os_user;
 mod output;
 mod place;

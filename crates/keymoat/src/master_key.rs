@@ -5,7 +5,7 @@
 //! passphrase, shares. A source that is named but cannot be read is an error, never a step to the next one.
 
 use std::fs::OpenOptions;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::process::Command;
@@ -30,6 +30,34 @@ pub fn offer_for(
 ) -> Result<MasterKeyOffer, CliError> {
     let opens: Vec<Opens> = vault.slots().map(|slot| Opens::from(&slot.source)).collect();
     offer(vault.instance(), &opens, places, variables)
+}
+
+/// What opens this vault, where it can be had now; none when somebody has to bring it, as a passphrase or shares.
+///
+/// # Errors
+/// When a named source cannot be read, or nobody could bring anything else.
+pub fn at_hand(
+    vault: &SealedVault,
+    places: &Places,
+    variables: &Variables,
+) -> Result<Option<MasterKeyOffer>, CliError> {
+    let opens: Vec<Opens> = vault.slots().map(|slot| Opens::from(&slot.source)).collect();
+    let has_key =
+        opens.contains(&Opens::Key) && key_text(&places.master_key(vault.instance()), variables)?.is_some();
+    if has_key || opens.iter().all(|opens| *opens == Opens::Key) {
+        return offer(vault.instance(), &opens, places, variables).map(Some);
+    }
+    let can_ask = std::io::stdin().is_terminal();
+    let is_at_hand = |opens: &Opens| match opens {
+        Opens::Key => false,
+        Opens::Passphrase => can_ask || variables.passphrase.is_some() || variables.passphrase_file.is_some(),
+        Opens::Shares { .. } => can_ask || variables.shares_file.is_some(),
+    };
+    let at_hand: Vec<Opens> = opens.into_iter().filter(is_at_hand).collect();
+    match at_hand.as_slice() {
+        [] => Ok(None),
+        some => offer(vault.instance(), some, places, variables).map(Some),
+    }
 }
 
 /// What a slot is opened with.
@@ -196,16 +224,24 @@ fn run_key_command(command: &str) -> Result<SecretBytes, CliError> {
 fn shares(needed: u8, variables: &Variables) -> Result<Vec<Share>, CliError> {
     let wrong = |e: keymoat_crypto::ShareError| CliError::new(e.to_string());
     if let Some(path) = &variables.shares_file {
-        let text = read_secret_file(path)?;
-        // EXPOSE: each line is parsed into a share of its own.
-        return text.expose(|bytes| {
-            let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-            lines.map(|line| Share::parse(&SecretBytes::from_slice(line)).map_err(wrong)).collect()
-        });
+        return parse_shares(&read_secret_file(path)?);
     }
     (1..=needed)
         .map(|n| Share::parse(&prompt::secret(&format!("Share {n} of {needed}"))?).map_err(wrong))
         .collect()
+}
+
+/// Shares, one a line.
+///
+/// # Errors
+/// When a line is not a share.
+pub fn parse_shares(text: &SecretBytes) -> Result<Vec<Share>, CliError> {
+    let wrong = |e: keymoat_crypto::ShareError| CliError::new(e.to_string());
+    // EXPOSE: each line is parsed into a share of its own.
+    text.expose(|bytes| {
+        let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
+        lines.map(|line| Share::parse(&SecretBytes::from_slice(line)).map_err(wrong)).collect()
+    })
 }
 
 /// The name of the systemd credential.

@@ -22,6 +22,22 @@ pub fn secret(what: &str) -> Result<SecretBytes, CliError> {
     Ok(SecretBytes::new(text.into_bytes()))
 }
 
+/// Asks for a secret without showing it; none when the answer is empty.
+///
+/// # Errors
+/// When there is no terminal to ask at.
+pub fn secret_or_nothing(what: &str) -> Result<Option<SecretBytes>, CliError> {
+    if !std::io::stdin().is_terminal() {
+        return secret(what).map(Some);
+    }
+    let text = dialoguer::Password::new()
+        .with_prompt(what)
+        .allow_empty_password(true)
+        .interact()
+        .map_err(|e| CliError::new(format!("cannot ask for it: {e}")))?;
+    Ok(Some(SecretBytes::new(text.into_bytes())).filter(|text| !text.is_empty()))
+}
+
 /// Asks yes or no; no when there is nobody to ask.
 pub fn confirm(question: &str) -> bool {
     if !crate::output::talks_to_a_person() {

@@ -30,6 +30,8 @@ pub struct Variables {
     pub passphrase_file: Option<PathBuf>,
     /// `KEYMOAT_SHARES_FILE`: one share a line.
     pub shares_file: Option<PathBuf>,
+    /// `NOTIFY_SOCKET`, set by systemd.
+    pub notify_socket: Option<PathBuf>,
     /// `CREDENTIALS_DIRECTORY`, set by systemd.
     pub credentials_directory: Option<PathBuf>,
     /// `KEYMOAT_TOKEN`, taken.
@@ -59,6 +61,7 @@ impl Variables {
             passphrase: secret("KEYMOAT_PASSPHRASE"),
             passphrase_file: path("KEYMOAT_PASSPHRASE_FILE"),
             shares_file: path("KEYMOAT_SHARES_FILE"),
+            notify_socket: path("NOTIFY_SOCKET"),
             credentials_directory: path("CREDENTIALS_DIRECTORY"),
             // One that is set and empty is a mistake, not a wish to be somebody else.
             token: take_variable("KEYMOAT_TOKEN"),

@@ -73,6 +73,11 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     if bytes.is_empty() {
         return Err(Problem::malformed("the request has no body, and this route needs one"));
     }
+    // Serde would take a list for the parts of a type in order; all that routes take are objects.
+    let is_list = bytes.trim_ascii_start().first() == Some(&b'[');
+    if is_list && depth(bytes) <= DEPTH_MAX {
+        return Err(Problem::malformed("the body is a list, and this route takes an object"));
+    }
     if depth(bytes) > DEPTH_MAX {
         return Err(Problem::malformed(format!("the body is nested more than {DEPTH_MAX} levels deep")));
     }
@@ -171,6 +176,9 @@ mod tests {
         check::<Reveal>("", 400, "no body");
         check::<Reveal>("{\"field\": hush", 400, "line 1, column 11");
         check::<Reveal>("{} hush", 400, "line 1");
+        check::<Reveal>("[]", 400, "a list");
+        check::<Reveal>(" \n[\"hush\", 1]", 400, "a list");
+        check::<CreateToken>("[1]", 400, "a list");
         check::<Reveal>(
             "{\"field\": 3}",
             422,

@@ -12,9 +12,9 @@ use keymoat_core::audit::AuditText;
 use keymoat_crypto::SecretBytes;
 use keymoat_vault::{Caller, Code, Origin};
 
-use crate::AppState;
 use crate::edge::Number;
 use crate::problem::Problem;
+use crate::{AppState, Doors};
 
 /// Who is at the other end of a connection. [`crate::serve`] and [`crate::in_process`] put it among a request's
 /// extensions; nothing that a client sends does.
@@ -92,8 +92,19 @@ pub(crate) async fn sign_in(app: &AppState, request: Request) -> Result<(Caller,
     Ok((caller, Request::from_parts(parts, body)))
 }
 
+/// Whether a request came through the socket, or is one of this process.
+pub(crate) fn came_through_socket(parts: &Parts) -> bool {
+    matches!(parts.extensions.get::<Peer>(), Some(Peer::OsUser { .. } | Peer::Local))
+}
+
+/// Whether the metrics are for whoever asks, without a token. A loopback address alone says too little: a proxy on this
+/// machine has one too.
+pub(crate) fn may_see_metrics(parts: &Parts, doors: &Doors) -> bool {
+    came_through_socket(parts) || doors.open_metrics
+}
+
 /// Whether the request was made on this machine, not passed on by a proxy on it.
-pub(crate) fn is_local(parts: &Parts) -> bool {
+fn is_local(parts: &Parts) -> bool {
     match parts.extensions.get::<Peer>() {
         Some(Peer::OsUser { .. } | Peer::Local) => true,
         Some(Peer::Tcp { addr }) => {

@@ -6,6 +6,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 
 use axum::extract::{MatchedPath, Request, State};
@@ -14,35 +15,64 @@ use axum::response::{IntoResponse as _, Response};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use keymoat_core::id::RequestId;
+use keymoat_vault::{Clock, Code, Vault};
 use tracing::Instrument as _;
 
-use crate::AppState;
 use crate::body::BODY_BYTES_MAX;
 use crate::context::Peer;
 use crate::metrics::Stopwatch;
 use crate::problem::Problem;
+use crate::{Doors, Front};
 
 /// The number of a request, put among its extensions for those who act on it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Number(pub(crate) RequestId);
 
+/// What the edge works with, whether the vault behind it is open or sealed. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Edge {
+    pub(crate) front: Arc<Front>,
+    pub(crate) numbers: Numbers,
+}
+
+/// Where the numbers of requests come from.
+#[derive(Clone)]
+pub(crate) enum Numbers {
+    /// The vault, whose time never runs backwards.
+    Vault(Vault),
+    /// The clock alone, while the vault is sealed.
+    Clock(Arc<dyn Clock>),
+}
+
+impl Numbers {
+    pub(crate) fn next(&self) -> RequestId {
+        match self {
+            Numbers::Vault(vault) => vault.new_request_id(),
+            Numbers::Clock(clock) => {
+                let now = u64::try_from(clock.now().as_millisecond()).unwrap_or_default();
+                RequestId::from_parts(now, &keymoat_crypto::bytes())
+            }
+        }
+    }
+}
+
 /// The outermost layer.
-pub(crate) async fn edge(State(app): State<AppState>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn edge(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
     let stopwatch = Stopwatch::start();
-    let number = number_of(&app, request.headers());
+    let number = number_of(&edge.numbers, request.headers());
     request.extensions_mut().insert(Number(number));
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let span = tracing::info_span!("request", %method, route, request = %number);
     let answered = async {
-        let response = match check(&request) {
+        let response = match check(&request, &edge.front.doors) {
             Ok(()) => caught(next.run(request)).await,
             Err(problem) => problem.into_response(),
         };
         let response = finish(response, number);
         let took = stopwatch.elapsed();
         tracing::info!(status = response.status().as_u16(), micros = took.as_micros() as u64, "answered");
-        app.metrics.answered(&method, &route, response.status(), took);
+        edge.front.metrics.answered(&method, &route, response.status(), took);
         response
     };
     answered.instrument(span).await
@@ -59,10 +89,10 @@ pub(crate) async fn no_method() -> Problem {
 }
 
 /// The client's own number when it is of our form, so that its logs and ours fit together; a new one otherwise.
-fn number_of(app: &AppState, headers: &HeaderMap) -> RequestId {
+fn number_of(numbers: &Numbers, headers: &HeaderMap) -> RequestId {
     let own =
         headers.get(&X_REQUEST_ID).and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
-    own.unwrap_or_else(|| app.vault.new_request_id())
+    own.unwrap_or_else(|| numbers.next())
 }
 
 /// A panic becomes an answer; its message goes to the log of the process alone.
@@ -78,7 +108,8 @@ async fn caught(answer: impl Future<Output = Response>) -> Response {
     .await
 }
 
-fn finish(mut response: Response, number: RequestId) -> Response {
+/// What every answer has.
+pub(crate) fn finish(mut response: Response, number: RequestId) -> Response {
     let status = response.status();
     let problem = response.extensions_mut().remove::<Problem>();
     let is_bare = problem.is_none() && (status.is_client_error() || status.is_server_error());
@@ -95,12 +126,18 @@ fn finish(mut response: Response, number: RequestId) -> Response {
 }
 
 /// Everything that is checked before a request is looked at.
-fn check(request: &Request) -> Result<(), Problem> {
+fn check(request: &Request, doors: &Doors) -> Result<(), Problem> {
     let peer = request.extensions().get::<Peer>();
     // First: a request of doubtful length must end its connection, whatever else is wrong with it.
     check_framing(request.headers())?;
     check_headers(request.headers())?;
-    check_host(request.headers(), matches!(peer, Some(Peer::Tcp { .. })))?;
+    let host = check_host(request.headers(), matches!(peer, Some(Peer::Tcp { .. })))?;
+    if let (Some(host), Some(Peer::Tcp { addr })) = (host, peer)
+        && addr.ip().to_canonical().is_loopback()
+    {
+        check_host_name(&host, &doors.host_names)?;
+    }
+    check_encoding(request.headers())?;
     check_target(request.uri())
 }
 
@@ -118,18 +155,46 @@ fn check_headers(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 /// Exactly one `Host` (RFC 9112 §3.2); on a socket of this machine none is fine too.
-fn check_host(headers: &HeaderMap, is_tcp: bool) -> Result<(), Problem> {
+fn check_host(headers: &HeaderMap, is_tcp: bool) -> Result<Option<Authority>, Problem> {
     let mut hosts = headers.get_all(header::HOST).iter();
     let wrong = |what| Err(Problem::malformed(what).ending_connection());
     match (hosts.next(), hosts.next()) {
         (None, _) if is_tcp => wrong("the request has no `Host` header"),
-        (None, _) => Ok(()),
+        (None, _) => Ok(None),
         (Some(_), Some(_)) => wrong("the request has more than one `Host` header"),
         (Some(host), None) => match Authority::try_from(host.as_bytes()) {
-            Ok(authority) if !authority.as_str().contains('@') => Ok(()),
+            Ok(authority) if !authority.as_str().contains('@') => Ok(Some(authority)),
             _ => wrong("the `Host` header is not the name of a host"),
         },
     }
+}
+
+/// On a loopback address a server is spoken to under a name of this machine. A browser that was led here under another
+/// name (DNS rebinding) would hand the answers to the page of that name.
+fn check_host_name(host: &Authority, also: &[String]) -> Result<(), Problem> {
+    let name = host.host().trim_start_matches('[').trim_end_matches(']');
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let is_loopback = || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback());
+    if name.eq_ignore_ascii_case("localhost")
+        || is_loopback()
+        || also.iter().any(|known| known.eq_ignore_ascii_case(name))
+    {
+        return Ok(());
+    }
+    let detail = "the `Host` header names another server than this one";
+    Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, "misdirected", detail)
+        .hint("on a loopback address it is `localhost`; start the server with --host-name for the name of a proxy in front of it"))
+}
+
+/// A body in another encoding would be one thing to whoever looks at it on the way and another one here.
+fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
+    let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
+    if encodings.all(|value| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity")) {
+        return Ok(());
+    }
+    let detail = "the body is encoded in a way that is not taken";
+    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::Invalid.as_str(), detail)
+        .hint("send it as it is, without `Content-Encoding`"))
 }
 
 /// A request says how long it is in exactly one way, so that a proxy in front cannot see another end of it.
@@ -246,6 +311,36 @@ mod tests {
     }
 
     #[test]
+    fn names_of_this_machine_and_others() {
+        let known = ["Vault.example.test".to_owned()];
+        let passes = |host: &str| check_host_name(&host.parse().unwrap(), &known).is_ok();
+        for host in [
+            "localhost",
+            "LocalHost:8200",
+            "localhost.",
+            "127.0.0.1:8200",
+            "127.9.9.9",
+            "[::1]:8200",
+            "[::ffff:127.0.0.1]",
+            "vault.example.test:443",
+        ] {
+            assert!(passes(host), "{host}");
+        }
+        for host in [
+            "evil.test",
+            "localhost.evil.test",
+            "127.0.0.1.evil.test",
+            "10.0.0.1",
+            "[::]",
+            "0.0.0.0",
+            "169.254.169.254",
+            "sub.vault.example.test",
+        ] {
+            assert!(!passes(host), "{host}");
+        }
+    }
+
+    #[test]
     fn heads_and_what_is_wrong_with_them() {
         #[track_caller]
         fn check(lines: &[(&str, &str)], status: u16) {
@@ -257,7 +352,8 @@ mod tests {
                 .collect();
             let checked = check_headers(&headers)
                 .and_then(|()| check_host(&headers, true))
-                .and_then(|()| check_framing(&headers));
+                .and_then(|_| check_framing(&headers))
+                .and_then(|()| check_encoding(&headers));
             assert_eq!(checked.map_or_else(|problem| problem.status.as_u16(), |()| 200), status, "{lines:?}");
         }
         check(&[("host", "vault.test:8200")], 200);
@@ -268,6 +364,10 @@ mod tests {
         check(&[("host", "a"), ("transfer-encoding", "chunked")], 411);
         check(&[("host", "a"), ("transfer-encoding", "chunked"), ("content-length", "3")], 400);
         check(&[("host", "a"), ("content-length", "1048577")], 413);
+        check(&[("host", "a"), ("content-encoding", "Identity")], 200);
+        check(&[("host", "a"), ("content-encoding", "gzip")], 415);
+        check(&[("host", "a"), ("content-encoding", "")], 415);
+        check(&[("host", "a"), ("content-encoding", "identity"), ("content-encoding", "br")], 415);
         check(&[("host", "a"), ("x-long", &"a".repeat(20_000))], 431);
     }
 }

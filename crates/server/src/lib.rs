@@ -9,6 +9,7 @@ mod api;
 mod body;
 mod context;
 mod convert;
+mod custody;
 mod edge;
 mod framing;
 mod metrics;
@@ -22,9 +23,10 @@ pub mod wire;
 
 pub use api::audit_export::{CHECKPOINT_HEADER, KEY_HEADER};
 pub use context::Peer;
+pub use custody::{Custody, Tend, Terms};
 pub use openapi::document;
 pub use routes::{Needs, Parameter, ROUTES, Repeat, Route, Verb};
-pub use serve::{Limits, Listeners, in_process, serve};
+pub use serve::{Desk, Limits, Listeners, in_process, serve};
 
 use std::sync::Arc;
 
@@ -36,13 +38,35 @@ use crate::metrics::Metrics;
 #[derive(Clone)]
 pub struct AppState {
     vault: Vault,
-    metrics: Arc<Metrics>,
+    front: Arc<Front>,
 }
 
 impl AppState {
-    /// Serves this vault.
+    /// Serves this vault, as strictly as can be.
     pub fn new(vault: Vault) -> Self {
-        Self { vault, metrics: Arc::new(Metrics::new()) }
+        Self { vault, front: Arc::new(Front::new(Doors::default())) }
+    }
+}
+
+/// What the doors let in beyond what is always let in.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Doors {
+    /// Names under which a server on a loopback address is spoken to beside `localhost`, such as that of a proxy in
+    /// front of it. A request for any other name is refused: it may come from a page whose name was pointed here.
+    pub host_names: Vec<String>,
+    /// Whether whoever reaches a TCP listener may read the metrics without a token.
+    pub open_metrics: bool,
+}
+
+/// What a server keeps whether its vault is open or sealed.
+pub(crate) struct Front {
+    metrics: Metrics,
+    doors: Doors,
+}
+
+impl Front {
+    pub(crate) fn new(doors: Doors) -> Self {
+        Self { metrics: Metrics::new(), doors }
     }
 }
 

@@ -1,5 +1,5 @@
 //! Counters and histograms per route template, method and status, and how much there is in the vault. No names of
-//! secrets, accounts or paths ever become a label.
+//! secrets, accounts or paths ever become a label, and of a sealed vault nothing is said but that it is sealed.
 
 use std::time::{Duration, Instant};
 
@@ -51,8 +51,29 @@ impl Metrics {
         });
     }
 
-    /// Everything in Prometheus' text format.
-    pub(crate) fn render(&self, vault: &Vault) -> String {
+    /// Everything in Prometheus' text format; without a vault, because it is sealed, little.
+    pub(crate) fn render(&self, vault: Option<&Vault>) -> String {
+        self.handle.run_upkeep();
+        let mut text = self.handle.render();
+        text.push_str(&gauges(vault));
+        text
+    }
+
+    fn describe(&self) {
+        metrics::with_local_recorder(&self.recorder, || {
+            metrics::describe_counter!(REQUESTS, "requests answered");
+            metrics::describe_histogram!(DURATION, metrics::Unit::Seconds, "how long answering took");
+        });
+    }
+}
+
+/// How things stand now. A recorder of its own each time: a gauge that once was set would be shown for ever.
+fn gauges(vault: Option<&Vault>) -> String {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    metrics::with_local_recorder(&recorder, || {
+        metrics::describe_gauge!(SEALED, "1 when the server is sealed");
+        metrics::gauge!(SEALED).set(f64::from(u8::from(vault.is_none())));
+        let Some(vault) = vault else { return };
         let counts = vault.counts();
         let gauges = [
             ("environments", counts.environments),
@@ -62,32 +83,22 @@ impl Metrics {
             ("tokens", counts.tokens),
             ("grants", counts.grants),
         ];
-        metrics::with_local_recorder(&self.recorder, || {
-            for (kind, count) in gauges {
-                metrics::gauge!(ENTITIES, "kind" => kind).set(count as f64);
-            }
-            metrics::gauge!(CHANGE).set(counts.change as f64);
-            metrics::gauge!(STOPPED).set(f64::from(u8::from(vault.stopped().is_some())));
-            metrics::gauge!(CLOCK_BEHIND).set(vault.clock_behind_secs() as f64);
-        });
-        self.handle.run_upkeep();
-        self.handle.render()
-    }
-
-    fn describe(&self) {
-        metrics::with_local_recorder(&self.recorder, || {
-            metrics::describe_counter!(REQUESTS, "requests answered");
-            metrics::describe_histogram!(DURATION, metrics::Unit::Seconds, "how long answering took");
-            metrics::describe_gauge!(ENTITIES, "how much there is in the vault");
-            metrics::describe_gauge!(CHANGE, "number of the newest change");
-            metrics::describe_gauge!(STOPPED, "1 when the store has stopped itself");
-            metrics::describe_gauge!(
-                CLOCK_BEHIND,
-                metrics::Unit::Seconds,
-                "how far the system's clock is behind what the vault has seen"
-            );
-        });
-    }
+        metrics::describe_gauge!(ENTITIES, "how much there is in the vault");
+        metrics::describe_gauge!(CHANGE, "number of the newest change");
+        metrics::describe_gauge!(STOPPED, "1 when the store has stopped itself");
+        metrics::describe_gauge!(
+            CLOCK_BEHIND,
+            metrics::Unit::Seconds,
+            "how far the system's clock is behind what the vault has seen"
+        );
+        for (kind, count) in gauges {
+            metrics::gauge!(ENTITIES, "kind" => kind).set(count as f64);
+        }
+        metrics::gauge!(CHANGE).set(counts.change as f64);
+        metrics::gauge!(STOPPED).set(f64::from(u8::from(vault.stopped().is_some())));
+        metrics::gauge!(CLOCK_BEHIND).set(vault.clock_behind_secs() as f64);
+    });
+    recorder.handle().render()
 }
 
 /// Methods that no route has share one label, so that a client cannot make up more.
@@ -108,6 +119,7 @@ const DURATION: &str = "keymoat_http_request_duration_seconds";
 const ENTITIES: &str = "keymoat_vault_entities";
 const CHANGE: &str = "keymoat_vault_change";
 const STOPPED: &str = "keymoat_store_stopped";
+const SEALED: &str = "keymoat_sealed";
 const CLOCK_BEHIND: &str = "keymoat_clock_behind_seconds";
 /// Seconds: a read from memory with its record on a good disk, to a long poll.
 const BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 10.0, 60.0];

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use serde_json::json;
 use utoipa::ToSchema;
-use utoipa::openapi::extensions::ExtensionsBuilder;
+use utoipa::openapi::extensions::{Extensions, ExtensionsBuilder};
 use utoipa::openapi::path::{HttpMethod, OperationBuilder, ParameterBuilder, ParameterIn, PathItem};
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::schema::{ArrayBuilder, ComponentsBuilder, ObjectBuilder, Ref, Schema, Type};
@@ -116,7 +116,7 @@ fn operation(route: &Route) -> OperationBuilder {
         .tag(route.tag())
         .operation_id(Some(route.id()))
         .summary(Some(route.summary))
-        .extensions(Some(ExtensionsBuilder::new().add("x-keymoat-needs", needs(&route.needs)).build()));
+        .extensions(Some(extensions(route)));
     for name in route.path_names() {
         let about =
             ParameterBuilder::new().name(name).parameter_in(ParameterIn::Path).required(Required::True);
@@ -157,6 +157,15 @@ fn problem() -> Response {
     ResponseBuilder::new().description("what is wrong").content(PROBLEM_JSON, content).build()
 }
 
+/// What is Keymoat's own: what the caller needs, and whether a sealed server answers.
+fn extensions(route: &Route) -> Extensions {
+    let extensions = ExtensionsBuilder::new().add("x-keymoat-needs", needs(&route.needs));
+    match route.answers_while_sealed() {
+        true => extensions.add("x-keymoat-while-sealed", true).build(),
+        false => extensions.build(),
+    }
+}
+
 /// What a route needs, for programs.
 fn needs(needs: &Needs) -> serde_json::Value {
     match needs {
@@ -169,7 +178,7 @@ fn needs(needs: &Needs) -> serde_json::Value {
             json!({ "capability": capability.as_str(), "resource": resource, "of": "each" })
         }
         Needs::LocalOr { capability, resource } => {
-            json!({ "capability": capability.as_str(), "resource": resource, "unless": "local" })
+            json!({ "capability": capability.as_str(), "resource": resource, "unless": "socket" })
         }
     }
 }

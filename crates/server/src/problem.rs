@@ -46,6 +46,13 @@ impl Problem {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, Code::TooLarge.as_str(), detail)
     }
 
+    /// Nothing can be answered without the vault's keys.
+    pub(crate) fn sealed() -> Self {
+        let detail = "the server is sealed: its keys are not in memory";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, Code::Sealed.as_str(), detail)
+            .hint("`keymoat unseal` on the server's machine opens it with the master key")
+    }
+
     /// Keymoat itself failed; what exactly is for its own log.
     pub(crate) fn internal() -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Internal.as_str(), "keymoat itself failed")

@@ -1,6 +1,8 @@
 //! All routes on one screen, with what each needs. The router, the documentation and the tests are made from this table
 //! alone, so none of them can have a route that the others do not know.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
@@ -9,6 +11,7 @@ use axum::routing::{MethodRouter, delete, get, patch, post, put};
 use http::header;
 use keymoat_core::policy::Capability::{self, Delete, Grant, Inspect, List, Reveal, Rotate, Write};
 
+use crate::edge::{Edge, Numbers};
 use crate::openapi::Form;
 use crate::params::Params;
 use crate::problem::Problem;
@@ -18,15 +21,23 @@ use crate::{AppState, api, context, edge, params, repeat, wire};
 #[rustfmt::skip]
 pub static ROUTES: &[Route] = &[
     route(Verb::Get, "/healthz", Needs::Nobody, "Whether the process lives", || get(api::health::healthz))
-        .text("text/plain"),
+        .text("text/plain").while_sealed(|| get(api::health::healthz)),
     route(Verb::Get, "/readyz", Needs::Nobody, "Whether the store works", || get(api::health::readyz))
         .text("text/plain"),
     route(Verb::Get, "/metrics", local_or(Inspect, "sys/metrics"), "Counters for Prometheus", || get(api::health::metrics))
-        .text("text/plain"),
+        .text("text/plain").while_sealed(|| get(api::health::metrics_while_sealed)),
     route(Verb::Get, "/api/openapi.json", Needs::Nobody, "This document", || get(api::health::openapi))
-        .json(Form::object()),
+        .json(Form::object()).while_sealed(|| get(api::health::openapi)),
     route(Verb::Get, "/api/v1/status", Needs::Nobody, "How the server is; more for who is signed in", || get(api::status::status))
-        .json(Form::one::<wire::Status>()),
+        .json(Form::one::<wire::Status>()).while_sealed(|| get(api::status::status_while_sealed)),
+    route(Verb::Post, "/api/v1/seal", needs(Rotate, "sys/seal"), "Lets go of every key; nothing is served until it is unsealed", || post(api::seal::seal))
+        .nothing(),
+    route(Verb::Get, "/api/v1/unseal", Needs::Nobody, "Whether the server is sealed, what opens it, and how many shares were given", || get(api::seal::is_open))
+        .json(Form::one::<wire::Unsealing>()).while_sealed(|| get(api::seal::unsealing)),
+    route(Verb::Post, "/api/v1/unseal", Needs::Nobody, "Offers a master key, or shares of one, to a sealed server", || post(api::seal::not_sealed_here))
+        .takes(Form::one::<wire::KeyOffer>()).json(Form::one::<wire::Unsealing>()).while_sealed(|| post(api::seal::unseal)),
+    route(Verb::Post, "/api/v1/unseal/reset", Needs::Nobody, "Forgets the shares that were given", || post(api::seal::not_sealed_here))
+        .json(Form::one::<wire::Unsealing>()).while_sealed(|| post(api::seal::reset)),
     route(Verb::Post, "/api/v1/sign-in/code", Needs::Nobody, "Exchanges a one-time code for a token", || post(api::status::sign_in_code))
         .takes(Form::one::<wire::CodeSignIn>()).json(Form::one::<wire::IssuedToken>()).never_kept(),
     route(Verb::Get, "/api/v1/whoami", Needs::SignedIn, "Who the caller is", || get(api::status::whoami))
@@ -164,6 +175,8 @@ pub struct Route {
     pub(crate) gives: Given,
     pub(crate) status: u16,
     handler: fn() -> MethodRouter<AppState>,
+    /// What answers while the server is sealed; refused where there is none.
+    while_sealed: Option<fn() -> MethodRouter<Edge>>,
 }
 
 /// The methods that routes have.
@@ -202,7 +215,7 @@ pub enum Needs {
         /// On what.
         resource: &'static str,
     },
-    /// To be on this machine, or to be signed in and to have a capability.
+    /// To come through the socket, or where the server lets everybody, or to be signed in and to have a capability.
     LocalOr {
         /// The capability.
         capability: Capability,
@@ -246,6 +259,11 @@ impl Route {
             let name = segment.strip_prefix('{')?.strip_suffix('}')?;
             Some(name.strip_prefix('*').unwrap_or(name))
         })
+    }
+
+    /// Whether it answers while the server is sealed.
+    pub fn answers_while_sealed(&self) -> bool {
+        self.while_sealed.is_some()
     }
 
     /// Whether the request has a JSON body.
@@ -307,6 +325,10 @@ impl Route {
         Self { repeat: Repeat::Never, ..self }
     }
 
+    const fn while_sealed(self, handler: fn() -> MethodRouter<Edge>) -> Self {
+        Self { while_sealed: Some(handler), ..self }
+    }
+
     const fn conditional(self) -> Self {
         Self { conditional: true, ..self }
     }
@@ -327,6 +349,7 @@ impl Verb {
 
 /// The router of all routes, each behind the checks that its entry asks for.
 pub(crate) fn router(app: AppState) -> Router {
+    let edge = Edge { front: Arc::clone(&app.front), numbers: Numbers::Vault(app.vault.clone()) };
     let mut router = Router::new();
     for route in ROUTES {
         let checks = from_fn_with_state((app.clone(), route), enter);
@@ -335,8 +358,47 @@ pub(crate) fn router(app: AppState) -> Router {
     router
         .fallback(edge::no_route)
         .method_not_allowed_fallback(edge::no_method)
-        .layer(from_fn_with_state(app.clone(), edge::edge))
+        .layer(from_fn_with_state(edge, edge::edge))
         .with_state(app)
+}
+
+/// The router of the same routes while the server is sealed: most of them say only that.
+pub(crate) fn sealed_router(edge: Edge) -> Router {
+    let mut router = Router::new();
+    for route in ROUTES {
+        let handler = route.while_sealed.map_or_else(|| refusing(route.method), |handler| handler());
+        router = router.route(route.path, handler.route_layer(from_fn_with_state(route, enter_sealed)));
+    }
+    router
+        .fallback(edge::no_route)
+        .method_not_allowed_fallback(edge::no_method)
+        .layer(from_fn_with_state(edge.clone(), edge::edge))
+        .with_state(edge)
+}
+
+fn refusing(method: Verb) -> MethodRouter<Edge> {
+    let sealed = async || Problem::sealed();
+    match method {
+        Verb::Get => get(sealed),
+        Verb::Post => post(sealed),
+        Verb::Put => put(sealed),
+        Verb::Patch => patch(sealed),
+        Verb::Delete => delete(sealed),
+    }
+}
+
+/// What stands before the handlers of a sealed server: nobody can sign in.
+async fn enter_sealed(
+    State(route): State<&'static Route>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    params::refuse_tokens_in(request.uri().query())?;
+    if route.answers_while_sealed() {
+        let params = Params::parse(request.uri().query(), route.query)?;
+        request.extensions_mut().insert(params);
+    }
+    Ok(next.run(request).await)
 }
 
 /// What stands before every handler: who asks, then what is asked.
@@ -358,9 +420,9 @@ async fn signed_in(app: &AppState, route: &Route, request: Request) -> Result<Re
         Needs::Nobody => return Ok(request),
         Needs::LocalOr { .. } => {
             let (parts, body) = request.into_parts();
-            let is_local = context::is_local(&parts);
+            let is_let_in = context::may_see_metrics(&parts, &app.front.doors);
             let request = Request::from_parts(parts, body);
-            if is_local {
+            if is_let_in {
                 return Ok(request);
             }
             request
@@ -402,6 +464,7 @@ const fn route(
         gives: Given::Nothing,
         status: 200,
         handler,
+        while_sealed: None,
     }
 }
 

@@ -4,12 +4,15 @@
 //! front of it.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use axum::body::Body;
+use axum::response::Response;
 use axum::{Extension, Router};
 use http::Request;
 use hyper::body::Incoming;
@@ -21,7 +24,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::ServiceExt as _;
+use tower::{Service, ServiceExt as _};
 
 use crate::AppState;
 use crate::context::Peer;
@@ -68,9 +71,9 @@ pub fn in_process(vault: Vault, peer: Peer) -> Router {
 
 /// Serves until `shutdown` is ready; then takes no more connections, lets running requests end, and cuts off what has
 /// not ended after [`Limits::drain`].
-pub async fn serve(router: Router, listeners: Listeners, shutdown: impl Future<Output = ()>) {
+pub async fn serve(desk: impl Desk, listeners: Listeners, shutdown: impl Future<Output = ()>) {
     let server = Server {
-        router,
+        desk,
         user_name: listeners.user_name,
         limits: listeners.limits,
         addresses: Addresses::default(),
@@ -98,8 +101,23 @@ pub async fn serve(router: Router, listeners: Listeners, shutdown: impl Future<O
     }
 }
 
-struct Server {
-    router: Router,
+/// What answers requests: the router of an open vault, or the [`crate::Custody`] of one that may be sealed.
+pub trait Desk:
+    Service<Request<Body>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static
+{
+}
+
+impl<S> Desk for S where
+    S: Service<Request<Body>, Response = Response, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+struct Server<D> {
+    desk: D,
     user_name: fn(u32) -> Option<String>,
     limits: Limits,
     addresses: Addresses,
@@ -108,7 +126,7 @@ struct Server {
     connections: TaskTracker,
 }
 
-impl Server {
+impl<D: Desk> Server<D> {
     async fn accept_tcp(self: Arc<Self>, listener: TcpListener) {
         let room = Arc::new(Semaphore::new(self.limits.connections));
         while let Some(permit) = self.room(&room).await {
@@ -182,11 +200,11 @@ impl Server {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let (router, stopping) = (self.router.clone(), Stopping(self.stopping.clone()));
+        let (desk, stopping) = (self.desk.clone(), Stopping(self.stopping.clone()));
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer.clone());
             request.extensions_mut().insert(stopping.clone());
-            router.clone().oneshot(request)
+            desk.clone().oneshot(request.map(Body::new))
         });
         let io = TokioIo::new(StrictIo::new(stream, WRITE_WITHIN));
         let connection = http1::Builder::new()
@@ -262,10 +280,10 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-    fn server() -> Server {
+    fn server() -> Server<Router> {
         let wait = || async { tokio::time::sleep(Duration::from_secs(3600)).await };
         Server {
-            router: Router::new().route("/wait", axum::routing::get(wait)),
+            desk: Router::new().route("/wait", axum::routing::get(wait)),
             user_name: |_| None,
             limits: Limits::default(),
             addresses: Addresses::default(),
@@ -276,7 +294,7 @@ mod tests {
     }
 
     /// What a client gets that sends `bytes` and nothing more.
-    async fn answer_to(server: &Server, bytes: &[u8]) -> Vec<u8> {
+    async fn answer_to(server: &Server<Router>, bytes: &[u8]) -> Vec<u8> {
         let (mut client, stream) = tokio::io::duplex(1024);
         let talk = async {
             client.write_all(bytes).await.unwrap();

@@ -105,6 +105,38 @@ pub struct StatusCounts {
     pub sign_in_codes: u64,
 }
 
+/// How far unsealing is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Unsealing {
+    /// Whether the server is sealed.
+    pub sealed: bool,
+    /// What opens the vault; nothing when it is open.
+    #[serde(default)]
+    pub opens_with: Vec<OpensWith>,
+    /// Shares that were given and wait for more, by the split that they are of.
+    #[serde(default)]
+    pub shares: Vec<SharesGiven>,
+}
+
+/// What opens a vault.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OpensWith {
+    /// `key`, `passphrase` or `shamir`.
+    pub kind: String,
+    /// Shares needed, where it is split.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub needed: Option<u8>,
+}
+
+/// Shares of one split.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SharesGiven {
+    /// Different shares given so far.
+    pub given: u8,
+    /// Shares needed.
+    pub needed: u8,
+}
+
 /// Who the caller is.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct WhoAmI {

@@ -4,16 +4,17 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, flock};
 
 use crate::OpenError;
 
-/// A data directory whose lock this process holds; dropping it lets go.
-#[derive(Debug)]
+/// A data directory whose lock this process holds; dropping the last clone lets go.
+#[derive(Debug, Clone)]
 pub struct DataDir {
     path: PathBuf,
-    _lock: File,
+    _lock: Arc<File>,
 }
 
 impl DataDir {
@@ -40,7 +41,7 @@ impl DataDir {
             return Err(OpenError::Locked { path: path.to_owned(), pid });
         }
         write_pid(&mut lock).map_err(|e| io(&lock_path, &e))?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(Self { path: path.to_owned(), _lock: Arc::new(lock) })
     }
 
     /// The directory.

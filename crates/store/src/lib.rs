@@ -29,7 +29,7 @@ pub use ledger::{Draft, LedgerKeys, SignedHead};
 pub use reader::{Change, EventRange, PersonalBeside, PersonalOf, PersonalRange, Reader, StoredEvent};
 pub use row::{Effect, Kind, Observer, Row};
 pub use sealed::{Durability, SealedStore, Trust};
-pub use store::Store;
+pub use store::{Stopper, Store};
 pub use tx::Tx;
 pub use verify::Report;
 pub use writer::Committed;

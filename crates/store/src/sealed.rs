@@ -77,6 +77,16 @@ impl SealedStore {
         self.dir.path()
     }
 
+    /// The data directory with its lock, for whoever has to keep it beyond the store.
+    pub fn held_dir(&self) -> DataDir {
+        self.dir.clone()
+    }
+
+    /// How hard an acknowledged write is to lose.
+    pub fn durability(&self) -> Durability {
+        self.durability
+    }
+
     /// Checks the database against its own checkpoint and the one outside, and starts the store.
     ///
     /// Hands every live row to `observer`, and later every change. What the observer was told before an error must be

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
 use rusqlite::{Connection, OpenFlags};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::data_dir::DataDir;
 use crate::ledger::{Draft, Head, LedgerKeys};
@@ -34,11 +34,14 @@ struct Inner {
     reading: Arc<Semaphore>,
     stopped: Stopped,
     full: Arc<AtomicBool>,
+    durability: Durability,
     /// Time of the newest event when the store was opened, in milliseconds since 1970; 0 when there was none.
     opened_at_ms: i64,
     /// Held for its lock; the directory is free again when the store is gone.
     dir: DataDir,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Goes last of all, so that whoever waits for its end knows that everything else is gone.
+    alive: watch::Sender<()>,
 }
 
 impl Store {
@@ -88,9 +91,11 @@ impl Store {
             reading: Arc::new(Semaphore::new(READS_MAX)),
             stopped,
             full,
+            durability,
             opened_at_ms,
             dir,
             threads: Mutex::new(threads),
+            alive: watch::Sender::new(()),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -194,6 +199,30 @@ impl Store {
         self.inner.dir.path()
     }
 
+    /// The data directory with its lock, for whoever has to keep it beyond the store.
+    pub fn held_dir(&self) -> DataDir {
+        self.inner.dir.clone()
+    }
+
+    /// How hard an acknowledged write is to lose.
+    pub fn durability(&self) -> Durability {
+        self.inner.durability
+    }
+
+    /// Ends when the last clone is gone, every thread has ended and every file but the lock is closed.
+    pub fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut alive = self.inner.alive.subscribe();
+        async move {
+            // Nothing is ever sent, so this waits for the sender's end.
+            while alive.changed().await.is_ok() {}
+        }
+    }
+
+    /// What stops the store without keeping it alive.
+    pub fn stopper(&self) -> Stopper {
+        Stopper(Arc::clone(&self.inner.stopped))
+    }
+
     /// Waits until everything queued is on the disk and the files are closed; other clones must be gone.
     pub async fn close(self) {
         let Ok(inner) = Arc::try_unwrap(self.inner).map_err(|_| ()) else {
@@ -216,6 +245,17 @@ impl Store {
 
     fn gone(&self) -> StoreError {
         StoreError::Stopped(self.stopped().unwrap_or("its writer has ended").to_owned())
+    }
+}
+
+/// Stops a store that others still use.
+pub struct Stopper(Stopped);
+
+impl Stopper {
+    /// Lets the store take no more work; whoever uses it is told why. What was acknowledged stands.
+    pub fn stop(&self, why: &str) {
+        // One that has stopped already keeps its own reason.
+        let _ = self.0.set(why.to_owned());
     }
 }
 

@@ -87,7 +87,15 @@ impl SealedVault {
     /// # Errors
     /// When the directory is in use, somebody else's, or not a vault's.
     pub fn open(data_dir: &Path, durability: Durability) -> Result<Result<Self, EmptyDir>, VaultError> {
-        let store = SealedStore::open(DataDir::lock(data_dir)?, durability)?;
+        Self::open_held(DataDir::lock(data_dir)?, durability)
+    }
+
+    /// As [`SealedVault::open`], in a directory whose lock is held already.
+    pub(crate) fn open_held(
+        dir: DataDir,
+        durability: Durability,
+    ) -> Result<Result<Self, EmptyDir>, VaultError> {
+        let store = SealedStore::open(dir, durability)?;
         if store.is_empty()? {
             return Ok(Err(EmptyDir { store }));
         }
@@ -118,8 +126,26 @@ impl SealedVault {
     /// # Errors
     /// [`Code::Sealed`] when the master key does not fit; [`Code::Damaged`] when the vault was put back or edited.
     pub fn unseal(self, offer: &MasterKeyOffer, surroundings: Surroundings) -> Result<Vault, VaultError> {
-        let keyring = self.unwrap(offer)?;
-        start(self.store, keyring, surroundings, Trust::Checked)
+        let unlocked = self.unlock(offer)?;
+        self.enter(unlocked, surroundings)
+    }
+
+    /// Unwraps the root key and leaves everything as it is, so that whoever offered a wrong key may offer another.
+    ///
+    /// # Errors
+    /// [`Code::Sealed`] when the master key does not fit; [`Code::Damaged`].
+    pub fn unlock(&self, offer: &MasterKeyOffer) -> Result<Unlocked, VaultError> {
+        let (root, slot) = unwrap_root_and_slot(self.instance.id, &self.slots, offer)?;
+        let keyring = Keyring::unwrap(&self.instance, root, &self.wrapped_instance)?;
+        Ok(Unlocked { keyring, slot: slot.clone() })
+    }
+
+    /// Opens the vault with its unwrapped key, having checked it against its checkpoints.
+    ///
+    /// # Errors
+    /// [`Code::Damaged`] when the vault was put back or edited.
+    pub fn enter(self, unlocked: Unlocked, surroundings: Surroundings) -> Result<Vault, VaultError> {
+        start(self.store, unlocked.keyring, surroundings, Trust::Checked)
     }
 
     /// Opens the vault as it is, and writes down why it was accepted.
@@ -157,9 +183,25 @@ impl SealedVault {
         Ok(self.store.verify(&keyring.ledger(), &outside_file(outside_dir, self.instance.id), progress)?)
     }
 
+    pub(crate) fn store(&self) -> &SealedStore {
+        &self.store
+    }
+
     fn unwrap(&self, offer: &MasterKeyOffer) -> Result<Keyring, VaultError> {
-        let root = unwrap_root(self.instance.id, &self.slots, offer)?;
-        Keyring::unwrap(&self.instance, root, &self.wrapped_instance)
+        Ok(self.unlock(offer)?.keyring)
+    }
+}
+
+/// The keys of a vault that a master key has unwrapped.
+pub struct Unlocked {
+    keyring: Keyring,
+    slot: Slot,
+}
+
+impl Unlocked {
+    /// The slot that the master key opened.
+    pub fn slot(&self) -> &Slot {
+        &self.slot
     }
 }
 
@@ -338,11 +380,20 @@ pub(crate) fn unwrap_root(
     slots: &[(Slot, Vec<u8>)],
     offer: &MasterKeyOffer,
 ) -> Result<RootKey, VaultError> {
+    unwrap_root_and_slot(instance, slots, offer).map(|(root, _)| root)
+}
+
+/// The root key, and the slot that it was in.
+fn unwrap_root_and_slot<'s>(
+    instance: uuid::Uuid,
+    slots: &'s [(Slot, Vec<u8>)],
+    offer: &MasterKeyOffer,
+) -> Result<(RootKey, &'s Slot), VaultError> {
     for (slot, wrapped) in slots {
         let Some(master) = master_for(offer, &slot.source)? else { continue };
         let context = SlotContext { instance, slot: slot.id, kind: slot.source.name() };
         if let Ok(root) = master.unwrap_root(wrapped, context) {
-            return Ok(root);
+            return Ok((root, slot));
         }
     }
     let kinds: BTreeSet<&str> = slots.iter().map(|(slot, _)| slot.source.name()).collect();

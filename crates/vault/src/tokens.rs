@@ -542,7 +542,11 @@ pub(crate) fn not_signed_in() -> VaultError {
         .hint("set KEYMOAT_TOKEN to a token of this vault; `keymoat login` gets one")
 }
 
-fn caller_of(account: &Account, token: Option<TokenId>, origin: Origin) -> Result<Caller, VaultError> {
+pub(crate) fn caller_of(
+    account: &Account,
+    token: Option<TokenId>,
+    origin: Origin,
+) -> Result<Caller, VaultError> {
     let kind = account.kind.principal_kind().ok_or_else(not_signed_in)?;
     Ok(Caller { principal: account.id, name: account.name.clone(), kind, token, origin })
 }

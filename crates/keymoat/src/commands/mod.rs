@@ -23,6 +23,7 @@ pub mod reference;
 pub mod rekey;
 pub mod reveal;
 pub mod run;
+pub mod seal;
 pub mod serve;
 pub mod status;
 pub mod token;
@@ -45,6 +46,8 @@ pub async fn dispatch(context: Context, command: Command) -> Result<u8, CliError
     match command {
         Command::Serve(command) => command.run(context).await,
         Command::Init(command) => command.run(context).await,
+        Command::Seal => seal::seal(context).await,
+        Command::Unseal(command) => command.run(context).await,
         Command::Login(command) => command.run(context).await,
         Command::Status => status::status(context).await,
         Command::Put(command) => command.run(context).await,

@@ -1,19 +1,24 @@
 //! `keymoat serve`.
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal as _;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use keymoat_core::audit::Action;
+use keymoat_server::{Custody, Doors, Terms};
+use keymoat_vault::entity::SlotSource;
 use keymoat_vault::{SealedVault, Vault};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use super::init::{self, How};
 use crate::error::CliError;
+use crate::notify::Manager;
 use crate::{Context, master_key, os_user, output};
 
 /// Flags of `serve`.
@@ -34,6 +39,15 @@ pub struct Serve {
     /// Do not listen on the network at all, only on the socket in the data directory.
     #[arg(long)]
     socket_only: bool,
+    /// Start sealed: answer nothing until `keymoat unseal`.
+    #[arg(long)]
+    sealed: bool,
+    /// A name under which the server is spoken to on a loopback address, such as that of a proxy in front of it.
+    #[arg(long, value_name = "NAME", env = "KEYMOAT_HOST_NAME", value_delimiter = ',')]
+    host_name: Vec<String>,
+    /// Let whoever reaches a TCP listener read the metrics without a token.
+    #[arg(long)]
+    open_metrics: bool,
     /// How the program's own log is written.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -59,41 +73,54 @@ impl Serve {
         self.check_addresses()?;
         start_log(self.log_format);
         let stop = stop_signal()?;
+        let manager = Manager::new(context.variables.notify_socket.clone());
         // Before the vault is made: a busy address must not leave one behind whose code nobody was shown.
         let tcp = self.listen().await?;
-        let (vault, made) = self.open(context).await?;
-        let listeners = match socket(&vault) {
+        let found = self.open(context).await?;
+        let listeners = match socket(&context.places.data) {
             Ok((unix, socket_path)) => Listeners { tcp, unix, socket_path },
             Err(error) => {
-                drop(made);
-                vault.close().await;
+                found.close().await;
                 return Err(error);
             }
         };
-        self.greet(context, &vault, made.as_ref(), &listeners);
-        drop(made);
-        vault.record_system("server", Action::Start).await?;
+        self.greet(context, &found, &listeners);
+        let custody = self.take_in(context, found).await?;
+        let telling = tokio::spawn(keep_told(manager.clone(), custody.watch()));
         let socket_path = listeners.socket_path.clone();
-        let tending = tokio::spawn(tend(vault.clone()));
-        let router = keymoat_server::router(keymoat_server::AppState::new(vault.clone()));
         let listeners = keymoat_server::Listeners {
             tcp: listeners.tcp,
             unix: Some(listeners.unix),
             user_name: os_user::name_of,
             limits: keymoat_server::Limits::default(),
         };
-        keymoat_server::serve(router, listeners, stop).await;
-        tending.abort();
-        // An aborted task has let go of the vault only when it has ended.
-        drop(tending.await);
+        keymoat_server::serve(custody.clone(), listeners, stop).await;
+        telling.abort();
+        manager.stopping();
         // Gone before the lock is, so that nobody finds a socket without a server.
         if let Err(error) = std::fs::remove_file(&socket_path) {
             tracing::debug!(%error, "the socket was already gone");
         }
-        vault.record_system("server", Action::Stop).await?;
-        vault.close().await;
+        custody.close().await?;
         output::say("stopped; everything is on the disk");
         Ok(0)
+    }
+
+    /// Puts the vault into the server's hands; that it starts is on record before it answers.
+    async fn take_in(&self, context: &Context, found: Found) -> Result<Custody, CliError> {
+        let terms = Terms {
+            surroundings: context.surroundings()?,
+            doors: Doors { host_names: self.host_name.clone(), open_metrics: self.open_metrics },
+            tend: |vault| Box::pin(tend(vault)),
+        };
+        let vault = match found {
+            Found::Sealed(sealed) => return Ok(Custody::sealed(*sealed, terms)),
+            Found::There(vault) => vault,
+            // What is shown once has been shown.
+            Found::Made(made) => made.vault,
+        };
+        vault.record_system("server", Action::Start).await?;
+        Ok(Custody::open(vault, terms))
     }
 
     fn check_addresses(&self) -> Result<(), CliError> {
@@ -107,18 +134,28 @@ impl Serve {
         }
     }
 
-    /// Opens the vault, or makes it on the first start.
-    async fn open(&self, context: &Context) -> Result<(Vault, Option<init::Made>), CliError> {
-        match SealedVault::open(&context.places.data, keymoat_store::Durability::Disk)? {
-            Ok(sealed) => {
-                let offer = master_key::offer_for(&sealed, &context.places, &context.variables)?;
-                Ok((sealed.unseal(&offer, context.surroundings()?)?, None))
+    /// Opens the vault, or makes it on the first start. It stays sealed when that was asked for, or when somebody has to
+    /// bring what opens it and nobody is here to ask.
+    async fn open(&self, context: &Context) -> Result<Found, CliError> {
+        let opened = SealedVault::open(&context.places.data, keymoat_store::Durability::Disk)?;
+        let sealed = match opened {
+            Ok(sealed) if self.sealed => return Ok(Found::Sealed(Box::new(sealed))),
+            Ok(sealed) => sealed,
+            Err(_) if self.sealed => {
+                return Err(CliError::new(format!(
+                    "there is no vault in `{}` to be served sealed",
+                    context.places.data.display()
+                ))
+                .hint("`keymoat init` makes one; `keymoat serve` without --sealed does too"));
             }
             Err(empty) => {
                 drop(empty);
-                let made = init::make(context, &self.how).await?;
-                Ok((made.vault.clone(), Some(made)))
+                return Ok(Found::Made(Box::new(init::make(context, &self.how).await?)));
             }
+        };
+        match master_key::at_hand(&sealed, &context.places, &context.variables)? {
+            Some(offer) => Ok(Found::There(sealed.unseal(&offer, context.surroundings()?)?)),
+            None => Ok(Found::Sealed(Box::new(sealed))),
         }
     }
 
@@ -135,19 +172,23 @@ impl Serve {
         Ok(tcp)
     }
 
-    fn greet(&self, context: &Context, vault: &Vault, made: Option<&init::Made>, listeners: &Listeners) {
+    fn greet(&self, context: &Context, found: &Found, listeners: &Listeners) {
         let version = env!("CARGO_PKG_VERSION");
-        let what = if made.is_some() { "made and serves" } else { "serves" };
-        output::say(&format!("keymoat {version} {what} the vault {}", vault.instance()));
+        let what = match found {
+            Found::Made(_) => "made and serves",
+            Found::There(_) => "serves",
+            Found::Sealed(_) => "serves, sealed,",
+        };
+        output::say(&format!("keymoat {version} {what} the vault {}", found.instance()));
         for listener in &listeners.tcp {
             if let Ok(address) = listener.local_addr() {
                 output::say(&format!("  listens on   http://{}", shown(address)));
             }
         }
         output::say(&format!("  socket       {}", listeners.socket_path.display()));
-        match made {
-            Some(made) => init::tell(context, made),
-            None => {
+        match found {
+            Found::Made(made) => init::tell(context, made),
+            Found::There(vault) => {
                 output::say(&format!("  data         {}", context.places.data.display()));
                 let counts = vault.counts();
                 output::say(&format!(
@@ -155,14 +196,70 @@ impl Serve {
                     counts.secrets, counts.accounts
                 ));
             }
+            Found::Sealed(sealed) => {
+                output::say(&format!("  data         {}", context.places.data.display()));
+                output::say(&format!("  opens with   {}", opens_with(sealed)));
+                output::say("It answers nothing until `keymoat unseal` has opened it.");
+            }
         }
         output::say("Ctrl-C stops it.");
     }
 }
 
+/// What was in the data directory.
+enum Found {
+    /// A vault, and what opens it.
+    There(Vault),
+    /// Nothing; a vault was made.
+    Made(Box<init::Made>),
+    /// A vault that stays sealed until somebody brings what opens it.
+    Sealed(Box<SealedVault>),
+}
+
+impl Found {
+    fn instance(&self) -> uuid::Uuid {
+        match self {
+            Found::There(vault) => vault.instance(),
+            Found::Made(made) => made.vault.instance(),
+            Found::Sealed(sealed) => sealed.instance(),
+        }
+    }
+
+    async fn close(self) {
+        match self {
+            Found::There(vault) => vault.close().await,
+            Found::Made(made) => made.vault.close().await,
+            Found::Sealed(_) => {}
+        }
+    }
+}
+
+/// The ways to open a vault, in words.
+fn opens_with(vault: &SealedVault) -> String {
+    let way = |source: &SlotSource| match source {
+        SlotSource::Key => "a key".to_owned(),
+        SlotSource::Passphrase { .. } => "a passphrase".to_owned(),
+        SlotSource::Shamir { needed, count } => format!("{needed} of {count} shares"),
+    };
+    let ways: BTreeSet<String> = vault.slots().map(|slot| way(&slot.source)).collect();
+    ways.into_iter().collect::<Vec<_>>().join(", ")
+}
+
+/// Tells the service manager that the server answers, and whether it is sealed, now and whenever that changes.
+async fn keep_told(manager: Manager, mut is_sealed: watch::Receiver<bool>) {
+    loop {
+        let status =
+            if *is_sealed.borrow_and_update() { "sealed: `keymoat unseal` opens it" } else { "serving" };
+        manager.ready(status);
+        if is_sealed.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
 /// The socket in the data directory. Its lock is held, so one that is there belongs to nobody any more.
-fn socket(vault: &Vault) -> Result<(UnixListener, PathBuf), CliError> {
-    let path = keymoat_store::socket_in(vault.data_dir());
+fn socket(data_dir: &Path) -> Result<(UnixListener, PathBuf), CliError> {
+    let path = keymoat_store::socket_in(data_dir);
     if path.exists() {
         std::fs::remove_file(&path).map_err(|e| CliError::file("replace", &path, &e))?;
     }

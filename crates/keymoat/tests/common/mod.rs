@@ -97,10 +97,15 @@ impl Home {
 
     /// Starts a server and waits until it says that it listens.
     pub fn serve(&self) -> Server {
+        self.serve_with(&[])
+    }
+
+    /// As [`Home::serve`], with more flags.
+    pub fn serve_with(&self, flags: &[&str]) -> Server {
         let log = self.path().join("server.log");
         let out = std::fs::File::create(&log).unwrap();
         let child = self
-            .command(&["serve", "--listen", "127.0.0.1:0"])
+            .command(&[&["serve", "--listen", "127.0.0.1:0"], flags].concat())
             .stdin(Stdio::null())
             .stdout(out.try_clone().unwrap())
             .stderr(out)

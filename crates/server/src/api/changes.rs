@@ -10,6 +10,7 @@ use crate::AppState;
 use crate::api::Answer;
 use crate::api::secrets::limit_of;
 use crate::context::SignedIn;
+use crate::custody::Custodian;
 use crate::params::Params;
 use crate::problem::Problem;
 use crate::serve::Stopping;
@@ -20,6 +21,7 @@ pub(crate) async fn changes(
     State(app): State<AppState>,
     SignedIn(caller): SignedIn,
     stopping: Option<Extension<Stopping>>,
+    custodian: Option<Extension<Custodian>>,
     params: Params,
 ) -> Answer<wire::Changes> {
     let limit = limit_of(&params)?;
@@ -43,10 +45,17 @@ pub(crate) async fn changes(
             None => std::future::pending().await,
         }
     };
+    let seal = async {
+        match custodian {
+            Some(Extension(custodian)) => custodian.closing.cancelled_owned().await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         outcome = wait_for_one(&app, &caller, &mut page, limit) => outcome?,
         () = tokio::time::sleep(Duration::from_secs(wait)) => {}
         () = stop => {}
+        () = seal => {}
     }
     Ok(Json(wire::Changes { changes: page.changes.into_iter().map(change).collect(), next: page.next }))
 }

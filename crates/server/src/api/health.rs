@@ -6,6 +6,7 @@ use http::request::Parts;
 use http::{HeaderValue, header};
 
 use crate::context::{self, SignedIn};
+use crate::edge::Edge;
 use crate::problem::Problem;
 use crate::{AppState, openapi};
 
@@ -22,12 +23,26 @@ pub(crate) async fn readyz(State(app): State<AppState>) -> Result<&'static str, 
 
 /// Counters and histograms in Prometheus' text format.
 pub(crate) async fn metrics(State(app): State<AppState>, mut parts: Parts) -> Result<Response, Problem> {
-    if !context::is_local(&parts) {
+    if !context::may_see_metrics(&parts, &app.front.doors) {
         let SignedIn(caller) = SignedIn::from_request_parts(&mut parts, &()).await?;
         app.vault.permit_metrics(&caller).await?;
     }
-    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static(PROMETHEUS))], app.metrics.render(&app.vault))
-        .into_response())
+    Ok(as_metrics(app.front.metrics.render(Some(&app.vault))))
+}
+
+/// What is left of them while the server is sealed, when nobody can sign in.
+pub(crate) async fn metrics_while_sealed(
+    State(edge): State<Edge>,
+    parts: Parts,
+) -> Result<Response, Problem> {
+    match context::may_see_metrics(&parts, &edge.front.doors) {
+        true => Ok(as_metrics(edge.front.metrics.render(None))),
+        false => Err(Problem::sealed()),
+    }
+}
+
+fn as_metrics(text: String) -> Response {
+    ([(header::CONTENT_TYPE, HeaderValue::from_static(PROMETHEUS))], text).into_response()
 }
 
 /// The OpenAPI document.

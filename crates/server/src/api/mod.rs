@@ -13,6 +13,7 @@ pub(crate) mod policies;
 pub(crate) mod providers;
 pub(crate) mod rekey;
 pub(crate) mod resolve;
+pub(crate) mod seal;
 pub(crate) mod secrets;
 pub(crate) mod status;
 pub(crate) mod tokens;

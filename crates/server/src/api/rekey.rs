@@ -154,7 +154,8 @@ fn source(sent: &wire::AddSlot) -> Result<SlotSource, Problem> {
     }
 }
 
-fn offer(sent: wire::KeyOffer) -> Result<MasterKeyOffer, Problem> {
+/// What a client offers, as the front desk takes it.
+pub(crate) fn offer(sent: wire::KeyOffer) -> Result<MasterKeyOffer, Problem> {
     Ok(match sent {
         wire::KeyOffer::Key(text) => MasterKeyOffer::Key(text.0),
         wire::KeyOffer::Passphrase(text) => MasterKeyOffer::Passphrase(text.0),

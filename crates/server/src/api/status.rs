@@ -1,13 +1,14 @@
 //! How the server is, who the caller is, and signing in with a one-time code.
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 
 use crate::AppState;
 use crate::api::Answer;
 use crate::api::tokens;
 use crate::body::Sent;
 use crate::context::{Circumstances, MaybeSignedIn, SignedIn};
+use crate::custody::Custodian;
 use crate::wire;
 
 /// How the server is. Nobody in particular learns only whether it works.
@@ -37,6 +38,18 @@ pub(crate) async fn status(
         clock_behind_secs: vault.clock_behind_secs(),
         counts,
     }))
+}
+
+/// How a sealed server is: sealed, and nothing else.
+pub(crate) async fn status_while_sealed(Extension(custodian): Extension<Custodian>) -> Json<wire::Status> {
+    Json(wire::Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        instance: custodian.custody.instance().to_string(),
+        sealed: true,
+        stopped: None,
+        clock_behind_secs: 0,
+        counts: None,
+    })
 }
 
 /// Who the caller is.

@@ -4,14 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 
-use axum::Router;
 use axum::body::Body;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use jiff::{SignedDuration, Timestamp};
 use keymoat_crypto::{MasterKey, SecretBytes};
 use keymoat_detect::Catalogue;
-use keymoat_server::{AppState, Peer};
+use keymoat_server::{Custody, Doors, Peer, Terms};
 use keymoat_vault::entity::SlotSource;
 use keymoat_vault::{Clock, Durability, NewSlot, NewVault, SealedVault, Surroundings};
 use serde_json::{Value, json};
@@ -30,7 +29,7 @@ impl Clock for HandClock {
 pub struct House {
     pub tmp: TempDir,
     pub clock: Arc<HandClock>,
-    pub router: Router,
+    pub custody: Custody,
     /// Signs in the first administrator, once.
     pub code: String,
     /// The master key's text.
@@ -76,10 +75,11 @@ impl House {
             outside_dir: tmp.path().join("outside"),
             durability: Durability::Os,
         };
-        let (vault, code) = empty.create(new, surroundings).await.unwrap();
-        let router = keymoat_server::router(AppState::new(vault));
+        let (vault, code) = empty.create(new, surroundings.clone()).await.unwrap();
+        let doors = Doors { host_names: vec![HOST.to_owned()], open_metrics: false };
+        let custody = Custody::open(vault, Terms { surroundings, doors, tend: |_| Box::pin(async {}) });
         let code = text_of(code.text());
-        let house = Self { tmp, clock, router, code, master: text, addresses: AtomicU32::new(1) };
+        let house = Self { tmp, clock, custody, code, master: text, addresses: AtomicU32::new(1) };
         house.owner("PUT", "/api/v1/companies/acme").json(json!({})).send().await.ok();
         house
     }
@@ -106,7 +106,7 @@ impl House {
 
     pub fn call(&self, method: &str, path: &str, peer: Peer) -> Call<'_> {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
-        let request = Request::builder().method(method).uri(path).header("host", "vault.test");
+        let request = Request::builder().method(method).uri(path).header("host", HOST);
         Call { house: self, request, peer, body: Body::empty() }
     }
 
@@ -159,7 +159,7 @@ impl Call<'_> {
     pub async fn send(self) -> Reply {
         let mut request = self.request.body(self.body).unwrap();
         request.extensions_mut().insert(self.peer);
-        let (parts, body) = self.house.router.clone().oneshot(request).await.unwrap().into_parts();
+        let (parts, body) = self.house.custody.clone().oneshot(request).await.unwrap().into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
         let text = String::from_utf8_lossy(&bytes).into_owned();
         let json = serde_json::from_str(&text).unwrap_or(Value::Null);
@@ -201,5 +201,7 @@ pub fn text_of(secret: &SecretBytes) -> String {
     secret.expose(|bytes| String::from_utf8(bytes.clone()).unwrap())
 }
 
+/// The name under which it is spoken to.
+pub const HOST: &str = "vault.test";
 /// 2026-06-01, when nothing happens.
 const START_MS: i64 = 1_780_272_000_000;

@@ -11,6 +11,7 @@ mod problems;
 mod providers;
 mod repeat;
 mod resolve;
+mod seal;
 mod secrets;
 mod serving;
 mod spellings;

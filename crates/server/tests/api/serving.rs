@@ -33,7 +33,7 @@ async fn running(user_name: fn(u32) -> Option<String>) -> Running {
     let shutdown = async move {
         let _ = stopped.await;
     };
-    let serving = tokio::spawn(serve(house.router.clone(), listeners, shutdown));
+    let serving = tokio::spawn(serve(house.custody.clone(), listeners, shutdown));
     Running { house, addr, socket, stop, serving }
 }
 
@@ -57,7 +57,7 @@ async fn raw(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &[u8]) ->
 #[tokio::test]
 async fn the_socket_knows_the_user_and_the_network_does_not() {
     let running = running(ana).await;
-    let request = b"GET /api/v1/whoami HTTP/1.1\r\nHost: keymoat\r\nConnection: close\r\n\r\n";
+    let request = b"GET /api/v1/whoami HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let socket = raw(UnixStream::connect(&running.socket).await.unwrap(), request).await;
     assert!(socket.starts_with("HTTP/1.1 200"), "{socket}");
     assert!(socket.contains("\"account\":\"os:ana\""), "{socket}");
@@ -69,7 +69,7 @@ async fn the_socket_knows_the_user_and_the_network_does_not() {
 #[tokio::test]
 async fn a_user_without_a_name_needs_a_token() {
     let running = running(nobody).await;
-    let request = b"GET /api/v1/whoami HTTP/1.1\r\nHost: keymoat\r\nConnection: close\r\n\r\n";
+    let request = b"GET /api/v1/whoami HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let socket = raw(UnixStream::connect(&running.socket).await.unwrap(), request).await;
     assert!(socket.starts_with("HTTP/1.1 401"), "{socket}");
 }
@@ -77,54 +77,59 @@ async fn a_user_without_a_name_needs_a_token() {
 #[tokio::test]
 async fn what_could_be_read_in_two_ways_is_refused() {
     let running = running(ana).await;
-    let hidden = "GET /api/v1/status HTTP/1.1\r\nHost: a\r\n\r\n";
+    let hidden = "GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let long = format!("X-Long: {}\r\n", "y".repeat(15 * 1024));
-    let rows: [(String, &str); 17] = [
+    let rows: [(String, &str); 18] = [
         (
             // Too long a head, and a body of doubtful length behind it: the connection ends with the answer.
             format!(
-                "POST /healthz HTTP/1.1\r\nHost: a\r\n{long}{long}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n{hidden}"
+                "POST /healthz HTTP/1.1\r\nHost: localhost\r\n{long}{long}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n{hidden}"
             ),
             "4",
         ),
-        ("GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".to_owned(), "200"),
+        ("GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".to_owned(), "200"),
+        ("GET /healthz HTTP/1.1\r\nHost: evil.test\r\nConnection: close\r\n\r\n".to_owned(), "421"),
         ("GET /healthz HTTP/1.1\r\n\r\n".to_owned(), "400"),
-        ("GET /healthz HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n".to_owned(), "400"),
-        ("GET /healthz HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n".to_owned(), "400"),
+        ("GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: 127.0.0.1\r\n\r\n".to_owned(), "400"),
+        ("GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n".to_owned(), "400"),
         (
-            "GET http://elsewhere.test/healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".to_owned(),
+            "GET http://elsewhere.test/healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+                .to_owned(),
             "400",
         ),
-        ("GET /healthz HTTP/1.1\nHost: a\n\n".to_owned(), "400"),
-        ("GET /healthz HTTP/1.1\r\nHost: a\nX: y\r\n\r\n".to_owned(), "400"),
+        ("GET /healthz HTTP/1.1\nHost: localhost\n\n".to_owned(), "400"),
+        ("GET /healthz HTTP/1.1\r\nHost: localhost\nX: y\r\n\r\n".to_owned(), "400"),
         (
             format!(
-                "POST /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{hidden}"
+                "POST /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{hidden}"
             ),
             "400",
         ),
         (
             format!(
-                "POST /healthz HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n{hidden}"
+                "POST /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n{hidden}"
             ),
             "400",
         ),
         (
             format!(
-                "POST /healthz HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{hidden}"
+                "POST /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{hidden}"
             ),
             "411",
         ),
         (
             format!(
-                "GET /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nContent-Length: 0\r\n\r\n{hidden}"
+                "GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nContent-Length: 0\r\n\r\n{hidden}"
             ),
             "400",
         ),
-        (format!("GET /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: +0\r\n\r\n{hidden}"), "400"),
-        ("GET /healthz HTTP/1.1\r\nHost : a\r\n\r\n".to_owned(), "400"),
-        ("GET /a/..%2f..%2fhealthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".to_owned(), "400"),
-        ("GET //healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".to_owned(), "400"),
+        (format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: +0\r\n\r\n{hidden}"), "400"),
+        ("GET /healthz HTTP/1.1\r\nHost : localhost\r\n\r\n".to_owned(), "400"),
+        (
+            "GET /a/..%2f..%2fhealthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".to_owned(),
+            "400",
+        ),
+        ("GET //healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".to_owned(), "400"),
         ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), "400"),
     ];
     for (request, status) in rows {
@@ -144,7 +149,7 @@ async fn a_head_has_limits() {
     let long = format!("X: {}\r\n", "y".repeat(20_000));
     let huge = format!("X: {}\r\n", "y".repeat(100_000));
     for lines in [many, long, huge] {
-        let request = format!("GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{lines}\r\n");
+        let request = format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{lines}\r\n");
         let answer = raw(TcpStream::connect(running.addr).await.unwrap(), request.as_bytes()).await;
         assert!(answer.starts_with("HTTP/1.1 431") || answer.is_empty(), "{answer}");
     }
@@ -153,8 +158,8 @@ async fn a_head_has_limits() {
 #[tokio::test]
 async fn connections_are_used_again_and_answer_in_order() {
     let running = running(ana).await;
-    let one = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
-    let last = "GET /api/v1/nothing HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let one = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let last = "GET /api/v1/nothing HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let answer =
         raw(TcpStream::connect(running.addr).await.unwrap(), format!("{one}{one}{last}").as_bytes()).await;
     assert_eq!(answer.matches("HTTP/1.1 200").count(), 2, "{answer}");
@@ -165,14 +170,16 @@ async fn connections_are_used_again_and_answer_in_order() {
 async fn who_waits_is_answered_when_the_server_stops() {
     let running = running(ana).await;
     let start = running.house.owner("GET", "/api/v1/changes").send().await.ok();
-    let request =
-        format!("GET /api/v1/changes?after={}&wait_secs=60 HTTP/1.1\r\nHost: a\r\n\r\n", start["next"]);
+    let request = format!(
+        "GET /api/v1/changes?after={}&wait_secs=60 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        start["next"]
+    );
     let mut stream = UnixStream::connect(&running.socket).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     // An answer on another connection shows that the server has had time to take the first one up.
     let other = raw(
         UnixStream::connect(&running.socket).await.unwrap(),
-        b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
     )
     .await;
     assert!(other.starts_with("HTTP/1.1 200"), "{other}");
@@ -189,7 +196,7 @@ async fn who_waits_is_answered_when_the_server_stops() {
 async fn a_backup_travels_in_pieces() {
     let running = running(ana).await;
     let request =
-        b"POST /api/v1/backup HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+        b"POST /api/v1/backup HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     let answer = raw(UnixStream::connect(&running.socket).await.unwrap(), request).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer:.80}");
     assert!(

@@ -36,6 +36,32 @@ async fn every_route_refuses_as_its_entry_says() {
     assert_eq!(walked, keymoat_server::ROUTES.len());
 }
 
+#[tokio::test]
+async fn a_sealed_server_answers_nothing_but_what_the_table_says() {
+    let house = House::new().await;
+    house.put("prod/stripe", VALUE).await;
+    let callers = callers(&house).await;
+    let things = things(&house).await;
+    let document = house.client("GET", "/api/openapi.json", None).send().await.ok();
+    assert_eq!(house.owner("POST", "/api/v1/seal").send().await.status, 204);
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let route = Walked { method: method.to_uppercase(), path, operation };
+            let answers = !operation["x-keymoat-while-sealed"].is_null();
+            for token in [None, Some("kms_nonsense"), Some(&callers.expired), Some(&callers.outsider)] {
+                let reply = route.send(&house, &things, token).await;
+                assert!(!reply.text.contains(VALUE), "{}", route.about(&reply));
+                let is_refused = reply.status == 503 && reply.json["code"] == "sealed";
+                assert!(is_refused || answers, "{}", route.about(&reply));
+            }
+        }
+    }
+    for (path, expected) in [("/healthz", 200), ("/readyz", 503), ("/api/v1/status", 200), ("/nowhere", 404)]
+    {
+        assert_eq!(house.client("GET", path, None).send().await.status, expected, "{path}");
+    }
+}
+
 struct Walked<'d> {
     method: String,
     path: &'d str,
@@ -109,6 +135,7 @@ impl Walked<'_> {
         let rule = json!({ "capabilities": ["reveal"], "environments": ["*"], "paths": ["**"] });
         match (self.method.as_str(), self.path) {
             ("POST", "/api/v1/sign-in/code") => json!({ "code": "MADE-UP" }),
+            ("POST", "/api/v1/unseal") => json!({ "key": "made-up" }),
             ("PUT", "/api/v1/environments/{name}" | "/api/v1/companies/{name}") => {
                 json!({ "description": "taken" })
             }

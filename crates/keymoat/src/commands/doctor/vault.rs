@@ -55,7 +55,7 @@ fn works(status: &Status) -> Finding {
         (Some(why), _) => {
             Finding::bad(CHECK, format!("has stopped itself: {why}"), "mend that; it goes on by itself")
         }
-        (None, true) => Finding::bad(CHECK, "is sealed", "start it with its master key"),
+        (None, true) => Finding::bad(CHECK, "is sealed", "`keymoat unseal` opens it with the master key"),
         (None, false) => Finding::ok(CHECK, format!("{} works", status.instance)),
     }
 }
