@@ -121,6 +121,20 @@ pub struct EnvEntry {
     pub interpolates: bool,
 }
 
+impl EnvEntry {
+    /// The variable whose value it takes over: its own is `$NAME` or `${NAME}` and nothing else.
+    pub fn takes_over(&self) -> Option<&str> {
+        let name = self.value.as_str().strip_prefix('$').filter(|_| self.interpolates)?;
+        let name = match name.strip_prefix('{') {
+            Some(inner) => inner.strip_suffix('}')?,
+            None => name,
+        };
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let is_digit_first = name.starts_with(|c: char| c.is_ascii_digit());
+        (!name.is_empty() && !is_digit_first && name.chars().all(is_name)).then_some(name)
+    }
+}
+
 /// A value of a `.env` file; possibly a secret, so `Debug` hides it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EnvValue(String);

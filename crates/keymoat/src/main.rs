@@ -5,6 +5,7 @@ mod client;
 mod clock;
 mod commands;
 mod error;
+mod hint;
 mod master_key;
 mod notify;
 mod os_user;
@@ -51,9 +52,11 @@ fn main() -> ExitCode {
     set_color(cli.global.color);
     let own_exit =
         if matches!(cli.command, Command::Run(_)) { commands::run::OWN_FAILURE } else { error::FAILURE };
+    let global = cli.global.clone();
     match run(cli, variables) {
         Ok(code) => ExitCode::from(code),
-        Err(error) => {
+        Err(mut error) => {
+            error.hint = error.hint.map(|text| hint::complete(&text, &global));
             output::error(&error);
             ExitCode::from(if own_exit == error::FAILURE { error.exit } else { error.exit.max(own_exit) })
         }

@@ -160,7 +160,7 @@ pub fn passphrase(variables: &Variables) -> Result<SecretBytes, CliError> {
     if let Some(path) = &variables.passphrase_file {
         return read_secret_file(path);
     }
-    prompt::secret("Passphrase of the vault")
+    prompt::secret_or("Passphrase of the vault", "name its file in KEYMOAT_PASSPHRASE_FILE")
 }
 
 /// Reads a file that holds nothing but a secret text; a final line end is not part of it.
@@ -227,7 +227,13 @@ fn shares(needed: u8, variables: &Variables) -> Result<Vec<Share>, CliError> {
         return parse_shares(&read_secret_file(path)?);
     }
     (1..=needed)
-        .map(|n| Share::parse(&prompt::secret(&format!("Share {n} of {needed}"))?).map_err(wrong))
+        .map(|n| {
+            Share::parse(&prompt::secret_or(
+                &format!("Share {n} of {needed}"),
+                "name a file with one share a line in KEYMOAT_SHARES_FILE",
+            )?)
+            .map_err(wrong)
+        })
         .collect()
 }
 

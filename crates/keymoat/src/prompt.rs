@@ -11,9 +11,20 @@ use crate::error::CliError;
 /// # Errors
 /// When there is no terminal to ask at.
 pub fn secret(what: &str) -> Result<SecretBytes, CliError> {
+    secret_or(what, "pipe it to stdin with `-`, or name a file with `@FILE`")
+}
+
+/// As [`secret`]; `instead` says how it is given where nobody can be asked.
+///
+/// # Errors
+/// When there is no terminal to ask at.
+pub fn secret_or(what: &str, instead: &str) -> Result<SecretBytes, CliError> {
     if !std::io::stdin().is_terminal() {
-        return Err(CliError::new(format!("{} is needed, and there is nobody to ask", what.to_lowercase()))
-            .hint("pipe it to stdin with `-`, or name a file with `@FILE`"));
+        let mut what = what.to_owned();
+        if let Some(first) = what.get_mut(..1) {
+            first.make_ascii_lowercase();
+        }
+        return Err(CliError::new(format!("the {what} is needed, and there is nobody to ask")).hint(instead));
     }
     let text = dialoguer::Password::new()
         .with_prompt(what)
@@ -64,7 +75,27 @@ pub fn bytes_from_stdin() -> Result<SecretBytes, CliError> {
     let limit = keymoat_core::secret::MAX_VALUE_BYTES as u64 + 3;
     let read = std::io::stdin().lock().take(limit).read_to_end(&mut bytes);
     read.map_err(|e| CliError::new(format!("cannot read stdin: {e}")))?;
+    if bytes.len() as u64 == limit {
+        return Err(CliError::new(format!(
+            "stdin holds more than {} bytes, the most that a value may have",
+            keymoat_core::secret::MAX_VALUE_BYTES
+        ))
+        .hint("nothing was stored; keep the large thing elsewhere, encrypted, and its key here"));
+    }
     Ok(SecretBytes::new(bytes))
+}
+
+/// Refuses what is no text where only text can be stored.
+///
+/// # Errors
+/// When it is not UTF-8.
+pub fn text_only(value: SecretBytes, place: &str) -> Result<SecretBytes, CliError> {
+    // EXPOSE: only whether it is UTF-8 leaves.
+    match value.expose(|bytes| std::str::from_utf8(bytes).is_ok()) {
+        true => Ok(value),
+        false => Err(CliError::new(format!("the value of `{place}` is not text, and nothing was stored"))
+            .hint("bytes are stored as a whole value: `keymoat put PATH --bytes @FILE`")),
+    }
 }
 
 /// The secret without one final line end, which editors and `echo` add.

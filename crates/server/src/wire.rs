@@ -316,9 +316,12 @@ pub struct PutSecret {
     /// Why a value that stands in another environment too is taken all the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_duplicate: Option<String>,
-    /// Whether it is part of an import, for the record.
+    /// Whether it is part of an import, for the record. What stands there already makes no new version then.
     #[serde(default)]
     pub import: bool,
+    /// Whether an empty value may go over one that is not.
+    #[serde(default)]
+    pub allow_empty: bool,
     /// What is said about the secret.
     #[serde(default)]
     pub about: Annotate,
@@ -359,10 +362,13 @@ pub struct Annotate {
 pub struct Written {
     /// The secret as it is now.
     pub secret: Secret,
-    /// The version that was made.
+    /// The version that was made, or that stood there already.
     pub version: u32,
     /// Whether the secret is new.
     pub is_new: bool,
+    /// Whether an import found the very value there, so that no version was made.
+    #[serde(default)]
+    pub unchanged: bool,
     /// Other paths of the same environment where the same value stands.
     #[serde(default)]
     pub also_at: Vec<String>,
@@ -462,7 +468,7 @@ pub struct Answer {
     pub field: Option<String>,
     /// Every place that was looked at, in order.
     pub steps: Vec<Step>,
-    /// Which step answers, from 0.
+    /// The number of the step that answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub winner: Option<usize>,
     /// What ended the search without an answer.
@@ -481,10 +487,15 @@ pub struct Answer {
 /// One place.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Step {
+    /// Its number, from 1.
+    pub number: usize,
     /// Which kind: `environment`, `stored`, `company`, `upstream:NAME`.
     pub layer: String,
     /// The place, in words.
     pub place: String,
+    /// The variable's name, where the place is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variable: Option<String>,
     /// What was found: `answers`, `not_needed`, `passed`, `absent`, `fails`.
     pub outcome: String,
     /// Why it fails.

@@ -65,7 +65,7 @@ pub fn socket_in(data_dir: &Path) -> PathBuf {
     data_dir.join("keymoat.sock")
 }
 
-const LOCK_FILE: &str = "lock";
+pub(crate) const LOCK_FILE: &str = "lock";
 
 fn check_owner(path: &Path) -> Result<(), OpenError> {
     let owner = fs::metadata(path).map_err(|e| io(path, &e))?.uid();

@@ -34,7 +34,7 @@ pub enum StoreError {
     #[error("refused by the store: {0}")]
     Refused(&'static str),
     /// A row that was read does not have the expected form.
-    #[error("the {what} in the database is damaged: {why}; run `keymoat audit verify`")]
+    #[error("the {what} in the database is damaged: {why}")]
     Corrupt {
         /// Which row.
         what: String,
@@ -106,14 +106,14 @@ pub enum OpenError {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Untrusted {
     /// The checkpoint file that is kept outside of the data directory is gone.
-    #[error("the checkpoint file `{}` is missing, so it cannot be told whether the vault was put back to an older copy; put the file back, or accept the present state with `keymoat audit accept-restore --reason …`", .0.display())]
+    #[error("the checkpoint file `{}` is missing, so it cannot be told whether the vault was put back to an older copy", .0.display())]
     OutsideMissing(PathBuf),
     /// The checkpoint file is there but not one of its signatures is this vault's.
-    #[error("the checkpoint file `{}` was not written by this vault; put the right file back, or accept the present state with `keymoat audit accept-restore --reason …`", .0.display())]
+    #[error("the checkpoint file `{}` was not written by this vault", .0.display())]
     OutsideForeign(PathBuf),
     /// The database ends before the log that was already signed.
     #[error(
-        "the vault was put back to an older copy: its audit log ends at event {found}, but event {signed} was signed at {time}; restore the newer copy, or accept the loss with `keymoat audit accept-restore --reason …`"
+        "the vault was put back to an older copy: its audit log ends at event {found}, but event {signed} was signed at {time}"
     )]
     Behind {
         /// Events in the database.
@@ -124,9 +124,7 @@ pub enum Untrusted {
         time: String,
     },
     /// The database's log and the signed one differ.
-    #[error(
-        "the audit log was rewritten: it no longer contains what was signed at event {signed} ({time}); run `keymoat audit verify` to see where"
-    )]
+    #[error("the audit log was rewritten: it no longer contains what was signed at event {signed} ({time})")]
     Rewritten {
         /// Events under the signed checkpoint that does not fit.
         signed: u64,
@@ -134,7 +132,7 @@ pub enum Untrusted {
         time: String,
     },
     /// The database's own checkpoint is missing or its signature is wrong.
-    #[error("the vault's own checkpoint is {0}; run `keymoat audit verify` to see what else was changed")]
+    #[error("the vault's own checkpoint is {0}")]
     Checkpoint(&'static str),
     /// A single event does not fit the signed log.
     #[error("event {seq} was changed or removed: {why}")]
@@ -147,6 +145,23 @@ pub enum Untrusted {
     /// The rows that are "now" are not those that the log says.
     #[error("{0}")]
     State(String),
+}
+
+impl Untrusted {
+    /// What to do about it.
+    pub fn next_step(&self) -> &'static str {
+        match self {
+            Self::OutsideMissing(_) | Self::OutsideForeign(_) => {
+                "put the right file back, or accept the present state and say why: `keymoat audit accept-restore --reason REASON`"
+            }
+            Self::Behind { .. } => {
+                "put the newer copy back, or accept the loss and say why: `keymoat audit accept-restore --reason REASON`"
+            }
+            Self::Rewritten { .. } | Self::Checkpoint(_) | Self::Event { .. } | Self::State(_) => {
+                "keep a copy as evidence; `keymoat audit verify` names everything that was touched, `keymoat restore FILE` makes a vault of a backup in an empty data directory, and `keymoat audit accept-restore --reason REASON` takes this one as it is"
+            }
+        }
+    }
 }
 
 impl StoreError {

@@ -393,7 +393,7 @@ fn prepare(connection: &Connection, durability: Durability) -> rusqlite::Result<
 }
 
 /// Looks whether the file is Keymoat's, or new, before anything in it is changed.
-fn recognise(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+pub(crate) fn recognise(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     let look = || -> rusqlite::Result<(i32, u32, u32)> {
         let number = |sql: &str| connection.query_row(sql, [], |row| row.get(0));
         let application = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
@@ -413,7 +413,7 @@ fn recognise(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
+pub(crate) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
     set_pragma(connection, "application_id", APPLICATION_ID, path)?;
     migrations::run(connection).map_err(|e| OpenError::Io { path: path.to_owned(), why: e.to_string() })?;
     let newest = i32::try_from(migrations::newest()).unwrap_or(i32::MAX);

@@ -371,9 +371,9 @@ impl<'a> Walk<'a> {
     fn compare(&mut self, head: &SignedHead, inside: Option<&Frontier>, problems: &mut Vec<Untrusted>) {
         if self.next < head.size {
             let behind = Untrusted::Behind { found: self.next, signed: head.size, time: head.time.clone() };
-            if !problems.contains(&behind) {
-                problems.push(behind);
-            }
+            // Of several signed heads that the log does not reach, the newest says it all; they come in order.
+            problems.retain(|problem| !matches!(problem, Untrusted::Behind { .. }));
+            problems.push(behind);
             return;
         }
         if self.found_a_culprit || (self.intact && self.frontier.root() == head.root) {

@@ -348,7 +348,7 @@ impl Vault {
         VaultError::new(Code::Refused, message).hint(format!(
             "ask an administrator; `keymoat policy explain {} {capability} {}` shows every rule that was looked at",
             caller.name,
-            resource_text(resource)
+            resource_words(resource)
         ))
     }
 }
@@ -638,6 +638,12 @@ pub(crate) fn resource_text(resource: &Resource) -> String {
         text.push_str(&format!(" (company {})", company_text(resource.company.as_ref())));
     }
     text
+}
+
+/// A resource as it is written on a command line.
+fn resource_words(resource: &Resource) -> String {
+    let plain = resource_text(&Resource { company: None, ..resource.clone() });
+    resource.company.as_ref().map_or(plain.clone(), |company| format!("{plain} --company {company}"))
 }
 
 /// Rules that change more often than this during one request are a fault. Each try waits for one commit.

@@ -185,6 +185,19 @@ impl SecretName {
         };
         Some(Self { environment: environment.parse().ok()?, company, path: path.parse().ok()? })
     }
+
+    /// A command on this secret, for a hint: it works when it is pasted.
+    pub fn command(&self, command: &str) -> String {
+        format!("`keymoat {command} {} {}`", self.path, self.flags())
+    }
+
+    /// The flags that say in which environment and of which company.
+    pub fn flags(&self) -> String {
+        match &self.company {
+            None => format!("--env {}", self.environment),
+            Some(company) => format!("--env {} --company {company}", self.environment),
+        }
+    }
 }
 
 impl std::fmt::Display for SecretName {
@@ -492,12 +505,16 @@ impl GrantEntity {
     /// # Errors
     /// When the stored parts do not make a grant.
     pub fn to_grant(&self) -> Result<Grant, VaultError> {
-        let unusable = |why: String| VaultError::invalid(format!("grant {}: {why}", self.id));
+        self.checked().map_err(|why| VaultError::invalid(format!("grant {}: {why}", self.id)))
+    }
+
+    /// The parts as a grant, or what is wrong with them, for one that is not stored yet and has no name.
+    pub(crate) fn checked(&self) -> Result<Grant, String> {
         let rules = self.rules.iter().cloned().map(CompiledRule::new).collect::<Result<_, _>>();
         Grant::new(GrantParts {
             id: self.id,
             principal: self.principal,
-            rules: rules.map_err(|e| unusable(e.to_string()))?,
+            rules: rules.map_err(|e| e.to_string())?,
             starts_at: self.starts_at,
             expires_at: self.expires_at,
             uses_left: self.uses_left,
@@ -506,7 +523,7 @@ impl GrantEntity {
             reason: self.reason.clone(),
             break_glass: self.break_glass,
         })
-        .map_err(|e| unusable(e.to_string()))
+        .map_err(|e| e.to_string())
     }
 }
 

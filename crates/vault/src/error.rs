@@ -97,7 +97,7 @@ impl VaultError {
     }
 
     pub(crate) fn damaged(message: impl Into<String>) -> Self {
-        Self::new(Code::Damaged, message).hint("run `keymoat audit verify` to see what was touched")
+        Self::new(Code::Damaged, message).hint(DAMAGED)
     }
 
     /// Whether the rules changed under the request, so that it has to be decided again.
@@ -125,7 +125,12 @@ impl From<StoreError> for VaultError {
             StoreError::Corrupt { .. } => Code::Damaged,
             StoreError::Refused(_) | StoreError::Database(_) => Code::Internal,
         };
-        Self::new(code, error.to_string())
+        let failed = Self::new(code, error.to_string());
+        match error {
+            StoreError::Corrupt { .. } => failed.hint(DAMAGED),
+            StoreError::ReadOnly { .. } => failed.hint(READ_ONLY),
+            _ => failed,
+        }
     }
 }
 
@@ -138,7 +143,13 @@ impl From<OpenError> for VaultError {
             OpenError::Locked { .. } => Code::InUse,
             _ => Code::Unavailable,
         };
-        Self::new(code, error.to_string())
+        let failed = Self::new(code, error.to_string());
+        match error {
+            OpenError::Store(error) => error.into(),
+            OpenError::Untrusted(untrusted) => failed.hint(untrusted.next_step()),
+            OpenError::Io { .. } => failed.hint(READ_ONLY),
+            _ => failed,
+        }
     }
 }
 
@@ -149,4 +160,7 @@ impl From<NameError> for VaultError {
     }
 }
 
+/// Where the damage is so great that the log cannot be read either, a backup is what is left.
+const DAMAGED: &str = "keep a copy of the data directory; `keymoat audit verify` names what was touched, and `keymoat restore FILE` makes a vault of a backup in an empty data directory";
+const READ_ONLY: &str = "is the disk mounted, writable and yours? What cannot be written can still be checked: `keymoat audit verify --read-only`";
 const STALE: &str = "access rules kept changing while the request was on its way";

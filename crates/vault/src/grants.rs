@@ -193,6 +193,8 @@ impl Vault {
         if entity.expires_at <= now {
             return Err(VaultError::invalid("the grant would have ended before it is made"));
         }
+        entity.checked().map_err(VaultError::invalid)?;
+        self.check_rules_name_places(&entity.rules)?;
         let change = Change::Grant(Arc::new(StoredGrant::new(entity.clone())?));
         if self.may_change(caller, &change) {
             return Ok((entity, true));

@@ -2,7 +2,7 @@
 
 use keymoat_core::audit::Action;
 use keymoat_core::names::{Company, Environment, nearest};
-use keymoat_core::policy::Capability;
+use keymoat_core::policy::{Capability, Rule};
 use keymoat_core::secret::check_description;
 
 use crate::desk::{Deed, system_resource};
@@ -90,6 +90,18 @@ impl Vault {
             Some(company) => self.check_company(company),
             None => Ok(()),
         }
+    }
+
+    /// Refuses rules that name an environment or a company that nobody made; a pattern may mean what is still to come.
+    pub(crate) fn check_rules_name_places(&self, rules: &[Rule]) -> Result<(), VaultError> {
+        for rule in rules {
+            // `sys` and patterns are no names of environments, `*` and `-` none of companies.
+            let environments = rule.environments.iter().filter_map(|scope| scope.to_string().parse().ok());
+            environments.into_iter().try_for_each(|name| self.check_environment(&name))?;
+            let companies = rule.companies.iter().filter_map(|company| company.to_string().parse().ok());
+            companies.into_iter().try_for_each(|name| self.check_company(&name))?;
+        }
+        Ok(())
     }
 
     pub(crate) fn check_environment(&self, name: &Environment) -> Result<(), VaultError> {

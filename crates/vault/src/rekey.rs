@@ -757,7 +757,7 @@ pub(crate) fn slot_key(id: u32) -> String {
 }
 
 pub(crate) fn no_slot(id: u32) -> VaultError {
-    VaultError::not_found(format!("there is no key slot {id}")).hint("`keymoat rekey --list` shows them")
+    VaultError::not_found(format!("there is no key slot {id}")).hint("`keymoat rekey list` shows them")
 }
 
 pub(crate) const KEYS: &str = "keys";

@@ -85,6 +85,8 @@ pub struct LookedAt {
     pub masked: Option<String>,
     /// The stored secret, when one was found.
     pub secret: Option<SecretName>,
+    /// The variable, when the place is one.
+    pub variable: Option<VariableName>,
 }
 
 /// What was found in a place.
@@ -183,13 +185,15 @@ impl Vault {
             })
             .collect();
         let names = findings.iter().map(|(place, _)| stored_name(asked, place)).collect();
+        let variables = findings.iter().map(|(place, _)| variable_name(place)).collect();
         let found = findings.iter().map(|(place, finding)| self.found(asked, place, finding)).collect();
-        Ok(Search { resolution: resolve(&question, findings), question, names, found, capability, epoch })
+        let resolution = resolve(&question, findings);
+        Ok(Search { resolution, question, names, variables, found, capability, epoch })
     }
 
     fn answer(&self, caller: &Caller, asked: &Asked, search: Search) -> Answer {
         let accounts = self.other_accounts(caller, asked, &search.question);
-        answer_of(search.question, search.resolution, search.found, accounts)
+        answer_of(search, accounts)
     }
 
     /// What is looked for: a variable stands for the secret that was imported from it, or for what the catalogue says.
@@ -267,20 +271,37 @@ impl Vault {
         Ok((path, None))
     }
 
-    /// The variables that stand for a secret: the one that asks, and those that it was imported from.
+    /// The variables that stand for a secret: the one that asks and those that it was imported from, or, where none
+    /// asks, those that the catalogue knows too.
     fn variables_of(&self, asked: &Asked, path: &SecretPath, field: Option<&Field>) -> Vec<VariableName> {
         let wanted = field.map_or("", Field::as_str);
         let stored = self.stored(asked, path);
         let tags =
             stored.iter().flat_map(|secret| &secret.tags).filter(|(_, value)| value.as_str() == wanted);
         let imported = tags.filter_map(|(tag, _)| tag.strip_prefix(VARIABLE_TAG)?.parse().ok());
+        let known = match asked.variable {
+            Some(_) => Vec::new(),
+            None => self.catalogue_variables(path, field),
+        };
         let mut variables: Vec<VariableName> = asked.variable.iter().cloned().collect();
-        for name in imported {
+        for name in imported.chain(known) {
             if !variables.contains(&name) {
                 variables.push(name);
             }
         }
         variables
+    }
+
+    /// The variables that the catalogue says hold this field.
+    fn catalogue_variables(&self, path: &SecretPath, field: Option<&Field>) -> Vec<VariableName> {
+        let catalogue = self.catalogue();
+        let owner = path.segments().next().and_then(|id| catalogue.provider(id));
+        let keys = owner.into_iter().flat_map(|provider| &provider.keys);
+        let names = keys.filter(|key| Some(key.field.as_str()) == field.map(Field::as_str));
+        let names = names.flat_map(|key| &key.variables);
+        let is_of_path =
+            |name: &&String| catalogue.for_variable(name).is_some_and(|known| known.path() == path.as_str());
+        names.filter(is_of_path).filter_map(|name| name.parse().ok()).collect()
     }
 
     /// The shared secret of that path and the company's own, as far as there are any.
@@ -421,6 +442,8 @@ struct Search {
     resolution: Resolution,
     /// The stored secret that each place is about.
     names: Vec<Option<SecretName>>,
+    /// The variable that each place is.
+    variables: Vec<Option<VariableName>>,
     /// What was found there.
     found: Vec<Option<(SecretName, Option<String>)>>,
     capability: Capability,
@@ -450,18 +473,22 @@ fn stored_name(asked: &Asked, place: &Place) -> Option<SecretName> {
     Some(SecretName { environment: asked.environment.clone(), company, path: path.clone() })
 }
 
-fn answer_of(
-    question: Question,
-    resolution: Resolution,
-    found: Vec<Option<(SecretName, Option<String>)>>,
-    accounts: Vec<SecretName>,
-) -> Answer {
+/// The variable that a place is.
+fn variable_name(place: &Place) -> Option<VariableName> {
+    match place {
+        Place::Variable(name) => Some(name.clone()),
+        Place::Stored { .. } | Place::Company { .. } | Place::Upstream { .. } => None,
+    }
+}
+
+fn answer_of(search: Search, accounts: Vec<SecretName>) -> Answer {
+    let Search { question, resolution, found, variables, .. } = search;
     let warns = resolution.warns();
     let error = resolution.error.as_ref().map(ToString::to_string);
-    let steps = resolution.steps.into_iter().zip(found).map(|(step, found)| {
+    let steps = resolution.steps.into_iter().zip(found).zip(variables).map(|((step, found), variable)| {
         let outcome = outcome_of(&step);
         let (secret, masked) = found.map_or((None, None), |(name, masked)| (Some(name), masked));
-        LookedAt { layer: step.layer, place: step.looked_at, outcome, masked, secret }
+        LookedAt { layer: step.layer, place: step.looked_at, outcome, masked, secret, variable }
     });
     Answer {
         path: question.path,

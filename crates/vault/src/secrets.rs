@@ -40,9 +40,11 @@ pub struct Put {
     pub pending: bool,
     /// Whether a value that stands in another environment too is taken all the same, and why.
     pub duplicate_because: Option<AuditText>,
+    /// Whether an empty value may go over one that is not.
+    pub allow_empty: bool,
     /// What is said about the secret.
     pub annotation: Annotation,
-    /// The action that the record names: a write, or an import.
+    /// The action that the record names: a write, or an import. An import of what stands there makes no new version.
     pub action: Action,
 }
 
@@ -72,10 +74,12 @@ pub struct Annotation {
 pub struct Written {
     /// The secret as it is now.
     pub secret: Arc<Secret>,
-    /// The version that was made.
+    /// The version that was made, or that stood there already.
     pub version: u32,
     /// Whether the secret is new.
     pub is_new: bool,
+    /// Whether an import found the very value there, so that no version was made.
+    pub is_unchanged: bool,
     /// Where else in the same environment the same value stands, as far as the caller may know.
     pub also_at: Vec<SecretName>,
     /// The number of the record.
@@ -108,8 +112,8 @@ impl Vault {
     /// Writes a value.
     ///
     /// # Errors
-    /// [`Code::Refused`], [`Code::Conflict`] when another version is current, [`Code::Duplicate`] when the value
-    /// stands in another environment, and those of the store.
+    /// [`Code::Refused`], [`Code::Conflict`] when another version is current or an empty value would go over one that
+    /// is not, [`Code::Duplicate`] when the value stands in another environment, and those of the store.
     pub async fn put(&self, caller: &Caller, put: Put) -> Result<Written, VaultError> {
         self.check_place(&put.name)?;
         put.annotation.check()?;
@@ -131,7 +135,9 @@ impl Vault {
         };
         let deed = Deed::done(put.action, &permit.resource);
         let deed = deed.because(put.duplicate_because.as_ref());
+        let found_there = deed.clone().detail("unchanged", AuditText::new("yes"));
         let done = self.draft(&permit.caller, deed, Some(permit.decided_by.clone()));
+        let found_there = self.draft(&permit.caller, found_there, Some(permit.decided_by.clone()));
         let (pass, shared) = (permit.pass, Arc::clone(&put));
         let new_id = self.new_secret_id();
         let outcome = self
@@ -139,7 +145,7 @@ impl Vault {
             .run_tx("put", move |tx| {
                 pass.enter(tx)?;
                 let stored = writer.put(tx, &shared, new_id)?;
-                let mut draft = done.clone();
+                let mut draft = if stored.is_unchanged { found_there.clone() } else { done.clone() };
                 draft.event.version = Some(stored.version);
                 tx.append(draft);
                 Ok::<_, VaultError>(stored)
@@ -155,6 +161,7 @@ impl Vault {
                     secret: Arc::new(stored.secret),
                     version: stored.version,
                     is_new: stored.is_new,
+                    is_unchanged: stored.is_unchanged,
                     also_at,
                     event: committed.event,
                 })
@@ -671,6 +678,8 @@ struct Stored {
     secret: Secret,
     version: u32,
     is_new: bool,
+    /// Whether the value stood there already, so that only what is said about the secret was written.
+    is_unchanged: bool,
     also_at: Vec<SecretName>,
     /// Whether versions were dropped because there were too many.
     pruned: bool,
@@ -682,9 +691,31 @@ impl Writer {
         let is_new = existing.is_none();
         let mut secret = existing.unwrap_or_else(|| new_secret(put.name.clone(), new_id, self.now));
         check_expected(&secret, put)?;
-        let whole = put.value.over(self.old_value(tx, &secret, put)?.as_ref())?;
+        let merges = matches!(put.value, NewValue::Fields(_)) && !put.replace;
+        let mut old = if merges { self.current_value(tx, &secret)? } else { None };
+        let whole = put.value.over(old.as_ref())?;
         let fields = whole.fields()?;
+        let empties = !put.allow_empty && fields.iter().any(|(_, value)| value.is_empty());
+        let may_stand = put.action == Action::Import && !put.pending;
+        if old.is_none() && (empties || may_stand) {
+            old = self.current_value(tx, &secret)?;
+        }
+        if empties {
+            check_nothing_is_emptied(&put.name, old.as_ref(), &fields)?;
+        }
+        let said_before = secret.body();
         put.annotation.apply(&mut secret)?;
+        if let Some(version) = secret.versions.current().filter(|_| may_stand)
+            && let Some(old) = &old
+            && whole.is_same_as(old)?
+        {
+            // Whoever waits for changes hears of one only where there is one.
+            if secret.body() != said_before {
+                tx.put(Kind::Secret, &secret.key(), &secret.body(), None)?;
+            }
+            let also_at = Vec::new();
+            return Ok(Stored { secret, version, is_new, is_unchanged: true, also_at, pruned: false });
+        }
 
         let effect = match put.pending {
             true => secret.versions.put_pending(self.now),
@@ -706,13 +737,13 @@ impl Writer {
         tx.put(Kind::Secret, &secret.key(), &secret.body(), None)?;
         let entity = VersionEntity { secret: secret.id, version, data_key: key.id() };
         tx.put(Kind::Version, &entity.key(), &entity.body(), Some(&ciphertext))?;
-        Ok(Stored { secret, version, is_new, also_at, pruned: !pruned.is_empty() })
+        Ok(Stored { secret, version, is_new, is_unchanged: false, also_at, pruned: !pruned.is_empty() })
     }
 
-    /// The current value that fields go over; opened for that alone, in the transaction that records the write.
-    fn old_value(&self, tx: &Tx<'_>, secret: &Secret, put: &Put) -> Result<Option<WholeValue>, VaultError> {
-        let merges = matches!(put.value, NewValue::Fields(_)) && !put.replace;
-        let Some(version) = secret.versions.current().filter(|_| merges) else { return Ok(None) };
+    /// The current value, which fields go over and a new one is compared with; opened for that alone, in the
+    /// transaction that records the write.
+    fn current_value(&self, tx: &Tx<'_>, secret: &Secret) -> Result<Option<WholeValue>, VaultError> {
+        let Some(version) = secret.versions.current() else { return Ok(None) };
         let part: SystemPart = "merge".parse()?;
         let receipt = Vault::system_receipt(part.clone(), secret, version);
         let row = tx.row(Kind::Version, &version_key(secret.id, version))?;
@@ -916,9 +947,32 @@ fn check_expected(secret: &Secret, put: &Put) -> Result<(), VaultError> {
             "`{}` wants every write to say which version it follows",
             secret.name
         ))
-        .hint(format!("its current version is {}; pass it with --cas", secret.versions.head()))),
+        .hint(format!("its newest version is {0}: `--cas {0}` writes after it", secret.versions.head()))),
         None => Ok(()),
     }
+}
+
+/// Nobody loses a value because the new one came out empty: a variable that was not set, a pipe that broke.
+fn check_nothing_is_emptied(
+    name: &SecretName,
+    old: Option<&WholeValue>,
+    new: &[(Option<Field>, SecretBytes)],
+) -> Result<(), VaultError> {
+    let Some(old) = old else { return Ok(()) };
+    for (field, _) in new.iter().filter(|(_, value)| value.is_empty()) {
+        if old.field(field.as_ref())?.is_none_or(|value| value.is_empty()) {
+            continue;
+        }
+        let field = field.as_ref().map(|field| format!("#{field}")).unwrap_or_default();
+        return Err(VaultError::conflict(format!(
+            "`{name}{field}` has a value, and the new one is empty; nothing was changed"
+        ))
+        .hint(format!(
+            "--allow-empty stores it all the same; {} takes the value away",
+            name.command("delete")
+        )));
+    }
+    Ok(())
 }
 
 /// The number of the wanted version, if it can be read.
@@ -927,27 +981,31 @@ pub(crate) fn wanted_version(secret: &Secret, wanted: &Wanted) -> Result<u32, Va
     let number = match wanted {
         Wanted::Label(label) => match secret.versions.labels().get(label) {
             Some(number) => *number,
-            None => return Err(VaultError::not_found(format!("`{name}` has no version labelled `{label}`"))),
+            None => {
+                return Err(VaultError::not_found(format!("`{name}` has no version labelled `{label}`"))
+                    .hint(format!("{} shows its labels", name.command("history"))));
+            }
         },
         Wanted::Number(number) => *number,
     };
     let state = secret.versions.get(number).ok_or_else(|| {
         VaultError::not_found(format!("`{name}` has no version {number}"))
-            .hint(format!("`keymoat history {}` lists them", name.path))
+            .hint(format!("{} lists them", name.command("history")))
     })?;
     if state.destroyed_at.is_some() {
-        return Err(VaultError::not_found(format!("version {number} of `{name}` was destroyed")));
+        return Err(VaultError::not_found(format!("version {number} of `{name}` was destroyed"))
+            .hint(format!("nothing brings it back; {} lists the others", name.command("history"))));
     }
     if state.deleted_at.is_some() {
         return Err(VaultError::not_found(format!("version {number} of `{name}` was deleted"))
-            .hint(format!("`keymoat undelete {}` brings it back", name.path)));
+            .hint(format!("{} brings it back", name.command("undelete"))));
     }
     Ok(number)
 }
 
 fn no_secret(name: &SecretName) -> VaultError {
     VaultError::not_found(format!("no secret `{name}`"))
-        .hint(format!("`keymoat list --env {}` shows what is there", name.environment))
+        .hint(format!("`keymoat list {}` shows what is there", name.flags()))
 }
 
 fn no_field(name: &SecretName, field: &Field, facts: &VersionFacts) -> VaultError {

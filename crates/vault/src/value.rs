@@ -59,6 +59,18 @@ impl WholeValue {
         Ok(object(&self.value)?.remove(wanted.as_str()).map(text_of))
     }
 
+    /// Whether both hold the same; how a JSON object is laid out does not count.
+    pub(crate) fn is_same_as(&self, other: &Self) -> Result<bool, VaultError> {
+        if self.kind != other.kind {
+            return Ok(false);
+        }
+        let (own, others) = (self.fields()?, other.fields()?);
+        let same = |((field, value), (known, stored)): (&(_, SecretBytes), &(_, SecretBytes))| {
+            field == known && value.ct_eq(stored)
+        };
+        Ok(own.len() == others.len() && own.iter().zip(&others).all(same))
+    }
+
     fn check(&self) -> Result<(), VaultError> {
         check_value(self.value.len()).map_err(too_large)?;
         match self.kind {

@@ -548,6 +548,7 @@ async fn try_put(vault: &Vault, me: &Caller, at: &str, value: &str) -> Result<()
         expected: None,
         pending: false,
         duplicate_because: None,
+        allow_empty: false,
         annotation: Annotation::default(),
         action: Action::Write,
     };

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use http::Method;
 use keymoat_core::audit::AuditText;
 use keymoat_server::wire::{self, AuditEvent, AuditPage, Checkpoint, PersonalErased, Proof, Verification};
-use keymoat_vault::SealedVault;
+use keymoat_vault::{Evidence, SealedVault, VerifyReport};
 
 use super::audit_export::Export;
 use super::audit_offline::Verify;
@@ -136,7 +136,7 @@ impl Audit {
             Audit::Tail(command) => command.run(context).await,
             Audit::Verify(command) => match command.offline() {
                 Some(file) => command.run(context, file),
-                None => verify(context).await,
+                None => verify(context, command.read_only).await,
             },
             Audit::ErasePersonal(command) => command.run(context).await,
             Audit::Prove { number } => prove(context, *number).await,
@@ -249,11 +249,19 @@ impl ErasePersonal {
     }
 }
 
-async fn verify(context: &Context) -> Result<u8, CliError> {
+async fn verify(context: &Context, read_only: bool) -> Result<u8, CliError> {
     let remote = context.global.server.is_some();
+    if read_only && remote {
+        return Err(CliError::new(
+            "--read-only checks a data directory on this machine, not through a server",
+        )
+        .hint("leave --server and KEYMOAT_ADDR out"));
+    }
     let socket = keymoat_store::socket_in(&context.places.data);
     let running = socket.exists() && tokio::net::UnixStream::connect(&socket).await.is_ok();
-    let found = if remote || running {
+    let found = if read_only || (!running && !remote && !is_writable(context)) {
+        verify_evidence(context)?
+    } else if remote || running {
         super::with_client(context, async |client: &Client| {
             client.call::<(), Verification>(Method::POST, "/api/v1/audit/verify", None).await
         })
@@ -273,6 +281,7 @@ async fn verify(context: &Context) -> Result<u8, CliError> {
             output::line(&format!("TOUCHED  {}", output::printable(problem)));
         }
         output::say(&format!("{} records and {} rows were checked", found.events, found.rows));
+        output::say(&format!("hint: {}", crate::hint::complete(TOUCHED, &context.global)));
     }
     Ok(if found.intact { 0 } else { REFUSED })
 }
@@ -281,19 +290,61 @@ async fn verify(context: &Context) -> Result<u8, CliError> {
 fn verify_here(context: &Context) -> Result<Verification, CliError> {
     let sealed = sealed(context)?;
     let offer = master_key::offer_for(&sealed, &context.places, &context.variables)?;
-    let bar = indicatif::ProgressBar::new_spinner().with_message("records checked");
-    let report = sealed.verify(&offer, &context.places.config, |events| {
-        bar.set_position(events);
-        bar.tick();
-    })?;
+    let bar = records_checked();
+    let report = sealed.verify(&offer, &context.places.config, |events| show_progress(&bar, events))?;
     bar.finish_and_clear();
-    Ok(Verification {
+    Ok(verification(&report))
+}
+
+/// Checks a data directory without writing into it; where a copy has to be read, it lies in a directory of its own
+/// that is gone afterwards.
+fn verify_evidence(context: &Context) -> Result<Verification, CliError> {
+    let data = &context.places.data;
+    if !keymoat_store::database_in(data).exists() {
+        return Err(no_vault(context));
+    }
+    let scratch = tempfile::Builder::new().prefix("keymoat-verify-").tempdir().map_err(|e| {
+        CliError::new(format!("cannot make a directory for a copy: {e}")).hint("TMPDIR says where")
+    })?;
+    let evidence = Evidence::open(data, scratch.path())?;
+    let opens: Vec<_> = evidence.slots().map(|slot| master_key::Opens::from(&slot.source)).collect();
+    let offer = master_key::offer(evidence.instance(), &opens, &context.places, &context.variables)?;
+    let bar = records_checked();
+    let report = evidence.verify(&offer, &context.places.config, |events| show_progress(&bar, events))?;
+    bar.finish_and_clear();
+    output::say(&format!("`{}` was only read", data.display()));
+    Ok(verification(&report))
+}
+
+/// Whether a vault could be opened here in the usual way, which writes.
+fn is_writable(context: &Context) -> bool {
+    let data = &context.places.data;
+    let may_write = |path: &std::path::Path| rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok();
+    !data.exists() || (may_write(data) && may_write(&keymoat_store::database_in(data)))
+}
+
+fn records_checked() -> indicatif::ProgressBar {
+    indicatif::ProgressBar::new_spinner().with_message("records checked")
+}
+
+fn show_progress(bar: &indicatif::ProgressBar, events: u64) {
+    bar.set_position(events);
+    bar.tick();
+}
+
+fn verification(report: &VerifyReport) -> Verification {
+    Verification {
         intact: report.problems.is_empty(),
         events: report.events,
         rows: report.rows,
         problems: report.problems.iter().map(ToString::to_string).collect(),
-        checkpoint: report.checkpoint,
-    })
+        checkpoint: report.checkpoint.clone(),
+    }
+}
+
+fn no_vault(context: &Context) -> CliError {
+    CliError::new(format!("there is no vault in `{}`", context.places.data.display()))
+        .hint("--data or KEYMOAT_DATA_DIR names another place")
 }
 
 async fn prove(context: &Context, number: u64) -> Result<u8, CliError> {
@@ -344,10 +395,9 @@ async fn accept_restore(context: &Context, reason: &str) -> Result<u8, CliError>
 
 fn sealed(context: &Context) -> Result<SealedVault, CliError> {
     if !keymoat_store::database_in(&context.places.data).exists() {
-        return Err(CliError::new(format!("there is no vault in `{}`", context.places.data.display())));
+        return Err(no_vault(context));
     }
-    SealedVault::open(&context.places.data, keymoat_store::Durability::Disk)?
-        .map_err(|_| CliError::new(format!("there is no vault in `{}`", context.places.data.display())))
+    SealedVault::open(&context.places.data, keymoat_store::Durability::Disk)?.map_err(|_| no_vault(context))
 }
 
 /// A record as a row: when, who, what, on what, how it ended, from where, why.
@@ -394,5 +444,6 @@ fn number_of(event: &AuditEvent) -> u64 {
     event.event.get("seq").and_then(serde_json::Value::as_u64).unwrap_or_default()
 }
 
+const TOUCHED: &str = "keep a copy of the data directory as evidence; then put the newest good copy back, or a backup into an empty data directory (`keymoat restore FILE`), or take it as it is and say why: `keymoat audit accept-restore --reason REASON`";
 const HEADINGS: [&str; 9] = ["#", "time (utc)", "who", "module", "what", "on", "result", "from", "why"];
 const FOLLOW_EVERY: Duration = Duration::from_secs(1);

@@ -24,6 +24,9 @@ use crate::output::{self, Format};
 /// Flags of `audit verify`; without a file it checks the vault.
 #[derive(Debug, Clone, Args)]
 pub struct Verify {
+    /// Check this machine's data directory without writing anything into it, as when its disk is read-only.
+    #[arg(long, conflicts_with = "away")]
+    pub read_only: bool,
     /// Check this export instead, without a vault.
     #[arg(long, value_name = "FILE", requires = "key", group = "away", value_hint = clap::ValueHint::FilePath)]
     export: Option<PathBuf>,

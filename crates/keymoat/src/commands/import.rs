@@ -1,7 +1,7 @@
-//! `keymoat import`: takes keys in from elsewhere.
+//! `keymoat import`: takes keys in from elsewhere. Files of variables here, lists of paths in `import_entries`.
 
-use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -10,15 +10,16 @@ use http::Method;
 use keymoat_core::dotenv::{EnvFile, EnvLimits};
 use keymoat_core::names::{Company, Environment, Field, SecretPath};
 use keymoat_core::reference::Reference;
-use keymoat_crypto::{FernetKey, SecretBytes};
+use keymoat_crypto::SecretBytes;
 use keymoat_detect::{Catalogue, Classification};
 use keymoat_server::wire::{Annotate, PutSecret, Value, WireSecret, Written};
 use similar::{ChangeTag, TextDiff};
 
+use super::import_entries::{Fernet, Json};
 use crate::client::Client;
 use crate::error::{CliError, REFUSED};
 use crate::output::{self, Format};
-use crate::{Context, master_key, prompt};
+use crate::{Context, hint, prompt};
 
 /// Where keys come from.
 #[derive(Debug, Clone, Subcommand)]
@@ -34,7 +35,7 @@ pub enum Import {
 /// Flags of `import dotenv`.
 #[derive(Debug, Clone, Args)]
 pub struct Dotenv {
-    /// The file.
+    /// The file; `-` for stdin, of which nothing is rewritten.
     #[arg(value_hint = clap::ValueHint::FilePath)]
     file: PathBuf,
     /// Only say what would be taken.
@@ -46,31 +47,6 @@ pub struct Dotenv {
     /// Leave the file as it is.
     #[arg(long)]
     no_rewrite: bool,
-    /// Take keys that another environment has too, and say why.
-    #[arg(long, value_name = "REASON")]
-    allow_duplicate: Option<String>,
-}
-
-/// Flags of `import json`.
-#[derive(Debug, Clone, Args)]
-pub struct Json {
-    /// The file; `-` for stdin.
-    #[arg(value_hint = clap::ValueHint::FilePath)]
-    file: PathBuf,
-    /// Take keys that another environment has too, and say why.
-    #[arg(long, value_name = "REASON")]
-    allow_duplicate: Option<String>,
-}
-
-/// Flags of `import fernet`.
-#[derive(Debug, Clone, Args)]
-pub struct Fernet {
-    /// The file of tokens; `-` for stdin.
-    #[arg(value_hint = clap::ValueHint::FilePath)]
-    file: PathBuf,
-    /// The file that holds the Fernet key (what was in ENCRYPTION_KEY); asked for when left out.
-    #[arg(long, value_name = "FILE")]
-    key_file: Option<PathBuf>,
     /// Take keys that another environment has too, and say why.
     #[arg(long, value_name = "REASON")]
     allow_duplicate: Option<String>,
@@ -93,28 +69,50 @@ impl Import {
 impl Dotenv {
     async fn run(&self, context: &Context) -> Result<u8, CliError> {
         let environment = context.environment()?;
-        let text = std::fs::read_to_string(&self.file).map_err(|e| CliError::file("read", &self.file, &e))?;
+        let is_stdin = self.file == Path::new("-");
+        if is_stdin && self.rewrite {
+            return Err(
+                CliError::new("what comes from stdin cannot be rewritten").hint("name the file itself")
+            );
+        }
+        let text = self.read()?;
+        let name = if is_stdin { "stdin".to_owned() } else { format!("`{}`", self.file.display()) };
         let file = EnvFile::parse(&text, &EnvLimits::USUAL)
-            .map_err(|e| CliError::new(format!("`{}`, {e}", self.file.display())))?;
+            .map_err(|e| CliError::new(format!("{name}, {e}")).hint("nothing was stored"))?;
         let catalogue = context.catalogue()?;
         let mut lines = classify(&catalogue, &file, context.company()?.as_ref())?;
         if !self.dry_run {
-            let asked = Asked { environment: environment.clone(), because: self.allow_duplicate.clone() };
+            let asked = Asked {
+                environment: environment.clone(),
+                company: context.company()?,
+                because: self.allow_duplicate.clone(),
+            };
             super::with_client(context, async |client: &Client| {
                 store(client, &asked, &file, &mut lines).await
             })
             .await?;
         }
         report(context, &environment, &lines, self.dry_run)?;
-        if !self.dry_run && !self.no_rewrite && lines.iter().any(Line::was_taken) {
-            self.offer_rewrite(&environment, &text, &file, &lines)?;
+        if !self.dry_run && !self.no_rewrite && !is_stdin && lines.iter().any(Line::was_taken) {
+            self.offer_rewrite(context, &environment, &text, &file, &lines)?;
         }
-        Ok(if lines.iter().any(|line| matches!(line.fate, Fate::Refused(_))) { REFUSED } else { 0 })
+        Ok(if lines.iter().any(|line| matches!(line.fate, Fate::Refused { .. })) { REFUSED } else { 0 })
+    }
+
+    /// The file's text, or that of stdin.
+    fn read(&self) -> Result<String, CliError> {
+        let text = match self.file == Path::new("-") {
+            false => std::fs::read_to_string(&self.file),
+            // One byte more than may be read, so that too much is noticed rather than cut off.
+            true => std::io::read_to_string(std::io::stdin().lock().take(EnvLimits::USUAL.bytes as u64 + 1)),
+        };
+        text.map_err(|e| CliError::file("read", &self.file, &e))
     }
 
     /// Shows the file as it would be, and writes it when that is wanted.
     fn offer_rewrite(
         &self,
+        context: &Context,
         environment: &Environment,
         text: &str,
         file: &EnvFile,
@@ -128,8 +126,12 @@ impl Dotenv {
             return Ok(());
         }
         replace_file(&self.file, &rewritten)?;
+        let next = hint::complete(
+            &format!("start programs with `keymoat run --env {environment} -- CMD`"),
+            &context.global,
+        );
         output::say(&format!(
-            "rewrote {}; start programs with `keymoat run --env {environment} -- CMD`, since a tool that reads the file by itself gets references, not keys",
+            "rewrote {}; {next}, since a tool that reads the file by itself gets references, not keys",
             self.file.display()
         ));
         Ok(())
@@ -149,9 +151,9 @@ enum Fate {
     /// It is to be stored there.
     Take(Target),
     /// It is stored there now.
-    Taken { target: Target, version: u32, note: Option<String> },
+    Taken { target: Target, version: u32, is_unchanged: bool, note: Option<String> },
     /// It is a secret, and could not be taken.
-    Refused(String),
+    Refused { target: Option<Target>, why: String, hint: Option<String> },
     /// It stays where it is.
     Stays(String),
 }
@@ -165,6 +167,12 @@ struct Target {
     what: String,
 }
 
+impl Fate {
+    fn refused(why: &str, hint: &str) -> Self {
+        Self::Refused { target: None, why: why.to_owned(), hint: Some(hint.to_owned()) }
+    }
+}
+
 impl Line {
     fn was_taken(&self) -> bool {
         matches!(self.fate, Fate::Taken { .. })
@@ -176,11 +184,13 @@ fn classify(catalogue: &Catalogue, file: &EnvFile, company: Option<&Company>) ->
     let mut lines: Vec<Line> = Vec::new();
     for (number, entry) in file.entries().iter().enumerate() {
         let value = entry.value.as_str();
-        let fate = if duplicates.contains_key(entry.name.as_str()) && is_secret(catalogue, &entry.name, value)
-        {
-            Fate::Refused("it stands more than once in the file; keep one".to_owned())
+        let is_twice = duplicates.contains_key(entry.name.as_str());
+        let fate = if let Some(other) = entry.takes_over() {
+            Fate::Stays(format!("takes over the value of `{other}`"))
+        } else if is_twice && is_secret(catalogue, &entry.name, value) {
+            Fate::refused("it stands more than once in the file", "keep one of the lines")
         } else if entry.interpolates && is_secret(catalogue, &entry.name, value) {
-            Fate::Refused("it is put together from other variables; write the whole value".to_owned())
+            Fate::refused("it is put together from other variables", "write the whole value")
         } else {
             fate_of(catalogue, &entry.name, value, company)?
         };
@@ -254,7 +264,10 @@ fn one_value_each(file: &EnvFile, lines: &mut [Line]) {
         let (first, target) = (lines[*first].name.clone(), target.clone());
         lines[at].fate = match own.parse() {
             Ok(path) => Fate::Take(Target { path, ..target }),
-            Err(_) => Fate::Refused(format!("`{first}` goes to the same place with another value")),
+            Err(_) => Fate::refused(
+                &format!("`{first}` goes to the same place with another value"),
+                "store one of them with `keymoat put`",
+            ),
         };
     }
 }
@@ -262,6 +275,7 @@ fn one_value_each(file: &EnvFile, lines: &mut [Line]) {
 /// What every write of an import has in common.
 struct Asked {
     environment: Environment,
+    company: Option<Company>,
     because: Option<String>,
 }
 
@@ -281,11 +295,11 @@ async fn store(client: &Client, asked: &Asked, file: &EnvFile, lines: &mut [Line
                 for at in group {
                     match put(client, asked, file, lines, &[at]).await {
                         Ok(written) => taken(lines, &[at], &written),
-                        Err(error) => refuse(lines, &[at], error)?,
+                        Err(error) => refuse(asked, lines, &[at], error)?,
                     }
                 }
             }
-            Err(error) => refuse(lines, &group, error)?,
+            Err(error) => refuse(asked, lines, &group, error)?,
         }
     }
     Ok(())
@@ -319,6 +333,7 @@ async fn put(
         pending: false,
         allow_duplicate: asked.because.clone(),
         import: true,
+        allow_empty: false,
         about: Annotate { add_tags: tags, ..Annotate::default() },
     };
     let url = super::secret_url("secrets", &asked.environment, company.as_ref(), &path, &[]);
@@ -330,22 +345,45 @@ fn taken(lines: &mut [Line], group: &[usize], written: &Written) {
         .then(|| format!("the same value is also at {}", written.also_at.join(", ")));
     for at in group {
         if let Fate::Take(target) = &lines[*at].fate {
-            lines[*at].fate =
-                Fate::Taken { target: target.clone(), version: written.version, note: note.clone() };
+            lines[*at].fate = Fate::Taken {
+                target: target.clone(),
+                version: written.version,
+                is_unchanged: written.unchanged,
+                note: note.clone(),
+            };
         }
     }
 }
 
 /// What concerns these keys alone is said beside them; anything else ends the import.
-fn refuse(lines: &mut [Line], group: &[usize], error: CliError) -> Result<(), CliError> {
-    if !matches!(error.code.as_deref(), Some("duplicate" | "refused" | "invalid" | "conflict" | "too_large"))
-    {
-        return Err(error);
-    }
+fn refuse(asked: &Asked, lines: &mut [Line], group: &[usize], error: CliError) -> Result<(), CliError> {
     for at in group {
-        lines[*at].fate = Fate::Refused(error.message.clone());
+        let Fate::Take(target) = &lines[*at].fate else { continue };
+        // A company that only this variable names may be unknown; the one that was asked for concerns all.
+        let names_company = target.company != asked.company && error.code.as_deref() == Some("not_found");
+        if !concerns_one(&error) && !names_company {
+            return Err(error);
+        }
+        lines[*at].fate = Fate::Refused {
+            target: Some(target.clone()),
+            why: error.message.clone(),
+            hint: error.hint.clone(),
+        };
     }
     Ok(())
+}
+
+/// Whether an error speaks of the value that was to be stored and not of the import as a whole.
+pub(super) fn concerns_one(error: &CliError) -> bool {
+    matches!(error.code.as_deref(), Some("duplicate" | "refused" | "invalid" | "conflict" | "too_large"))
+}
+
+/// Says what to do about what was refused, each thing once.
+pub(super) fn say_hints<'a>(context: &Context, hints: impl Iterator<Item = &'a str>) {
+    let hints: BTreeSet<&str> = hints.collect();
+    for text in hints {
+        output::say(&format!("hint: {}", hint::complete(text, &context.global)));
+    }
 }
 
 fn report(
@@ -363,10 +401,20 @@ fn report(
     );
     let count = |wanted: fn(&Fate) -> bool| lines.iter().filter(|line| wanted(&line.fate)).count();
     let stored = count(|fate| matches!(fate, Fate::Take(_) | Fate::Taken { .. }));
-    let refused = count(|fate| matches!(fate, Fate::Refused(_)));
+    let unchanged = count(|fate| matches!(fate, Fate::Taken { is_unchanged: true, .. }));
+    let refused = count(|fate| matches!(fate, Fate::Refused { .. }));
     let stays = count(|fate| matches!(fate, Fate::Stays(_)));
     let verb = if dry_run { "would be stored" } else { "stored" };
-    output::say(&format!("{stored} {verb} in {environment}, {refused} refused, {stays} stay in the file"));
+    let unchanged_text = if unchanged > 0 { format!(", {unchanged} unchanged") } else { String::new() };
+    output::say(&format!(
+        "{} {verb} in {environment}{unchanged_text}, {refused} refused, {stays} stay in the file",
+        stored - unchanged
+    ));
+    let hints = lines.iter().filter_map(|line| match &line.fate {
+        Fate::Refused { hint, .. } => hint.as_deref(),
+        _ => None,
+    });
+    say_hints(context, hints);
     Ok(())
 }
 
@@ -377,11 +425,17 @@ fn line_row(environment: &Environment, line: &Line) -> Vec<String> {
     };
     let (what, becomes) = match &line.fate {
         Fate::Take(target) => (target.what.clone(), place(target)),
-        Fate::Taken { target, version, note } => {
+        Fate::Taken { target, version, is_unchanged: true, .. } => {
+            (target.what.clone(), format!("{} unchanged (version {version})", place(target)))
+        }
+        Fate::Taken { target, version, note, .. } => {
             let note = note.as_deref().map(|note| format!("; {note}")).unwrap_or_default();
             (target.what.clone(), format!("{} version {version}{note}", place(target)))
         }
-        Fate::Refused(why) => ("a secret".to_owned(), format!("REFUSED: {why}")),
+        Fate::Refused { target: Some(target), why, .. } => {
+            (target.what.clone(), format!("{} REFUSED: {why}", place(target)))
+        }
+        Fate::Refused { target: None, why, .. } => ("a secret".to_owned(), format!("REFUSED: {why}")),
         Fate::Stays(why) => (why.clone(), "stays".to_owned()),
     };
     let masked = if matches!(line.fate, Fate::Stays(_)) { String::new() } else { line.masked.clone() };
@@ -391,8 +445,9 @@ fn line_row(environment: &Environment, line: &Line) -> Vec<String> {
 fn line_json(line: &Line) -> serde_json::Value {
     let (fate, target, why) = match &line.fate {
         Fate::Take(target) => ("would_be_stored", Some(target), None),
+        Fate::Taken { target, is_unchanged: true, .. } => ("unchanged", Some(target), None),
         Fate::Taken { target, .. } => ("stored", Some(target), None),
-        Fate::Refused(why) => ("refused", None, Some(why)),
+        Fate::Refused { target, why, .. } => ("refused", target.as_ref(), Some(why)),
         Fate::Stays(why) => ("stays", None, Some(why)),
     };
     serde_json::json!({
@@ -488,145 +543,3 @@ fn replace_file(path: &Path, text: &str) -> Result<(), CliError> {
 fn context_free_name(path: &Path) -> String {
     output::printable(&path.display().to_string())
 }
-
-impl Json {
-    async fn run(&self, context: &Context) -> Result<u8, CliError> {
-        let text = read(&self.file)?;
-        let entries = json_entries(&text)?;
-        import_entries(context, entries, self.allow_duplicate.clone()).await
-    }
-}
-
-impl Fernet {
-    async fn run(&self, context: &Context) -> Result<u8, CliError> {
-        let key = match &self.key_file {
-            Some(path) => master_key::read_secret_file(path)?,
-            None => prompt::secret("Fernet key (ENCRYPTION_KEY)")?,
-        };
-        let key = FernetKey::parse(&key)
-            .map_err(|e| CliError::new(format!("the Fernet key cannot be used: {e}")))?;
-        let entries = json_entries(&read(&self.file)?)?;
-        let mut opened = Vec::new();
-        for (place, value) in entries {
-            let value = key.decrypt(&value).map_err(|e| {
-                CliError::new(format!("`{place}`: {e}"))
-                    .hint("nothing was stored; is it the key that these were encrypted with?")
-            })?;
-            opened.push((place, value));
-        }
-        import_entries(context, opened, self.allow_duplicate.clone()).await
-    }
-}
-
-/// Stores whole lists of `PATH` or `PATH#FIELD` with their values.
-async fn import_entries(
-    context: &Context,
-    entries: Vec<(String, SecretBytes)>,
-    because: Option<String>,
-) -> Result<u8, CliError> {
-    let environment = context.environment()?;
-    let company = context.company()?;
-    let mut groups: BTreeMap<SecretPath, Vec<(Option<Field>, SecretBytes)>> = BTreeMap::new();
-    for (place, value) in entries {
-        let place: super::PathAndField = place.parse().map_err(|e: String| CliError::new(e))?;
-        groups.entry(place.path).or_default().push((place.field, value));
-    }
-    let (stored, refused) = super::with_client(context, async |client: &Client| {
-        let (mut stored, mut refused) = (0, 0);
-        for (path, values) in groups {
-            let body = PutSecret {
-                value: whole_or_fields(&path, values)?,
-                replace: false,
-                cas: None,
-                pending: false,
-                allow_duplicate: because.clone(),
-                import: true,
-                about: Annotate::default(),
-            };
-            let url = super::secret_url("secrets", &environment, company.as_ref(), &path, &[]);
-            match client.call::<_, Written>(Method::PUT, &url, Some(&body)).await {
-                Ok(written) => {
-                    stored += 1;
-                    output::line(&format!("{environment}/{path} version {}", written.version));
-                }
-                Err(error) if error.code.as_deref() == Some("duplicate") => {
-                    refused += 1;
-                    output::line(&format!("{environment}/{path} REFUSED: {error}"));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok((stored, refused))
-    })
-    .await?;
-    output::say(&format!("{stored} stored in {environment}, {refused} refused"));
-    Ok(if refused > 0 { REFUSED } else { 0 })
-}
-
-fn whole_or_fields(path: &SecretPath, values: Vec<(Option<Field>, SecretBytes)>) -> Result<Value, CliError> {
-    let mut fields = BTreeMap::new();
-    let count = values.len();
-    for (field, value) in values {
-        match field {
-            Some(field) => drop(fields.insert(field.to_string(), WireSecret(value))),
-            None if count == 1 => return Ok(Value::Text(WireSecret(value))),
-            None => return Err(CliError::new(format!("`{path}` stands there both whole and with fields"))),
-        }
-    }
-    Ok(Value::Fields(fields))
-}
-
-fn read(path: &Path) -> Result<SecretBytes, CliError> {
-    if path == Path::new("-") {
-        use std::io::Read as _;
-        let mut bytes = Vec::new();
-        let read = std::io::stdin().lock().take(IMPORT_BYTES_MAX).read_to_end(&mut bytes);
-        read.map_err(|e| CliError::new(format!("cannot read stdin: {e}")))?;
-        return Ok(SecretBytes::new(bytes));
-    }
-    let size = std::fs::metadata(path).map_err(|e| CliError::file("read", path, &e))?.len();
-    if size > IMPORT_BYTES_MAX {
-        return Err(CliError::new(format!("`{}` is too large ({size} bytes)", path.display())));
-    }
-    Ok(SecretBytes::new(std::fs::read(path).map_err(|e| CliError::file("read", path, &e))?))
-}
-
-/// `{"path": "value", "path#field": "value", "path": {"field": "value"}}` as a flat list.
-fn json_entries(text: &SecretBytes) -> Result<Vec<(String, SecretBytes)>, CliError> {
-    // EXPOSE: the values are taken apart; each goes back into the secret type.
-    let parsed =
-        text.expose(|bytes| serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(bytes));
-    let object = parsed.map_err(|e| {
-        CliError::new(format!(
-            "this is not a JSON object of paths (line {}, column {})",
-            e.line(),
-            e.column()
-        ))
-    })?;
-    let secret = |text: String| SecretBytes::new(text.into_bytes());
-    let mut entries = Vec::new();
-    for (path, value) in object {
-        match value {
-            serde_json::Value::String(text) => entries.push((path, secret(text))),
-            serde_json::Value::Object(fields) => {
-                for (field, value) in fields {
-                    let text = match value {
-                        serde_json::Value::String(text) => text,
-                        other => other.to_string(),
-                    };
-                    entries.push((format!("{path}#{field}"), secret(text)));
-                }
-            }
-            _ => {
-                return Err(CliError::new(format!(
-                    "`{}` is neither text nor an object of fields",
-                    output::printable(&path)
-                )));
-            }
-        }
-    }
-    Ok(entries)
-}
-
-/// A hundred times what a company's keys take.
-const IMPORT_BYTES_MAX: u64 = 64 * 1024 * 1024;

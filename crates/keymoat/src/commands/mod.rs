@@ -11,6 +11,7 @@ pub mod export;
 pub mod get;
 pub mod grant;
 pub mod import;
+pub mod import_entries;
 pub mod init;
 pub mod list;
 pub mod login;

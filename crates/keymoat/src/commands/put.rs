@@ -7,10 +7,11 @@ use clap::Args;
 use http::Method;
 use keymoat_core::names::Field;
 use keymoat_crypto::SecretBytes;
+use keymoat_detect::Catalogue;
 use keymoat_server::wire::{self, PutSecret, Value, WireSecret, Written};
 
 use crate::client::Client;
-use crate::error::CliError;
+use crate::error::{CliError, REFUSED};
 use crate::output::{self, Format};
 use crate::{Context, master_key, prompt};
 
@@ -40,6 +41,9 @@ pub struct Put {
     /// Store a key that another environment has too, and say why.
     #[arg(long, value_name = "REASON")]
     allow_duplicate: Option<String>,
+    /// Store an empty value without asking.
+    #[arg(long)]
+    allow_empty: bool,
     #[command(flatten)]
     about: About,
 }
@@ -87,13 +91,24 @@ impl Put {
     pub async fn run(&self, context: &Context) -> Result<u8, CliError> {
         let environment = context.environment()?;
         let company = context.company()?;
+        let value = self.value(context.catalogue()?.as_ref())?;
+        let has_empty = has_empty(&value);
+        if has_empty && !self.allow_empty && !prompt::confirm("The value is empty. Store it all the same?") {
+            return Err(CliError::new(format!(
+                "the value for `{}` is empty, and nothing was stored",
+                self.path
+            ))
+            .hint("did the program that was to write it fail? --allow-empty stores an empty value")
+            .exit(REFUSED));
+        }
         let body = PutSecret {
-            value: self.value()?,
+            value,
             replace: self.replace,
             cas: self.cas,
             pending: self.pending,
             allow_duplicate: self.allow_duplicate.clone(),
             import: false,
+            allow_empty: has_empty || self.allow_empty,
             about: self.about.to_wire()?,
         };
         super::with_client(context, async |client: &Client| {
@@ -113,7 +128,7 @@ impl Put {
         .await
     }
 
-    fn value(&self) -> Result<Value, CliError> {
+    fn value(&self, catalogue: &Catalogue) -> Result<Value, CliError> {
         match self.values.as_slice() {
             [] => self.whole(prompt::secret(&format!("Value of {}", self.path))?),
             [one] if one == "-" && self.bytes => self.whole(prompt::bytes_from_stdin()?),
@@ -125,8 +140,11 @@ impl Put {
             some => {
                 let mut fields = BTreeMap::new();
                 for text in some {
-                    let (field, value) = field_value(text)?;
-                    fields.insert(field.to_string(), WireSecret(value));
+                    let (field, value) = field_value(catalogue, text)?;
+                    let value = prompt::text_only(value, &format!("{}#{field}", self.path))?;
+                    if fields.insert(field.to_string(), WireSecret(value)).is_some() {
+                        return Err(CliError::new(format!("the field `{field}` stands there twice")));
+                    }
                 }
                 Ok(Value::Fields(fields))
             }
@@ -137,7 +155,7 @@ impl Put {
         Ok(match (self.json, self.bytes) {
             (true, _) => Value::Json(WireSecret(value)),
             (_, true) => Value::Base64(WireSecret(base64(&value))),
-            _ => Value::Text(WireSecret(value)),
+            _ => Value::Text(WireSecret(prompt::text_only(value, self.path.as_str())?)),
         })
     }
 }
@@ -184,9 +202,9 @@ impl About {
 }
 
 /// `FIELD`, `FIELD=-`, `FIELD=@FILE` or, with a warning, `FIELD=VALUE`.
-fn field_value(text: &str) -> Result<(Field, SecretBytes), CliError> {
+fn field_value(catalogue: &Catalogue, text: &str) -> Result<(Field, SecretBytes), CliError> {
     let Some((field, source)) = text.split_once('=') else {
-        let field: Field = text.parse()?;
+        let field = named_field(catalogue, text)?;
         let value = prompt::secret(&format!("Value of {field}"))?;
         return Ok((field, value));
     };
@@ -204,10 +222,57 @@ fn field_value(text: &str) -> Result<(Field, SecretBytes), CliError> {
     Ok((field, value))
 }
 
+/// A field that stands alone. What cannot be a field's name, or is a key, was meant as the value; it is not repeated.
+fn named_field(catalogue: &Catalogue, text: &str) -> Result<Field, CliError> {
+    if !catalogue.is_fingerprintable(text.as_bytes())
+        && let Ok(field) = text.parse::<Field>()
+    {
+        return Ok(field);
+    }
+    Err(CliError::new("what stands behind the path looks like a value, and nothing was stored")
+        .hint("other programs and the shell's history may have seen it: change it at its provider; then `keymoat put PATH FIELD` asks for it, and `keymoat put PATH FIELD=-` reads it from stdin"))
+}
+
+/// Whether a value, or one of its fields, is empty.
+fn has_empty(value: &Value) -> bool {
+    match value {
+        Value::Text(value) | Value::Json(value) | Value::Base64(value) => value.0.is_empty(),
+        Value::Fields(fields) => fields.values().any(|value| value.0.is_empty()),
+    }
+}
+
 fn base64(value: &SecretBytes) -> SecretBytes {
     use base64::Engine as _;
     // EXPOSE: bytes travel as text; the text is a secret again at once.
     value.expose(|bytes| {
         SecretBytes::new(base64::engine::general_purpose::STANDARD.encode(bytes).into_bytes())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_in_the_place_of_a_field_is_not_repeated() {
+        #[track_caller]
+        fn check(text: &str, is_field: bool) {
+            match (named_field(Catalogue::builtin(), text), is_field) {
+                (Ok(field), true) => assert_eq!(field.as_str(), text),
+                (Err(error), false) => {
+                    let said = format!("{error} {}", error.hint.clone().unwrap_or_default());
+                    assert!(!said.contains(text) && said.contains("nothing was stored"), "{said}");
+                }
+                (found, _) => panic!("{text}: {found:?}"),
+            }
+        }
+        check("secret_key", true);
+        check("token", true);
+        check("a", true);
+        check("sk_live_51MadeUpExample0000KeymoatShop", false);
+        check("0000b1c2d3e4f5061728394a5b6c7d8e", false);
+        check("made up pass word", false);
+        check("p@ssw0rd!", false);
+        check("-----BEGIN", false);
+    }
 }

@@ -162,7 +162,8 @@ impl AddSlot {
         let passphrase = match &self.passphrase_file {
             Some(path) => master_key::read_secret_file(path)?,
             None => {
-                let first = prompt::secret("New passphrase of the vault")?;
+                let first =
+                    prompt::secret_or("New passphrase of the vault", "name its file with --passphrase-file")?;
                 if !first.ct_eq(&prompt::secret("The same passphrase again")?) {
                     return Err(CliError::new("the two passphrases differ"));
                 }

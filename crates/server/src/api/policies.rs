@@ -127,5 +127,5 @@ pub(crate) fn wrong_document(error: serde_json::Error) -> Problem {
         true => Problem::invalid(format!("the policy cannot be read: {text}")),
         false => Problem::invalid("the policy cannot be read"),
     }
-    .hint("docs/policies.md describes the form")
+    .hint("docs/access.md describes the form")
 }

@@ -121,8 +121,8 @@ fn answered(answer: Answer, revealed: Option<Revealed>) -> wire::Answer {
     wire::Answer {
         path: answer.path.to_string(),
         field: answer.field.map(|field| field.to_string()),
-        steps: answer.steps.into_iter().map(step).collect(),
-        winner: answer.winner,
+        steps: (1..).zip(answer.steps).map(step).collect(),
+        winner: answer.winner.map(|at| at + 1),
         error: answer.error,
         warns: answer.warns,
         accounts: convert::names(&answer.accounts),
@@ -130,7 +130,7 @@ fn answered(answer: Answer, revealed: Option<Revealed>) -> wire::Answer {
     }
 }
 
-fn step(looked_at: LookedAt) -> wire::Step {
+fn step((number, looked_at): (usize, LookedAt)) -> wire::Step {
     let (outcome, why, version) = match looked_at.outcome {
         StepOutcome::Answers { version } => ("answers", None, version),
         StepOutcome::NotNeeded => ("not_needed", None, None),
@@ -139,8 +139,10 @@ fn step(looked_at: LookedAt) -> wire::Step {
         StepOutcome::Fails(why) => ("fails", Some(why), None),
     };
     wire::Step {
+        number,
         layer: looked_at.layer.to_string(),
         place: looked_at.place,
+        variable: looked_at.variable.map(|name| name.to_string()),
         outcome: outcome.to_owned(),
         why,
         version,

@@ -70,6 +70,7 @@ pub(crate) async fn put(
         expected: expected(sent.cas, condition)?,
         pending: sent.pending,
         duplicate_because: sent.allow_duplicate.as_deref().map(AuditText::new),
+        allow_empty: sent.allow_empty,
         annotation: convert::annotation(sent.about)?,
         action: if sent.import { Action::Import } else { Action::Write },
     };
@@ -89,6 +90,7 @@ pub(crate) async fn put(
         secret: convert::secret_for(&app.vault, &caller, &written.secret),
         version: written.version,
         is_new: written.is_new,
+        unchanged: written.is_unchanged,
         also_at: convert::names(&written.also_at),
         event: written.event,
     };

@@ -44,7 +44,7 @@ async fn a_variable_of_the_caller_answers_without_the_value() {
     asked["variables_set"] = json!(["TOKEN", "PATH", "not a name"]);
     let answer = house.owner("POST", "/api/v1/resolve").json(asked).send().await.ok();
     assert_eq!(answer["steps"][0]["layer"], "environment");
-    assert_eq!((&answer["winner"], &answer["steps"][0]["outcome"]), (&json!(0), &json!("answers")));
+    assert_eq!((&answer["winner"], &answer["steps"][0]["outcome"]), (&json!(1), &json!("answers")));
     assert!(answer["revealed"].is_null(), "{answer}");
 }
 

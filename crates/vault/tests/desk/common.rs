@@ -257,6 +257,7 @@ pub fn put(path: &str, value: &str) -> Put {
         expected: None,
         pending: false,
         duplicate_because: None,
+        allow_empty: false,
         annotation: Annotation::default(),
         action: Action::Write,
     }

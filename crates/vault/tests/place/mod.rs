@@ -183,6 +183,7 @@ pub async fn put(vault: &Vault, caller: &Caller, at: &str, value: NewValue) -> u
         expected: None,
         pending: false,
         duplicate_because: None,
+        allow_empty: false,
         annotation: Annotation::default(),
         action: Action::Write,
     };
