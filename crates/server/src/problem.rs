@@ -19,13 +19,22 @@ pub(crate) struct Problem {
     pub(crate) code: &'static str,
     pub(crate) detail: String,
     pub(crate) hint: Option<String>,
+    /// When it is worth trying again, in seconds, where that is known.
+    pub(crate) retry_after_secs: Option<u64>,
     /// Whether what follows on the connection cannot be told from this request, so that it has to end.
     pub(crate) ends_connection: bool,
 }
 
 impl Problem {
     pub(crate) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), hint: None, ends_connection: false }
+        Self {
+            status,
+            code,
+            detail: detail.into(),
+            hint: None,
+            retry_after_secs: None,
+            ends_connection: false,
+        }
     }
 
     /// The request is not well formed.
@@ -106,7 +115,7 @@ impl Problem {
                 answer.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
             }
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
-                answer.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECS));
+                answer.insert(header::RETRY_AFTER, self.retry_after_secs.unwrap_or(RETRY_AFTER_SECS).into());
             }
             _ => {}
         }
@@ -136,7 +145,11 @@ impl From<VaultError> for Problem {
         if status.is_server_error() {
             tracing::warn!(%error, code = error.code.as_str(), "a request could not be served");
         }
-        Self { hint: error.hint, ..Self::new(status, error.code.as_str(), error.message) }
+        Self {
+            hint: error.hint,
+            retry_after_secs: error.retry_after_secs,
+            ..Self::new(status, error.code.as_str(), error.message)
+        }
     }
 }
 
@@ -169,7 +182,7 @@ pub(crate) const METHOD_NOT_ALLOWED: &str = "method_not_allowed";
 /// RFC 6750 §3.
 const CHALLENGE: &str = "Bearer realm=\"keymoat\"";
 /// What makes the server refuse for a while is over in about a second, or takes an operator.
-const RETRY_AFTER_SECS: &str = "1";
+const RETRY_AFTER_SECS: u64 = 1;
 
 #[cfg(test)]
 mod tests {

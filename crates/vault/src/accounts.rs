@@ -234,12 +234,15 @@ impl Vault {
             Code::Invalid => ReasonCode::Invalid,
             _ => ReasonCode::Internal,
         };
-        let deed = match error.code {
-            Code::Refused => Deed::refused(action, &permit.resource, ReasonCode::BeyondOwnRights),
-            _ => Deed::failed(action, &permit.resource, reason),
+        let recorded = match error.code {
+            Code::Refused => {
+                let deed = Deed::refused(action, &permit.resource, ReasonCode::BeyondOwnRights);
+                self.record_refusal(&permit.caller, deed, Some(permit.decided_by.clone())).await
+            }
+            _ => self.record(permit, Deed::failed(action, &permit.resource, reason)).await.map(|_| ()),
         };
-        match self.record(permit, deed).await {
-            Ok(_) => error,
+        match recorded {
+            Ok(()) => error,
             Err(unrecorded) => unrecorded,
         }
     }

@@ -21,6 +21,7 @@ use crate::entity::{
 };
 use crate::keyring::Keyring;
 use crate::receipt::{Pass, Permit, Reader, Receipt};
+use crate::refusals::{Source, seconds_left};
 use crate::state::{State, StoredGrant, StoredPolicy};
 use crate::tokens::not_signed_in;
 use crate::{Caller, Code, Origin, Vault, VaultError};
@@ -124,7 +125,7 @@ impl Vault {
             }
             Decision::Refused { .. } if !signed_in => {
                 let deed = Deed::refused(action, &resource, ReasonCode::Revoked);
-                self.store().append(self.draft(caller, deed, None), None).await?;
+                self.record_refusal(caller, deed, None).await?;
                 Err(not_signed_in())
             }
             Decision::Refused { why } => Err(self.refuse(caller, capability, action, &resource, &why).await),
@@ -326,6 +327,28 @@ impl Vault {
         }
     }
 
+    /// Writes down that somebody who is signed in was refused. Beyond a number a minute it is only counted, and the
+    /// error then says nothing but that: nobody is told the decision on what is not on record.
+    ///
+    /// # Errors
+    /// [`Code::RateLimited`]; those of the store.
+    pub(crate) async fn record_refusal(
+        &self,
+        caller: &Caller,
+        mut deed: Deed,
+        decided_by: Option<DecidedBy>,
+    ) -> Result<(), VaultError> {
+        let now = self.now();
+        let Some(counted) = self.refusals().admit(Source::Principal(caller.principal), now) else {
+            return Err(too_many_refusals(now));
+        };
+        if counted > 0 {
+            deed = deed.detail(SUPPRESSED_BEFORE, AuditText::new(&counted.to_string()));
+        }
+        self.store().append(self.draft(caller, deed, decided_by), None).await?;
+        Ok(())
+    }
+
     /// Writes the refusal down and says it; if it cannot be written down, says that instead.
     async fn refuse(
         &self,
@@ -340,9 +363,10 @@ impl Vault {
             Refusal::Denied { by } => (ReasonCode::DeniedByRule, Some(by.clone())),
             Refusal::ConditionFailed { by, .. } => (ReasonCode::ConditionFailed, Some(by.clone())),
         };
-        let draft = self.draft(caller, Deed::refused(action, resource, code), decided_by);
-        if let Err(error) = self.store().append(draft, None).await {
-            return error.into();
+        if let Err(error) =
+            self.record_refusal(caller, Deed::refused(action, resource, code), decided_by).await
+        {
+            return error;
         }
         let message = format!("`{}` may not {capability} `{}`: {why}", caller.name, resource_text(resource));
         VaultError::new(Code::Refused, message).hint(format!(
@@ -462,6 +486,14 @@ fn request_at<'a>(
 ) -> Request<'a> {
     let module = caller.origin.module.as_ref().map(AuditText::as_str);
     Request { capability, resource, address: caller.origin.address, module, now }
+}
+
+fn too_many_refusals(now: jiff::Timestamp) -> VaultError {
+    let secs = seconds_left(now);
+    let error =
+        VaultError::new(Code::RateLimited, "too many requests of this caller were refused in this minute")
+            .hint("stop asking for what is refused; what is allowed goes on being answered meanwhile");
+    VaultError { retry_after_secs: Some(secs), ..error }
 }
 
 /// Whether what the caller signed in with is still good: his account acts, and his token was not revoked.
@@ -646,5 +678,7 @@ fn resource_words(resource: &Resource) -> String {
     resource.company.as_ref().map_or(plain.clone(), |company| format!("{plain} --company {company}"))
 }
 
+/// The detail of a refusal that says how many before it were only counted.
+pub(crate) const SUPPRESSED_BEFORE: &str = "suppressed_before";
 /// Rules that change more often than this during one request are a fault. Each try waits for one commit.
 const STALE_TRIES: usize = 16;

@@ -82,8 +82,7 @@ impl Vault {
         let recorded = async {
             let resource = system_resource(&format!("{KEYS}/{keys}"))?;
             let deed = Deed::refused(Action::Rekey, &resource, ReasonCode::ConditionFailed);
-            self.store().append(self.draft(caller, deed, None), None).await?;
-            Ok::<_, VaultError>(())
+            self.record_refusal(caller, deed, None).await
         };
         match recorded.await {
             Ok(()) => VaultError::new(Code::Refused, "a master key does not travel over a network")

@@ -14,6 +14,8 @@ pub struct VaultError {
     pub message: String,
     /// For people: what to do next.
     pub hint: Option<String>,
+    /// For programs: in how many seconds it is worth trying again, where that is known.
+    pub retry_after_secs: Option<u64>,
 }
 
 /// The cases that callers treat differently.
@@ -74,7 +76,7 @@ impl Code {
 impl VaultError {
     /// An error without a next step.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), hint: None }
+        Self { code, message: message.into(), hint: None, retry_after_secs: None }
     }
 
     /// Adds the next step.
@@ -156,7 +158,7 @@ impl From<OpenError> for VaultError {
 impl From<NameError> for VaultError {
     fn from(error: NameError) -> Self {
         let hint = error.suggestion().map(|name| format!("did you mean `{name}`?"));
-        Self { code: Code::Invalid, message: error.to_string(), hint }
+        Self { hint, ..Self::invalid(error.to_string()) }
     }
 }
 

@@ -175,6 +175,11 @@ impl Vault {
 
     /// Waits until everything is on the disk and lets go of the data directory.
     pub async fn close(self) {
+        if self.stopped().is_none()
+            && let Err(error) = self.record_all_suppressed().await
+        {
+            tracing::warn!(%error, "refusals that were only counted could not be written down");
+        }
         match Arc::try_unwrap(self.inner) {
             Ok(inner) => inner.store.close().await,
             Err(_) => tracing::warn!("the vault is closed while still in use; it ends with its last user"),

@@ -157,9 +157,8 @@ impl Vault {
         name: &PolicyName,
     ) -> VaultError {
         let reason = keymoat_core::audit::ReasonCode::BeyondOwnRights;
-        let draft = self.draft(caller, Deed::refused(action, resource, reason), None);
-        if let Err(error) = self.store().append(draft, None).await {
-            return error.into();
+        if let Err(error) = self.record_refusal(caller, Deed::refused(action, resource, reason), None).await {
+            return error;
         }
         VaultError::new(
             Code::Refused,

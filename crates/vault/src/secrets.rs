@@ -277,19 +277,18 @@ impl Vault {
         let asked = Listed { environment, company, prefix, after, limit };
         self.retry_stale(|| async {
             let (rights, epoch) = self.state(|state| (Rights::of_caller(state, caller), state.epoch));
-            let (deed, outcome) = match rights.may_list_in(environment, self.now()) {
-                true => (Deed::done(Action::List, asked.about()), Ok(self.page(caller, &rights, &asked))),
-                false => {
-                    let error = VaultError::new(
-                        Code::Refused,
-                        format!("`{}` may not list anything in `{environment}`", caller.name),
-                    );
-                    let refused = Deed::refused(Action::List, asked.about(), ReasonCode::NoRule);
-                    (refused, Err(error.hint("ask an administrator for a policy or a grant")))
-                }
-            };
-            self.store().append(self.draft(caller, deed, None), Some(epoch)).await?;
-            outcome
+            if !rights.may_list_in(environment, self.now()) {
+                let deed = Deed::refused(Action::List, asked.about(), ReasonCode::NoRule);
+                self.record_refusal(caller, deed, None).await?;
+                let why = format!("`{}` may not list anything in `{environment}`", caller.name);
+                return Err(
+                    VaultError::new(Code::Refused, why).hint("ask an administrator for a policy or a grant")
+                );
+            }
+            let page = self.page(caller, &rights, &asked);
+            let draft = self.draft(caller, Deed::done(Action::List, asked.about()), None);
+            self.store().append(draft, Some(epoch)).await?;
+            Ok(page)
         })
         .await
     }

@@ -14,6 +14,7 @@ use crate::desk::{About, Deed, system_resource};
 use crate::entity::{
     Entity as _, GrantEntity, IdempotencyEntity, SignInCodeEntity, StoredGrantState, TokenEntity,
 };
+use crate::refusals::Source;
 use crate::state::State;
 use crate::tokens::later;
 use crate::{Vault, VaultError};
@@ -74,13 +75,24 @@ impl Vault {
 
     /// Writes down how many refusals of a source were only counted, once their minute is over.
     async fn record_suppressed(&self) -> Result<(), VaultError> {
-        for (address, count) in self.refusals().overdue(self.now()) {
+        self.write_suppressed(self.refusals().overdue(self.now())).await
+    }
+
+    /// Writes down all that were only counted, because the vault is about to close.
+    pub(crate) async fn record_all_suppressed(&self) -> Result<(), VaultError> {
+        self.write_suppressed(self.refusals().take_all()).await
+    }
+
+    async fn write_suppressed(&self, counted: Vec<(Source, u64)>) -> Result<(), VaultError> {
+        for (source, count) in counted {
             let mut deed = Deed::done(Action::Refuse, About::default());
             deed = deed.detail("suppressed", AuditText::new(&count.to_string()));
-            if let Some(address) = address {
-                // The address of one who is not signed in is what the record is about, not personal data of a user.
-                deed = deed.detail("source", AuditText::new(&address.to_string()));
-            }
+            deed = match source {
+                // The network of one who is not signed in is what the record is about, not personal data of a user.
+                Source::Network(Some(net)) => deed.detail("source", AuditText::new(&net.to_string())),
+                Source::Network(None) => deed,
+                Source::Principal(id) => deed.detail("principal", AuditText::new(&id.to_string())),
+            };
             self.store().append(self.system_draft(&"sweeper".parse()?, deed), None).await?;
         }
         Ok(())

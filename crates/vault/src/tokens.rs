@@ -14,8 +14,9 @@ use keymoat_store::{Kind, Tx};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::desk::{About, Deed, Rights, system_resource};
+use crate::desk::{About, Deed, Rights, SUPPRESSED_BEFORE, system_resource};
 use crate::entity::{Account, AccountKind, Entity as _, SignInCodeEntity, TokenEntity};
+use crate::refusals::Source;
 use crate::rekey::check_pepper;
 use crate::state::State;
 use crate::{Caller, Code, Origin, Vault, VaultError};
@@ -383,8 +384,8 @@ impl Vault {
         account: &AccountName,
     ) -> VaultError {
         let deed = Deed::refused(action, resource, ReasonCode::BeyondOwnRights);
-        if let Err(error) = self.store().append(self.draft(caller, deed, None), None).await {
-            return error.into();
+        if let Err(error) = self.record_refusal(caller, deed, None).await {
+            return error;
         }
         VaultError::new(
             Code::Refused,
@@ -595,10 +596,11 @@ impl Vault {
 
     /// A failed sign-in is on record; many of one source are counted, so that nobody can fill the disk.
     pub(crate) async fn refuse_sign_in(&self, origin: &Origin, reason: ReasonCode) -> Result<(), VaultError> {
-        let Some(counted) = self.refusals().admit(origin.address, self.now()) else { return Ok(()) };
+        let source = Source::of(origin.address);
+        let Some(counted) = self.refusals().admit(source, self.now()) else { return Ok(()) };
         let mut deed = Deed::refused(Action::SignIn, About::default(), reason);
         if counted > 0 {
-            deed = deed.detail("suppressed_before", AuditText::new(&counted.to_string()));
+            deed = deed.detail(SUPPRESSED_BEFORE, AuditText::new(&counted.to_string()));
         }
         self.store().append(self.anonymous_draft(origin, deed), None).await?;
         Ok(())

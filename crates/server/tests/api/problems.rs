@@ -7,6 +7,23 @@ use serde_json::json;
 use crate::common::House;
 
 #[tokio::test]
+async fn who_is_refused_too_often_is_told_when_to_come_back() {
+    let house = House::new().await;
+    let token = house.service("outsider", json!([])).await;
+    house.forward(jiff::SignedDuration::from_secs(15));
+    let ask = || house.client("GET", "/api/v1/audit", Some(&token)).send();
+    for _ in 0..60 {
+        ask().await.refused(403, "refused", "may not inspect");
+    }
+    let late = ask().await;
+    assert_eq!(late.header("retry-after"), "45");
+    late.refused(429, "rate_limited", "too many");
+    house.client("GET", "/api/v1/whoami", Some(&token)).send().await.ok();
+    house.forward(jiff::SignedDuration::from_secs(45));
+    ask().await.refused(403, "refused", "may not inspect");
+}
+
+#[tokio::test]
 async fn every_error_has_the_same_form() {
     let house = House::new().await;
     let token = house.service("outsider", json!([])).await;

@@ -8,6 +8,7 @@ mod audit;
 mod canary;
 mod common;
 mod duplicates;
+mod limits;
 mod lineage;
 mod personal;
 mod privilege;
