@@ -14,6 +14,7 @@ mod checksum;
 mod classify;
 mod entropy;
 mod file;
+mod hide;
 mod identify;
 mod mask;
 mod provider;

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use clap::Parser as _;
 use keymoat_core::names::{Company, Environment};
 use keymoat_crypto::{SecretBytes, ZeroingAllocator};
+use keymoat_detect::Catalogue;
 use keymoat_vault::Surroundings;
 
 use crate::cli::{Cli, Color, Command, Global};
@@ -79,8 +80,12 @@ fn run(cli: Cli, variables: Variables) -> Result<u8, CliError> {
 
 /// Wrong usage is 2; help and version are fine.
 fn usage(error: &clap::Error) -> ExitCode {
-    // There is nobody left to tell when the terminal is gone.
-    let _ = error.print();
+    let said = error.render().to_string();
+    match error.use_stderr() && Catalogue::builtin().holds_a_key(&said) {
+        true => output::say(said.trim_end()),
+        // There is nobody left to tell when the terminal is gone.
+        false => drop(error.print()),
+    }
     let failure = if is_run() { commands::run::OWN_FAILURE } else { error::FAILURE };
     ExitCode::from(if error.use_stderr() { failure } else { 0 })
 }

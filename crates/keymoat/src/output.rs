@@ -3,6 +3,7 @@
 use std::io::{IsTerminal as _, Write as _};
 
 use comfy_table::{Table, presets};
+use keymoat_detect::Catalogue;
 use serde::Serialize;
 
 use crate::error::CliError;
@@ -38,10 +39,11 @@ pub fn bytes(data: &[u8]) {
     }
 }
 
-/// Says something that is not data.
+/// Says something that is not data. A key that was given in the wrong place is not repeated: what a program says ends
+/// up in logs.
 pub fn say(text: &str) {
     // There is nobody left to tell when stderr is gone.
-    let _ = writeln!(anstream::stderr().lock(), "{text}");
+    let _ = writeln!(anstream::stderr().lock(), "{}", Catalogue::builtin().hide_keys(text));
 }
 
 /// Says something that should be noticed.

@@ -3,6 +3,7 @@
 use clap::Args;
 use http::Method;
 use keymoat_core::names::VariableName;
+use keymoat_detect::Catalogue;
 use keymoat_server::wire::{Answer, Ask, Step};
 
 use crate::Context;
@@ -29,6 +30,10 @@ impl Which {
     /// # Errors
     /// What the vault says.
     pub async fn run(&self, context: &Context) -> Result<u8, CliError> {
+        if Catalogue::builtin().holds_a_key(&self.name) {
+            return Err(CliError::new("this is a key, and a name was expected")
+                .hint("`keymoat identify` says whose key it is, from stdin; a key on a command line is seen by others"));
+        }
         let ask = Ask {
             name: self.name.clone(),
             environment: context.environment()?.to_string(),
