@@ -2,9 +2,11 @@
 """Checks an export or a proof of Keymoat's audit log, away from Keymoat and without any of its code.
 
 usage: verify.py export LOG CHECKPOINT KEY     the records of `keymoat audit export`, against a signed checkpoint
+       verify.py series KEY LOG [LOG ...]      archives, oldest first, and an export after them, as one log; or one archive
        verify.py proof PROOF KEY               what `keymoat audit prove N` wrote, for one record
 
-LOG         one record a line; lines after those that the checkpoint covers are counted and not checked
+LOG         one record a line; lines after those that the checkpoint covers are counted and not checked. In a series
+            LOG.proof says where the file begins; one without it begins with the first record, under LOG.checkpoint
 CHECKPOINT  LOG.checkpoint, which the export wrote, or what `keymoat audit checkpoint` wrote to stdout: keep one whenever
             you like, as long as you like
 KEY         the line `key …` of the same command, noted at a time when you trusted the vault
@@ -47,6 +49,50 @@ def check_export(log_path, checkpoint_path, verifier):
     return f"{size} records are those that were signed; {seen - size} newer ones were not checked"
 
 
+def check_series(verifier, paths):
+    tree, first, count, size = None, 0, 0, 0
+    for path in paths:
+        start, end, parts, consistency, note = beside(path)
+        size, root = signed_head(note, verifier)
+        if tree is None:
+            tree, first = Tree(), start
+            tree.parts = parts
+        elif tree.parts != parts:
+            raise Wrong(f"{path} does not continue the file in front of it")
+        seen = start
+        with open(path, "rb") as log:
+            for line in log:
+                record = line.rstrip(b"\n")
+                if seen == end:
+                    raise Wrong(f"{path} has more records than its proof covers")
+                if json.loads(record)["seq"] != seen:
+                    raise Wrong(f"{path}: record {seen} is missing, or another stands in its place")
+                tree.add(leaf(record))
+                seen += 1
+        if seen != end:
+            raise Wrong(f"{path} ends before record {seen}, and should before {end}")
+        if not begins_with(end, tree.root(), size, root, consistency):
+            raise Wrong(f"the records in {path} are not those that were signed")
+        count += end - start
+    return f"{count} records from {first} on are those that were signed (checkpoint of {size} records)"
+
+
+def beside(path):
+    """Where a file of records begins and ends, what is in front of it, and what ties it to which checkpoint."""
+    try:
+        proof = json.loads(read(path + ".proof"))
+    except FileNotFoundError:
+        note = read(path + ".checkpoint")
+        return 0, int(note.splitlines()[1]), [], [], note
+    start = proof["start"]
+    sizes = [1 << bit for bit in reversed(range(start.bit_length())) if start >> bit & 1]
+    roots = [base64.b64decode(text, validate=True) for text in proof["frontier"]]
+    if len(sizes) != len(roots):
+        raise Wrong(f"{path}.proof has another number of hashes than it needs")
+    consistency = [base64.b64decode(text, validate=True) for text in proof["consistency"]]
+    return start, proof["end"], list(zip(sizes, roots)), consistency, proof["checkpoint"]
+
+
 def check_proof(proof_path, verifier):
     proof = json.loads(read(proof_path))
     if proof["key"] != verifier.strip():
@@ -56,7 +102,10 @@ def check_proof(proof_path, verifier):
     if json.loads(record)["seq"] != proof["seq"]:
         raise Wrong("the record has another number than the proof says")
     path = [base64.b64decode(text, validate=True) for text in proof["proof"]]
-    if root_from_path(leaf(record.encode()), proof["seq"], size, path) != root:
+    archive = proof.get("archive") or {"end": size, "consistency": []}
+    found = root_from_path(leaf(record.encode()), proof["seq"], archive["end"], path)
+    consistency = [base64.b64decode(text, validate=True) for text in archive["consistency"]]
+    if not begins_with(archive["end"], found, size, root, consistency):
         raise Wrong("the record is not in the log that was signed")
     return f"record {proof['seq']} is in the log of {size} records that was signed: {record}"
 
@@ -127,6 +176,35 @@ def root_from_path(hashed, index, size, path):
     return hashed
 
 
+def begins_with(old_size, old_root, size, root, path):
+    """RFC 9162 section 2.1.4.2: whether the tree begins with the older one."""
+    if old_size > size:
+        return False
+    if old_size == size:
+        return not path and old_root == root
+    if old_size == 0:
+        return not path and old_root == hashlib.sha256(b"").digest()
+    if old_size & (old_size - 1) == 0:
+        path = [old_root] + path
+    if not path:
+        return False
+    first, last = old_size - 1, size - 1
+    while first & 1:
+        first, last = first >> 1, last >> 1
+    from_old = from_new = path[0]
+    for sibling in path[1:]:
+        if last == 0:
+            return False
+        if first & 1 or first == last:
+            from_old, from_new = node(sibling, from_old), node(sibling, from_new)
+            while not first & 1 and first:
+                first, last = first >> 1, last >> 1
+        else:
+            from_new = node(from_new, sibling)
+        first, last = first >> 1, last >> 1
+    return last == 0 and from_old == old_root and from_new == root
+
+
 def leaf(record):
     return hashlib.sha256(b"\x00" + record).digest()
 
@@ -144,6 +222,8 @@ def main(arguments):
     match arguments:
         case ["export", log, checkpoint, key]:
             print("ok:", check_export(log, checkpoint, key))
+        case ["series", key, _, *_]:
+            print("ok:", check_series(key, arguments[2:]))
         case ["proof", proof, key]:
             print("ok:", check_proof(proof, key))
         case _:
@@ -155,5 +235,5 @@ if __name__ == "__main__":
         main(sys.argv[1:])
     except InvalidSignature:
         sys.exit("the signature is wrong")
-    except (Wrong, ValueError, KeyError) as error:
+    except (Wrong, ValueError, KeyError, OSError) as error:
         sys.exit(f"{error}")

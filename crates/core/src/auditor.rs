@@ -11,7 +11,10 @@ use jiff::Timestamp;
 
 use crate::audit::Event;
 use crate::checkpoint::Checkpoint;
-use crate::tree::{Frontier, Hash, MAX_SIZE, leaf_hash, root_of_path, verify_consistency, verify_inclusion};
+use crate::tree::{
+    Frontier, Hash, MAX_SIZE, TreeError, inclusion_proof, leaf_hash, node_hash, root_of, root_of_path,
+    verify_consistency, verify_inclusion,
+};
 
 /// A part of the log, from one record up to another, and what ties it to a signed head.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +33,40 @@ impl LogSpan {
     pub fn leads_to(&self, end: &Frontier, head: &Checkpoint) -> bool {
         end.size() == self.end
             && verify_consistency((end.size(), &end.root()), (head.size(), head.root()), &self.consistency)
+    }
+
+    /// The audit path of the record at `place` in the tree up to the end of the span, from the hashes of its records.
+    ///
+    /// # Errors
+    /// When the record is not in the span, or there are not as many hashes as it has records.
+    pub fn inclusion(&self, place: u64, leaves: &[Hash]) -> Result<Vec<Hash>, TreeError> {
+        let size = self.end;
+        if place < self.start.size() || self.start.size() + leaves.len() as u64 != size {
+            return Err(TreeError::NoSuchLeaf { index: place, size });
+        }
+        inclusion_proof(place, size, |level, index| self.subtree(leaves, level, index))
+    }
+
+    /// The hash of a full subtree: in front of the span one of the frontier's, in it made from its leaves.
+    fn subtree(&self, leaves: &[Hash], level: u8, index: u64) -> Option<Hash> {
+        let (first, width) = (index << level, 1u64 << level);
+        let start = self.start.size();
+        if let Some(from) = first.checked_sub(start) {
+            let from = usize::try_from(from).ok()?;
+            let below = leaves.get(from..from.checked_add(usize::try_from(width).ok()?)?)?;
+            return root_of(below.iter().copied()).ok();
+        }
+        if first + width <= start {
+            // Those in front are known where no larger full subtree in front holds them.
+            let rank =
+                (start >> level).checked_sub(1).filter(|last| *last == index && start >> level & 1 == 1);
+            rank?;
+            let larger = (start >> level >> 1).count_ones() as usize;
+            return self.start.roots().get(larger).copied();
+        }
+        let (left, right) =
+            (self.subtree(leaves, level - 1, index * 2)?, self.subtree(leaves, level - 1, index * 2 + 1)?);
+        Some(node_hash(&left, &right))
     }
 }
 
@@ -283,7 +320,6 @@ mod tests {
 
     use super::*;
     use crate::audit::{Action, Actor, Details, Outcome};
-    use crate::tree::{inclusion_proof, root_of};
 
     fn record(seq: u64) -> Vec<u8> {
         let time = Timestamp::from_second(1_800_000_000 + seq as i64).unwrap();
@@ -459,7 +495,10 @@ mod tests {
             prop_assert!(!leads && !found.problems.is_empty());
             // One record of it, in the tree up to its end.
             let place = (from + line) as u64;
-            let path = inclusion_proof(place, to as u64, lookup).unwrap();
+            let path = span.inclusion(place, &hashes[from..to]).unwrap();
+            prop_assert_eq!(&path, &inclusion_proof(place, to as u64, lookup).unwrap());
+            prop_assert!(span.inclusion(to as u64, &hashes[from..to]).is_err());
+            prop_assert!(span.inclusion(place, &hashes[from..to - 1]).is_err());
             let included = |record: &[u8], place: u64| {
                 is_included_up_to(record, place, to as u64, &path, &signed, &span.consistency)
             };

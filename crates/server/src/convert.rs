@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use keymoat_core::auditor::LogSpan;
 use keymoat_core::names::{AccountName, Field};
 use keymoat_core::secret::ValueKind;
+use keymoat_core::tree::Hash;
 use keymoat_crypto::{SecretBytes, Sensitive};
 use keymoat_vault::entity::{
     self, AccountKind, FieldFacts, PolicyEntity, SecretName, StoredGrantState, TokenEntity,
 };
-use keymoat_vault::{Annotation, AuditRecord, Caller, NewValue, Revealed, Vault};
+use keymoat_vault::{Annotation, Archive, AuditRecord, Caller, NewValue, Revealed, Vault};
 
 use crate::problem::Problem;
 use crate::wire::{self, WireSecret};
@@ -260,6 +262,29 @@ pub(crate) fn grant(vault: &Vault, grant: &entity::GrantEntity) -> Result<wire::
         reason: grant.reason.to_string(),
         break_glass: grant.break_glass,
     })
+}
+
+/// What ties a part of the audit log to a signed checkpoint.
+pub(crate) fn archive_proof(span: &LogSpan, checkpoint: String, key: String) -> wire::ArchiveProof {
+    let texts = |hashes: &[Hash]| hashes.iter().map(|hash| BASE64.encode(hash)).collect();
+    wire::ArchiveProof {
+        start: span.start.size(),
+        end: span.end,
+        frontier: texts(span.start.roots()),
+        consistency: texts(&span.consistency),
+        checkpoint,
+        key,
+    }
+}
+
+/// What stands in archives.
+pub(crate) fn archived_records(vault: &Vault, archive: &Archive) -> wire::ArchivedRecords {
+    let by = archive.by.parse().ok().and_then(|id| vault.account_name(id));
+    wire::ArchivedRecords {
+        end: archive.end,
+        at: archive.at.to_string(),
+        by: by.map_or_else(|| archive.by.clone(), |name| name.to_string()),
+    }
 }
 
 /// An audit record.

@@ -21,7 +21,7 @@ mod routes;
 mod serve;
 pub mod wire;
 
-pub use api::audit_export::{CHECKPOINT_HEADER, KEY_HEADER};
+pub use api::audit_export::{ARCHIVE_PROOF_HEADER, CHECKPOINT_HEADER, KEY_HEADER};
 pub use context::Peer;
 pub use custody::{Custody, Tend, Terms};
 pub use openapi::document;

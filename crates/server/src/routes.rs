@@ -122,6 +122,12 @@ pub static ROUTES: &[Route] = &[
         .query(AUDIT_QUERY).json(Form::one::<wire::AuditPage>()),
     route(Verb::Get, "/api/v1/audit/export", needs(Inspect, "sys/audit"), "The records under the newest checkpoint, a line each, oldest first; the checkpoint is in the header `keymoat-checkpoint`, in base64", || get(api::audit_export::export))
         .query(EXPORT_QUERY).text("application/jsonl"),
+    route(Verb::Get, "/api/v1/audit/archive", needs(Delete, "sys/audit"), "The records from before a time that are in no archive yet, a line each, oldest first; needs `inspect` too. What proves them is in the headers `keymoat-checkpoint` and `keymoat-archive-proof`, in base64", || get(api::archive::begin))
+        .query(ARCHIVE_QUERY).text("application/jsonl"),
+    route(Verb::Get, "/api/v1/audit/archive/personal", needs(Delete, "sys/audit"), "The names and addresses beside records, a line each; needs `inspect` too", || get(api::archive::personal))
+        .query(PERSONAL_QUERY).text("application/jsonl"),
+    route(Verb::Post, "/api/v1/audit/archive", needs(Delete, "sys/audit"), "Says that an archive is kept, and takes its records out of the database", || post(api::archive::finish))
+        .takes(Form::one::<wire::ArchiveClaim>()).json(Form::one::<wire::Archived>()).kept(),
     route(Verb::Post, "/api/v1/audit/erase-personal", needs(Delete, "sys/audit/personal"), "Erases names, addresses and user agents beside the records", || post(api::audit::erase_personal))
         .takes(Form::one::<wire::ErasePersonal>()).json(Form::one::<wire::PersonalErased>()).kept(),
     route(Verb::Post, "/api/v1/audit/events", needs(Write, "sys/audit/events"), "Writes down a sensitive action of a host program", || post(api::audit::record))
@@ -512,6 +518,12 @@ const EXPORT_QUERY: &[Parameter] = &[
     parameter("company", "only for this company"),
     parameter("since", "only from this time on"),
     parameter("until", "only before this time"),
+];
+const ARCHIVE_QUERY: &[Parameter] =
+    &[parameter("before", "only records from before this time, which is at least 90 days ago; needed")];
+const PERSONAL_QUERY: &[Parameter] = &[
+    parameter("start", "the number of the first record; needed"),
+    parameter("end", "the number of the first record after the last; needed"),
 ];
 const AUDIT_QUERY: &[Parameter] = &[
     parameter("environment", "only in this environment; `sys` for Keymoat itself"),

@@ -778,6 +778,62 @@ pub struct AuditPage {
     /// What to pass as `before` for the next page; as `from` when the oldest come first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<u64>,
+    /// What stands in archives, where the query looked among records that do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archived: Option<ArchivedRecords>,
+}
+
+/// Records that stand in archives.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ArchivedRecords {
+    /// Those with a lower number.
+    pub end: u64,
+    /// When they were archived last, RFC 3339.
+    pub at: String,
+    /// By whom: his name, or his id when he is gone.
+    pub by: String,
+}
+
+/// What a client says that it keeps.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ArchiveClaim {
+    /// The number of the first record that is not archived, as the archive's proof says.
+    pub end: u64,
+    /// The RFC 6962 root over all records before it, computed from the archive, in base64.
+    pub root: String,
+    /// Why, for the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What archiving came to.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Archived {
+    /// Records with a lower number are in archives.
+    pub end: u64,
+    /// Records that were taken out of the database.
+    pub dropped: u64,
+    /// Archived records that stay, because they answer for something that stands.
+    pub kept: u64,
+}
+
+/// What proves an archive, or an export of a log whose beginning is archived: with the records it gives the tree of the
+/// signed checkpoint, or its beginning.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ArchiveProof {
+    /// The number of the first record.
+    pub start: u64,
+    /// The number of the first record after the last.
+    pub end: u64,
+    /// The roots of the full subtrees over the records in front of the first, largest first, each in base64.
+    pub frontier: Vec<String>,
+    /// The RFC 6962 proof that the checkpoint's tree begins with that of `end` records, each hash in base64.
+    pub consistency: Vec<String>,
+    /// The signed checkpoint (C2SP).
+    pub checkpoint: String,
+    /// The key that signs checkpoints, as a C2SP verifier key.
+    pub key: String,
 }
 
 /// An audit record.
@@ -833,6 +889,18 @@ pub struct Proof {
     pub proof: Vec<String>,
     /// The key that signs checkpoints, as a C2SP verifier key.
     pub key: String,
+    /// For a proof that was made from an archive: the path leads to the root of the archived records' tree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<ArchivePath>,
+}
+
+/// From the tree over archived records to the signed one.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ArchivePath {
+    /// Records in the tree that the audit path leads to.
+    pub end: u64,
+    /// The RFC 6962 proof that the checkpoint's tree begins with that one, each hash in base64.
+    pub consistency: Vec<String>,
 }
 
 /// The newest signed checkpoint.
@@ -870,8 +938,11 @@ pub struct PersonalErased {
 pub struct Verification {
     /// Whether nothing was touched.
     pub intact: bool,
-    /// Records read.
+    /// Records of the log.
     pub events: u64,
+    /// Those of them that stand in archives only.
+    #[serde(default)]
+    pub archived: u64,
     /// Rows compared with the records.
     pub rows: u64,
     /// What does not fit, and where.

@@ -1,5 +1,6 @@
 //! `keymoat audit`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -8,8 +9,9 @@ use keymoat_core::audit::AuditText;
 use keymoat_server::wire::{self, AuditEvent, AuditPage, Checkpoint, PersonalErased, Proof, Verification};
 use keymoat_vault::{Evidence, SealedVault, VerifyReport};
 
+use super::audit_archive::Archive;
 use super::audit_export::Export;
-use super::audit_offline::Verify;
+use super::audit_offline::{self, Verify};
 use crate::client::{Client, query};
 use crate::error::{CliError, REFUSED};
 use crate::output::{self, Format};
@@ -28,7 +30,12 @@ pub enum Audit {
     Prove {
         /// The record's number.
         number: u64,
+        /// Prove it from this archive instead, without a vault.
+        #[arg(long, value_name = "ARCHIVE", value_hint = clap::ValueHint::FilePath)]
+        export: Option<PathBuf>,
     },
+    /// Write old records into a file with what proves them, and take them out of the vault.
+    Archive(Archive),
     /// Write the records under the newest checkpoint out as JSON lines, oldest first.
     Export(Export),
     /// Erase names, addresses and user agents beside the records, for good; the log stays verifiable.
@@ -135,11 +142,13 @@ impl Audit {
             Audit::Query(command) => command.run(context).await,
             Audit::Tail(command) => command.run(context).await,
             Audit::Verify(command) => match command.offline() {
-                Some(file) => command.run(context, file),
+                Some(file) => command.run(context, &file),
                 None => verify(context, command.read_only).await,
             },
             Audit::ErasePersonal(command) => command.run(context).await,
-            Audit::Prove { number } => prove(context, *number).await,
+            Audit::Prove { number, export: Some(log) } => audit_offline::prove(*number, log),
+            Audit::Prove { number, export: None } => prove(context, *number).await,
+            Audit::Archive(command) => command.run(context).await,
             Audit::Export(command) => command.run(context).await,
             Audit::Checkpoint => checkpoint(context).await,
             Audit::AcceptRestore { reason } => accept_restore(context, reason).await,
@@ -160,6 +169,14 @@ impl Query {
         let url = format!("/api/v1/audit{}", query(&pairs));
         let page: AuditPage =
             super::with_client(context, async |client: &Client| client.get(&url).await).await?;
+        if let Some(archived) = &page.archived {
+            output::say(&format!(
+                "records before {} are in archives, the last of {} by {}; few of them stand here",
+                archived.end,
+                output::printable(&archived.at),
+                output::printable(&archived.by)
+            ));
+        }
         if context.global.format == Format::Json {
             output::json(&page.events)?;
             return Ok(0);
@@ -272,8 +289,14 @@ async fn verify(context: &Context, read_only: bool) -> Result<u8, CliError> {
     if context.global.format == Format::Json {
         output::json(&found)?;
     } else if found.intact {
+        let archived = match found.archived {
+            0 => String::new(),
+            archived => {
+                format!("; {archived} of the records are in archives only, and their hashes are here")
+            }
+        };
         output::line(&format!(
-            "intact: {} records and {} rows are as they were written and signed",
+            "intact: {} records and {} rows are as they were written and signed{archived}",
             found.events, found.rows
         ));
     } else {
@@ -336,6 +359,7 @@ fn verification(report: &VerifyReport) -> Verification {
     Verification {
         intact: report.problems.is_empty(),
         events: report.events,
+        archived: report.archived,
         rows: report.rows,
         problems: report.problems.iter().map(ToString::to_string).collect(),
         checkpoint: report.checkpoint.clone(),

@@ -11,7 +11,8 @@ use http::HeaderMap;
 use http_body_util::BodyExt as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use keymoat_core::checkpoint::Checkpoint;
-use keymoat_server::{CHECKPOINT_HEADER, KEY_HEADER};
+use keymoat_server::wire::ArchiveProof;
+use keymoat_server::{ARCHIVE_PROOF_HEADER, CHECKPOINT_HEADER, KEY_HEADER};
 
 use super::audit::Filters;
 use super::private_file::PrivateFile;
@@ -31,11 +32,13 @@ pub struct Export {
 }
 
 /// What the answer says before its first record.
-struct Head {
+pub struct Head {
     note: String,
     key: String,
     /// Records under the checkpoint.
     size: u64,
+    /// What ties the records to the checkpoint, when they are not all that are under it.
+    pub proof: Option<ArchiveProof>,
 }
 
 impl Export {
@@ -49,6 +52,7 @@ impl Export {
             not_there(log)?;
             if !self.filters.are_given() {
                 not_there(note)?;
+                not_there(&proof_beside(log))?;
             }
         }
         let (head, count) = super::with_client(context, async |client: &Client| match &files {
@@ -66,6 +70,9 @@ impl Export {
                     let mut beside = PrivateFile::create(note)?;
                     beside.write(head.note.as_bytes())?;
                     beside.finish()?;
+                    if let Some(proof) = &head.proof {
+                        write_proof(log, proof)?;
+                    }
                 }
                 file.finish()?;
                 Ok((head, count))
@@ -85,6 +92,9 @@ impl Export {
             return;
         }
         output::say(&format!("{count} records, all under the signed checkpoint"));
+        if let Some(proof) = &head.proof {
+            output::say(&format!("the first {} are in archives and were left out", proof.start));
+        }
         output::say(&format!("key  {}", head.key));
         if let Some(log) = &self.output {
             let log = log.display();
@@ -98,25 +108,12 @@ impl Export {
         client: &Client,
         mut put: impl FnMut(&[u8]) -> Result<(), CliError>,
     ) -> Result<(Head, u64), CliError> {
-        let (headers, mut body) = client.stream_with_headers(&self.url(context)?).await?;
-        let head = Head::read(&headers)?;
-        let progress = progress(head.size);
-        let mut count = 0;
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|e| {
-                progress.finish_and_clear();
-                CliError::new(format!("the export broke off: {e}"))
-            })?;
-            let Ok(piece) = frame.into_data() else { continue };
-            put(&piece)?;
-            count += piece.iter().filter(|byte| **byte == b'\n').count() as u64;
-            progress.set_position(count);
-        }
-        progress.finish_and_clear();
-        if !self.filters.are_given() && count != head.size {
+        let (head, count) = copy_lines(client, &self.url(context)?, &mut put).await?;
+        let (first, last) = head.range();
+        if !self.filters.are_given() && count != last - first {
             return Err(CliError::new(format!(
-                "the export has {count} records and its checkpoint covers {}",
-                head.size
+                "the export has {count} records, and the checkpoint covers {} more than those in archives",
+                last - first
             ))
             .hint("`keymoat audit verify` says which are missing"));
         }
@@ -136,14 +133,48 @@ impl Export {
     }
 }
 
+/// Hands on the lines of an answer, and gives what stands before the first and how many there were.
+pub async fn copy_lines(
+    client: &Client,
+    url: &str,
+    mut put: impl FnMut(&[u8]) -> Result<(), CliError>,
+) -> Result<(Head, u64), CliError> {
+    let (headers, mut body) = client.stream_with_headers(url).await?;
+    let head = Head::read(&headers)?;
+    let (first, last) = head.range();
+    let progress = progress(last.saturating_sub(first));
+    let mut count = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|e| {
+            progress.finish_and_clear();
+            CliError::new(format!("the export broke off: {e}"))
+        })?;
+        let Ok(piece) = frame.into_data() else { continue };
+        put(&piece)?;
+        count += piece.iter().filter(|byte| **byte == b'\n').count() as u64;
+        progress.set_position(count);
+    }
+    progress.finish_and_clear();
+    Ok((head, count))
+}
+
 impl Head {
+    /// The numbers of the first record and of the first after the last.
+    fn range(&self) -> (u64, u64) {
+        self.proof.as_ref().map_or((0, self.size), |proof| (proof.start, proof.end))
+    }
+
     fn read(headers: &HeaderMap) -> Result<Self, CliError> {
         let read = || {
             let note = BASE64.decode(headers.get(CHECKPOINT_HEADER)?).ok()?;
             let note = String::from_utf8(note).ok()?;
             let (checkpoint, _) = Checkpoint::parse(&note).ok()?;
             let key = headers.get(KEY_HEADER)?.to_str().ok()?.to_owned();
-            Some(Self { size: checkpoint.size(), note, key })
+            let proof = match headers.get(ARCHIVE_PROOF_HEADER) {
+                Some(proof) => Some(serde_json::from_slice(&BASE64.decode(proof).ok()?).ok()?),
+                None => None,
+            };
+            Some(Self { size: checkpoint.size(), note, key, proof })
         };
         read().ok_or_else(|| {
             CliError::new("the server's answer has no checkpoint")
@@ -154,12 +185,41 @@ impl Head {
 
 /// Where the checkpoint of an exported log stands.
 pub fn checkpoint_beside(log: &Path) -> PathBuf {
+    beside(log, ".checkpoint")
+}
+
+/// Where the proof of an archive stands.
+pub fn proof_beside(log: &Path) -> PathBuf {
+    beside(log, ".proof")
+}
+
+/// Where the names and addresses of an archive stand.
+pub fn personal_beside(log: &Path) -> PathBuf {
+    beside(log, ".personal")
+}
+
+/// Writes what proves the records of a file.
+///
+/// # Errors
+/// When it cannot be written, or something stands there.
+pub fn write_proof(log: &Path, proof: &ArchiveProof) -> Result<(), CliError> {
+    let mut text = serde_json::to_vec_pretty(proof)
+        .map_err(|e| CliError::new(format!("cannot write the proof: {e}")))?;
+    text.push(b'\n');
+    let mut file = PrivateFile::create(&proof_beside(log))?;
+    file.write(&text)?;
+    file.finish_new()
+}
+
+fn beside(log: &Path, what: &str) -> PathBuf {
     let mut name = OsString::from(log);
-    name.push(".checkpoint");
+    name.push(what);
     name.into()
 }
 
-fn not_there(path: &Path) -> Result<(), CliError> {
+/// # Errors
+/// When something stands at a place.
+pub fn not_there(path: &Path) -> Result<(), CliError> {
     if path.symlink_metadata().is_err() {
         return Ok(());
     }

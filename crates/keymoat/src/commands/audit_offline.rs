@@ -1,6 +1,8 @@
 //! `keymoat audit verify --export` and `--proof`: checks what came out of a vault without one, with what an auditor kept:
-//! the key and older checkpoints. It asks nobody and trusts nothing else that stands in the files.
+//! the key and older checkpoints. It asks nobody and trusts nothing else that stands in the files. An archive alone, an
+//! export alone, and archives followed by an export are all a series of files, each with what ties it to a signed head.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
@@ -9,14 +11,18 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use keymoat_core::audit::{Event, MAX_EVENT_BYTES};
-use keymoat_core::auditor::{ExportCheck, ExportFindings, is_included};
+use keymoat_core::audit::{Event, MAX_EVENT_BYTES, Personal};
+use keymoat_core::auditor::{
+    ExportCheck, ExportFindings, LogSpan, MAX_PROBLEMS, is_included, is_included_up_to,
+};
 use keymoat_core::checkpoint::{Checkpoint, MAX_NOTE_BYTES};
+use keymoat_core::tree::{Frontier, Hash, leaf_hash};
 use keymoat_crypto::AuditVerifyingKey;
-use keymoat_server::wire::Proof;
+use keymoat_server::wire::{ArchivePath, ArchiveProof, AuditEvent, Proof};
+use serde::Deserialize;
 use serde_json::json;
 
-use super::audit_export::checkpoint_beside;
+use super::audit_export::{checkpoint_beside, personal_beside, proof_beside};
 use crate::Context;
 use crate::error::{CliError, REFUSED};
 use crate::output::{self, Format};
@@ -27,16 +33,16 @@ pub struct Verify {
     /// Check this machine's data directory without writing anything into it, as when its disk is read-only.
     #[arg(long, conflicts_with = "away")]
     pub read_only: bool,
-    /// Check this export instead, without a vault.
-    #[arg(long, value_name = "FILE", requires = "key", group = "away", value_hint = clap::ValueHint::FilePath)]
-    export: Option<PathBuf>,
+    /// Check this export or archive instead, without a vault; several, oldest first, are checked as one log.
+    #[arg(long, value_name = "FILE", num_args = 1.., requires = "key", group = "away", value_hint = clap::ValueHint::FilePath)]
+    export: Vec<PathBuf>,
     /// Check this proof of one record instead, without a vault.
     #[arg(long, value_name = "FILE", requires = "key", group = "away", value_hint = clap::ValueHint::FilePath)]
     proof: Option<PathBuf>,
     /// The key that signs the log, as `audit checkpoint` showed it when you trusted the vault.
     #[arg(long, value_name = "KEY", requires = "away")]
     key: Option<String>,
-    /// The signed checkpoint over the export; FILE.checkpoint when left out.
+    /// The signed checkpoint over the (last) export; what stands beside it, FILE.proof or FILE.checkpoint, when left out.
     #[arg(long, value_name = "FILE", requires = "export", value_hint = clap::ValueHint::FilePath)]
     checkpoint: Option<PathBuf>,
     /// An older checkpoint that you kept, which the export must continue; may be given more than once, and the more
@@ -48,8 +54,8 @@ pub struct Verify {
 /// What is to be checked without a vault.
 #[derive(Debug, Clone, Copy)]
 pub enum Offline<'a> {
-    /// An export.
-    Export(&'a Path),
+    /// Exports and archives, oldest first.
+    Exports(&'a [PathBuf]),
     /// The proof of one record.
     Proof(&'a Path),
 }
@@ -57,18 +63,20 @@ pub enum Offline<'a> {
 impl Verify {
     /// The file that is to be checked instead of the vault.
     pub fn offline(&self) -> Option<Offline<'_>> {
-        let export = self.export.as_deref().map(Offline::Export);
-        export.or_else(|| self.proof.as_deref().map(Offline::Proof))
+        match self.export.is_empty() {
+            true => self.proof.as_deref().map(Offline::Proof),
+            false => Some(Offline::Exports(&self.export)),
+        }
     }
 
     /// Checks a file; 1 when something in it does not fit.
     ///
     /// # Errors
     /// When a file cannot be read, or the key or a checkpoint is not one.
-    pub fn run(&self, context: &Context, file: Offline<'_>) -> Result<u8, CliError> {
+    pub fn run(&self, context: &Context, file: &Offline<'_>) -> Result<u8, CliError> {
         let key = Key::parse(self.key.as_deref().unwrap_or_default())?;
         let checked = match file {
-            Offline::Export(log) => self.check_export(context, &key, log),
+            Offline::Exports(logs) => self.check_exports(context, &key, logs),
             Offline::Proof(proof) => check_proof(context, &key, proof),
         };
         match checked {
@@ -81,26 +89,293 @@ impl Verify {
         }
     }
 
-    fn check_export(&self, context: &Context, key: &Key, log: &Path) -> Result<u8, Failed> {
-        let newest = self.checkpoint.clone().unwrap_or_else(|| checkpoint_beside(log));
-        let head = key.head_in(&newest)?;
+    fn check_exports(&self, context: &Context, key: &Key, logs: &[PathBuf]) -> Result<u8, Failed> {
+        let mut files = Vec::new();
+        for (n, log) in logs.iter().enumerate() {
+            let named = self.checkpoint.as_deref().filter(|_| n + 1 == logs.len());
+            files.push(key.log_file(log, named)?);
+        }
         let kept = self.since.iter().map(|path| key.head_in(path)).collect::<Result<Vec<_>, _>>()?;
-        if let Some((path, newer)) =
-            self.since.iter().zip(&kept).find(|(_, older)| older.size() > head.size())
+        let newest =
+            files.iter().max_by_key(|file| file.head.size()).map(|file| (&file.proof, file.head.size()));
+        if let Some((proof, size)) = newest
+            && let Some((path, newer)) = self.since.iter().zip(&kept).find(|(_, older)| older.size() > size)
         {
             let why = format!(
-                "`{}` covers {} records and `{}` only {}: the log was cut, or the older checkpoint is the newer one",
+                "`{}` covers {} records and `{}` only {size}: the log was cut, or the older checkpoint is the newer one",
                 path.display(),
                 newer.size(),
-                newest.display(),
-                head.size()
+                proof.display(),
             );
             return Err(Failed::Untrusted(why));
         }
-        let mut check = ExportCheck::new(kept.iter().chain([&head]));
-        each_line(log, head.size(), |line| check.line(line))?;
-        report(context, &check.finish(), kept.len()).map_err(Failed::Unreadable)
+        let series = Series::check(&files, &kept)?;
+        series.report(context, &files, &kept).map_err(Failed::Unreadable)
     }
+}
+
+/// A file of records with what ties it to a signed head.
+struct LogFile {
+    path: PathBuf,
+    span: LogSpan,
+    head: Checkpoint,
+    /// Where the head stands.
+    proof: PathBuf,
+    /// Whether what follows after the span may be newer records, rather than something that does not belong.
+    may_go_on: bool,
+}
+
+/// What checking files one after the other found.
+#[derive(Default)]
+struct Series {
+    checked: u64,
+    beyond: u64,
+    /// Records whose names and addresses were compared.
+    named: u64,
+    problems: Vec<String>,
+}
+
+impl Series {
+    fn check(files: &[LogFile], kept: &[Checkpoint]) -> Result<Self, CliError> {
+        let mut series = Self::default();
+        let mut before: Option<(&LogFile, Frontier)> = None;
+        let heads: Vec<&Checkpoint> = kept.iter().chain(files.iter().map(|file| &file.head)).collect();
+        for file in files {
+            if let Some((earlier, tree)) = &before
+                && *tree != file.span.start
+            {
+                series.problems.push(does_not_continue(earlier, tree, file));
+            }
+            let (found, tree) = check_file(file, &heads)?;
+            let several = files.len() > 1;
+            let name = |problem: String| match several {
+                true => format!("{}: {problem}", file.path.display()),
+                false => problem,
+            };
+            series.checked += found.checked;
+            series.beyond += found.beyond;
+            series.problems.extend(found.problems.iter().map(|problem| name(problem.to_string())));
+            if found.problems.is_empty() && !file.span.leads_to(&tree, &file.head) {
+                series.problems.push(name(format!(
+                    "lines 1 to {}: one of them or more is not the record that was signed, or `{}` does not belong to them (checkpoint of {} records)",
+                    found.checked,
+                    file.proof.display(),
+                    file.head.size()
+                )));
+            }
+            if found.beyond > 0 && !file.may_go_on {
+                series
+                    .problems
+                    .push(name(format!("line {}: the archive ends in front of it", found.checked + 1)));
+            }
+            let personal = check_personal(file)?;
+            series.named += personal.checked;
+            series.problems.extend(personal.problems);
+            before = Some((file, tree));
+        }
+        Ok(series)
+    }
+
+    fn report(&self, context: &Context, files: &[LogFile], kept: &[Checkpoint]) -> Result<u8, CliError> {
+        let intact = self.problems.is_empty();
+        let mut lines: Vec<String> =
+            self.problems.iter().map(|problem| format!("TOUCHED  {}", output::printable(problem))).collect();
+        let (first, last) = (
+            files.first().map_or(0, |file| file.span.start.size()),
+            files.last().map_or(0, |file| file.span.end),
+        );
+        let is_known = |head: &&Checkpoint| {
+            (first..=last).contains(&head.size())
+                || files.iter().any(|file| file.head.size() == head.size() && file.head.root() == head.root())
+        };
+        let compared = kept.iter().filter(is_known).count();
+        if intact {
+            let more = match compared {
+                0 => String::new(),
+                1 => ", and continue the checkpoint that was kept".to_owned(),
+                kept => format!(", and continue the {kept} checkpoints that were kept"),
+            };
+            lines.push(format!("intact: {} records are those that were signed{more}", self.checked));
+        }
+        let data = json!({
+            "intact": intact, "checked": self.checked, "first": first, "beyond": self.beyond,
+            "problems": self.problems,
+        });
+        tell(context, data, &lines)?;
+        if first > 0 {
+            output::say(&format!("the {first} records in front of the first line are in older archives"));
+        }
+        if self.named > 0 {
+            output::say(&format!(
+                "the names and addresses beside {} of them are those that were recorded",
+                self.named
+            ));
+        }
+        if self.beyond > 0 {
+            output::say(&format!(
+                "{} newer lines are not under the checkpoint and were not checked",
+                self.beyond
+            ));
+        }
+        if compared < kept.len() {
+            output::say(&format!(
+                "{} of the checkpoints that were kept are of records that are not in these files, and were not compared",
+                kept.len() - compared
+            ));
+        }
+        Ok(if intact { 0 } else { REFUSED })
+    }
+}
+
+fn does_not_continue(earlier: &LogFile, tree: &Frontier, file: &LogFile) -> String {
+    let (earlier, path) = (earlier.path.display(), file.path.display());
+    match (tree.size(), file.span.start.size()) {
+        (end, start) if end == start => {
+            format!(
+                "`{path}` does not continue what stands in `{earlier}`: one of the two is of another history"
+            )
+        }
+        (end, start) => {
+            format!("`{path}` begins with record {start}, and `{earlier}` ends before record {end}")
+        }
+    }
+}
+
+/// Reads the records of a file, and gives the tree over them and what is in front of them.
+fn check_file(file: &LogFile, heads: &[&Checkpoint]) -> Result<(ExportFindings, Frontier), CliError> {
+    let mut check = ExportCheck::part(file.span.start.clone(), file.span.end, heads.iter().copied());
+    each_line(&file.path, file.span.end - file.span.start.size(), |line| check.line(line))?;
+    let tree = check.tree().clone();
+    Ok((check.finish(), tree))
+}
+
+/// The root over everything up to the end of an archive that was just written, once it was read back and found to be
+/// what was signed.
+///
+/// # Errors
+/// When the file is not what was signed.
+pub fn checked_root(log: &Path, key: &str) -> Result<Hash, CliError> {
+    let wrong = |why: &str| {
+        CliError::new(format!("`{}` is not what the vault has signed: {why}", log.display()))
+            .hint("nothing was taken out of the vault; look after the disk, and archive into another file")
+    };
+    let file = Key::parse(key)?.log_file(log, None).map_err(|failed| match failed {
+        Failed::Untrusted(why) => wrong(&why),
+        Failed::Unreadable(error) => error,
+    })?;
+    let (found, tree) = check_file(&file, &[])?;
+    // A loss that was accepted once is no reason to keep records for ever; the tree is what counts.
+    if found.beyond > 0 || !file.span.leads_to(&tree, &file.head) {
+        let first = found.problems.first().map(ToString::to_string);
+        return Err(wrong(first.as_deref().unwrap_or("its records are others")));
+    }
+    if let Some(problem) = check_personal(&file)?.problems.first() {
+        return Err(wrong(problem));
+    }
+    Ok(tree.root())
+}
+
+/// Proves one record from an archive.
+///
+/// # Errors
+/// When the archive is not there or not one, or does not have the record.
+pub fn prove(number: u64, log: &Path) -> Result<u8, CliError> {
+    let wrong = |why: String| CliError::new(format!("`{}` {why}", log.display()));
+    let text = read_text(&proof_beside(log), PROOF_BYTES_MAX)?;
+    let archive: ArchiveProof = serde_json::from_str(&text)
+        .map_err(|_| CliError::new(format!("`{}` is no proof of an archive", proof_beside(log).display())))?;
+    let span = span_of(&archive).ok_or_else(|| wrong("has a proof with a hash that is none".to_owned()))?;
+    let (mut leaves, mut record) = (Vec::new(), None);
+    each_line(log, archive.end - archive.start, |line| {
+        if archive.start + leaves.len() as u64 == number {
+            record = Some(line.to_vec());
+        }
+        leaves.push(leaf_hash(line));
+    })?;
+    let (Some(record), Ok(path)) = (record, span.inclusion(number, &leaves)) else {
+        let (start, last) = (archive.start, archive.end.saturating_sub(1));
+        return Err(wrong(format!("does not have record {number}: it holds {start} to {last}"))
+            .hint("name the archive that holds it"));
+    };
+    let event = serde_json::from_slice(&record)
+        .map_err(|_| wrong(format!("has no record {number} as Keymoat writes them")))?;
+    let record = String::from_utf8(record)
+        .map_err(|_| wrong(format!("has no record {number} as Keymoat writes them")))?;
+    output::json(&Proof {
+        event: AuditEvent { event, record, actor_name: None, address: None, user_agent: None },
+        seq: number,
+        checkpoint: archive.checkpoint,
+        proof: path.iter().map(|hash| BASE64.encode(hash)).collect(),
+        key: archive.key,
+        archive: Some(ArchivePath { end: archive.end, consistency: archive.consistency }),
+    })?;
+    Ok(0)
+}
+
+fn span_of(proof: &ArchiveProof) -> Option<LogSpan> {
+    let start = Frontier::from_roots(proof.start, hashes(&proof.frontier)?).ok()?;
+    let consistency = hashes(&proof.consistency)?;
+    (proof.start <= proof.end).then_some(LogSpan { start, end: proof.end, consistency })
+}
+
+fn hashes(texts: &[String]) -> Option<Vec<Hash>> {
+    texts.iter().map(|text| BASE64.decode(text).ok()?.try_into().ok()).collect()
+}
+
+/// What comparing names and addresses with the records found.
+#[derive(Default)]
+struct PersonalFindings {
+    checked: u64,
+    problems: Vec<String>,
+}
+
+/// A line of names and addresses.
+#[derive(Deserialize)]
+struct PersonalLine {
+    seq: u64,
+    salt: String,
+    personal: Personal,
+}
+
+/// Compares the names and addresses beside a file, if there are any, with what the records say of them.
+fn check_personal(file: &LogFile) -> Result<PersonalFindings, CliError> {
+    let path = personal_beside(&file.path);
+    let mut found = PersonalFindings::default();
+    if !path.exists() {
+        return Ok(found);
+    }
+    let mut commitments = BTreeMap::new();
+    let mut line_number = 0u64;
+    let mut wrong = Vec::new();
+    each_line(&path, 0, |line| {
+        line_number += 1;
+        let parsed = serde_json::from_slice::<PersonalLine>(line).ok();
+        match parsed.and_then(|line| Some((line.seq, line.personal.commit(&salt(&line.salt)?)))) {
+            Some((seq, commitment)) => drop(commitments.insert(seq, commitment)),
+            None => {
+                wrong.push(format!("line {line_number}: it is no name and address as Keymoat writes them"))
+            }
+        }
+    })?;
+    each_line(&file.path, 0, |line| {
+        let Ok(event) = Event::parse(line) else { return };
+        match commitments.remove(&event.seq) {
+            Some(commitment) if event.personal == Some(commitment) => found.checked += 1,
+            Some(_) => wrong
+                .push(format!("record {}: the name or address is not the one that was recorded", event.seq)),
+            None => {}
+        }
+    })?;
+    wrong.extend(commitments.keys().map(|seq| format!("record {seq}: there is no such record")));
+    wrong.truncate(MAX_PROBLEMS);
+    found.problems = wrong.into_iter().map(|why| format!("{}: {why}", path.display())).collect();
+    Ok(found)
+}
+
+fn salt(hex: &str) -> Option<[u8; 32]> {
+    let bytes =
+        hex.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
+    bytes.collect::<Option<Vec<u8>>>()?.try_into().ok()
 }
 
 /// Why a check ended before its end.
@@ -132,6 +407,29 @@ impl Key {
                 .hint("it looks like `keymoat/0192…+1a2b3c4d+AY…`; `keymoat audit checkpoint` shows it")
         })?;
         Ok(Self { name, key })
+    }
+
+    /// A file of records with what stands beside it: a proof, or, where it begins with the first record, a checkpoint.
+    fn log_file(&self, path: &Path, checkpoint: Option<&Path>) -> Result<LogFile, Failed> {
+        let proof = proof_beside(path);
+        if !proof.exists() {
+            let proof = checkpoint.map_or_else(|| checkpoint_beside(path), Path::to_owned);
+            let head = self.head_in(&proof)?;
+            let span = LogSpan { start: Frontier::new(), end: head.size(), consistency: Vec::new() };
+            return Ok(LogFile { path: path.to_owned(), span, head, proof, may_go_on: true });
+        }
+        if checkpoint.is_some() {
+            let why = format!("`{}` says which checkpoint is meant", proof.display());
+            return Err(CliError::new(why).hint("name the other one with --since").into());
+        }
+        let untrusted = |why: &str| Failed::Untrusted(format!("`{}` {why}", proof.display()));
+        let text = read_text(&proof, PROOF_BYTES_MAX)?;
+        let stated: ArchiveProof =
+            serde_json::from_str(&text).map_err(|_| untrusted("is no proof of an archive"))?;
+        let head = self.head(&stated.checkpoint, &format!("the checkpoint in `{}`", proof.display()))?;
+        let span = span_of(&stated).ok_or_else(|| untrusted("has a hash that is none"))?;
+        let may_go_on = span.end == head.size();
+        Ok(LogFile { path: path.to_owned(), span, head, proof, may_go_on })
     }
 
     fn head_in(&self, path: &Path) -> Result<Checkpoint, Failed> {
@@ -166,11 +464,17 @@ fn check_proof(context: &Context, key: &Key, path: &Path) -> Result<u8, Failed> 
             .hint("`keymoat audit prove` writes one")
     })?;
     let head = key.head(&proof.checkpoint, "the checkpoint in it")?;
-    let hash = |text: &String| BASE64.decode(text).ok()?.try_into().ok();
-    let hashes: Option<Vec<_>> = proof.proof.iter().map(hash).collect();
-    let hashes = hashes.ok_or_else(|| unreadable("a hash in it is none"))?;
+    let hashes_in = |texts: &[String]| hashes(texts).ok_or_else(|| unreadable("a hash in it is none"));
+    let path = hashes_in(&proof.proof)?;
     let record = proof.event.record.as_bytes();
-    if !is_included(record, proof.seq, &head, &hashes) {
+    let is_in = match &proof.archive {
+        None => is_included(record, proof.seq, &head, &path),
+        Some(archive) => {
+            let consistency = hashes_in(&archive.consistency)?;
+            is_included_up_to(record, proof.seq, archive.end, &path, &head, &consistency)
+        }
+    };
+    if !is_in {
         return Err(Failed::Untrusted(format!("record {} is not in the log that was signed", proof.seq)));
     }
     if Event::parse(record).is_err()
@@ -192,30 +496,6 @@ fn check_proof(context: &Context, key: &Key, path: &Path) -> Result<u8, Failed> 
         output::say("the name and address beside the record are not part of what was proved");
     }
     Ok(0)
-}
-
-fn report(context: &Context, found: &ExportFindings, kept: usize) -> Result<u8, CliError> {
-    let intact = found.problems.is_empty();
-    let problems: Vec<String> = found.problems.iter().map(ToString::to_string).collect();
-    let mut lines: Vec<String> = problems.iter().map(|problem| format!("TOUCHED  {problem}")).collect();
-    if intact {
-        let more = match kept {
-            0 => String::new(),
-            1 => ", and continue the checkpoint that was kept".to_owned(),
-            kept => format!(", and continue the {kept} checkpoints that were kept"),
-        };
-        lines.push(format!("intact: {} records are those that were signed{more}", found.checked));
-    }
-    let data =
-        json!({ "intact": intact, "checked": found.checked, "beyond": found.beyond, "problems": problems });
-    tell(context, data, &lines)?;
-    if found.beyond > 0 {
-        output::say(&format!(
-            "{} newer lines are not under the checkpoint and were not checked",
-            found.beyond
-        ));
-    }
-    Ok(if intact { 0 } else { REFUSED })
 }
 
 fn tell(context: &Context, data: serde_json::Value, lines: &[String]) -> Result<(), CliError> {

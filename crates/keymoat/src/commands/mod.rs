@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod audit;
+pub mod audit_archive;
 pub mod audit_export;
 pub mod audit_offline;
 pub mod backup;

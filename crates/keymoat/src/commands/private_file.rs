@@ -47,14 +47,29 @@ impl PrivateFile {
     ///
     /// # Errors
     /// When that is not possible; nothing is left behind then.
-    pub fn finish(mut self) -> Result<(), CliError> {
+    pub fn finish(self) -> Result<(), CliError> {
+        self.put(|temporary, path| std::fs::rename(temporary, path))
+    }
+
+    /// Syncs the file and puts it in its place, where nothing may stand.
+    ///
+    /// # Errors
+    /// When that is not possible; nothing is left behind then, and what stood there stands.
+    pub fn finish_new(self) -> Result<(), CliError> {
+        self.put(|temporary, path| {
+            std::fs::hard_link(temporary, path)?;
+            std::fs::remove_file(temporary)
+        })
+    }
+
+    fn put(mut self, place: impl FnOnce(&Path, &Path) -> std::io::Result<()>) -> Result<(), CliError> {
         let dir = match self.path.parent() {
             Some(dir) if !dir.as_os_str().is_empty() => dir,
             _ => Path::new("."),
         };
         let put = || -> std::io::Result<()> {
             self.file.sync_all()?;
-            std::fs::rename(&self.temporary, &self.path)?;
+            place(&self.temporary, &self.path)?;
             File::open(dir)?.sync_all()
         };
         put().map_err(|e| CliError::file("write", &self.path, &e))?;
@@ -94,6 +109,21 @@ mod tests {
         file.finish().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"made up");
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(names(dir.path()), ["out"]);
+    }
+
+    #[test]
+    fn a_new_file_takes_nobodys_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out");
+        let made = |text: &[u8]| {
+            let mut file = PrivateFile::create(&path).unwrap();
+            file.write(text).unwrap();
+            file.finish_new()
+        };
+        made(b"first").unwrap();
+        assert!(made(b"second").is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), b"first");
         assert_eq!(names(dir.path()), ["out"]);
     }
 

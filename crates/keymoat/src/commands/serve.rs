@@ -280,6 +280,9 @@ async fn tend(vault: Vault) {
         if let Err(error) = vault.sweep().await {
             tracing::warn!(%error, "what has ended could not be removed; the next minute tries again");
         }
+        if let Err(error) = vault.tend_archive().await {
+            tracing::warn!(%error, "archived records could not be taken out of the database; the next minute tries again");
+        }
         if let Err(error) = vault.tend_keys().await {
             tracing::warn!(%error, "tokens could not be moved to the newest pepper; the next minute tries again");
         }

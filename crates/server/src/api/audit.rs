@@ -27,7 +27,8 @@ pub(crate) async fn query(
     let limit = limit_of(&params)?;
     let query = query_of(&params, limit)?;
     let oldest_first = query.oldest_first;
-    let records = app.vault.query_audit(&caller, query).await?;
+    let records = app.vault.query_audit(&caller, query.clone()).await?;
+    let archived = app.vault.archive_behind(&query, records.len());
     let last = records.last().filter(|_| records.len() == limit).map(|record| record.event.seq);
     let next = match oldest_first {
         true => last.map(|seq| seq + 1),
@@ -36,6 +37,7 @@ pub(crate) async fn query(
     Ok(Json(wire::AuditPage {
         events: records.into_iter().map(convert::record).collect::<Result<_, _>>()?,
         next,
+        archived: archived.map(|archive| convert::archived_records(&app.vault, &archive)),
     }))
 }
 
@@ -78,6 +80,7 @@ pub(crate) async fn proof(
         checkpoint: inclusion.checkpoint,
         proof: inclusion.proof.iter().map(|hash| BASE64.encode(hash)).collect(),
         key: app.vault.audit_key(),
+        archive: None,
     }))
 }
 
@@ -99,6 +102,7 @@ pub(crate) async fn verify(
     Ok(Json(wire::Verification {
         intact: report.problems.is_empty(),
         events: report.events,
+        archived: report.archived,
         rows: report.rows,
         problems: report.problems.iter().map(ToString::to_string).collect(),
         checkpoint: report.checkpoint,
@@ -146,4 +150,4 @@ pub(crate) fn filter_of(params: &Params) -> Result<EventFilter, Problem> {
     })
 }
 
-const WANTED_TIME: &str = "a time such as `2027-01-31T12:00:00Z`";
+pub(crate) const WANTED_TIME: &str = "a time such as `2027-01-31T12:00:00Z`";

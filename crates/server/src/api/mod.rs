@@ -2,6 +2,7 @@
 //! answer into a type of the wire; none decides anything.
 
 pub(crate) mod accounts;
+pub(crate) mod archive;
 pub(crate) mod audit;
 pub(crate) mod audit_export;
 pub(crate) mod backup;

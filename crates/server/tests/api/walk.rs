@@ -128,7 +128,12 @@ impl Walked<'_> {
         let path =
             self.path.replace("{environment}", "prod").replace("{path}", "stripe").replace("{seq}", "0");
         let path = path.replace("{name}", name).replace("{id}", id);
-        if path == "/api/v1/secrets" { format!("{path}?environment=prod") } else { path }
+        match path.as_str() {
+            "/api/v1/secrets" => format!("{path}?environment=prod"),
+            "/api/v1/audit/archive" if self.method == "GET" => format!("{path}?before=2020-01-01T00:00:00Z"),
+            "/api/v1/audit/archive/personal" => format!("{path}?start=0&end=256"),
+            _ => path,
+        }
     }
 
     /// A body that would do something, if it were allowed.
@@ -161,6 +166,9 @@ impl Walked<'_> {
             ("PUT", "/api/v1/policies/{name}") => json!({ "rules": [rule] }),
             ("POST", "/api/v1/grants") => {
                 json!({ "account": "outsider", "rules": [rule], "lasts_secs": 60, "reason": "made up" })
+            }
+            ("POST", "/api/v1/audit/archive") => {
+                json!({ "end": 256, "root": format!("{}=", "A".repeat(43)) })
             }
             ("POST", "/api/v1/audit/erase-personal") => json!({ "account": "os:ana" }),
             ("POST", "/api/v1/audit/events") => json!({ "action": "made up", "result": "allowed" }),

@@ -283,3 +283,28 @@ async fn taking_out_goes_on_where_it_was_broken_off() {
     let report = desk.vault.verify(&owner).await.unwrap();
     assert_eq!((report.problems, report.archived), (vec![], archived.dropped));
 }
+
+#[tokio::test]
+async fn what_was_taken_out_is_in_no_file() {
+    const ADDRESS: &str = "203.0.113.77";
+    let desk = Desk::new().await;
+    let owner = desk.owner().await;
+    let elsewhere = Caller { origin: desk.origin_at(ADDRESS), ..owner.clone() };
+    for n in 0..300 {
+        let caller = if n % 7 == 0 { &elsewhere } else { &owner };
+        desk.vault.list_accounts(caller).await.unwrap();
+    }
+    let is_in_the_files =
+        |desk: &Desk| desk.bytes().windows(ADDRESS.len()).any(|window| window == ADDRESS.as_bytes());
+    assert!(is_in_the_files(&desk));
+    // All of them are in the part that goes.
+    desk.clock.forward(SignedDuration::from_hours(24 * 200));
+    for _ in 0..300 {
+        desk.vault.list_accounts(&owner).await.unwrap();
+    }
+    desk.clock.forward(SignedDuration::from_hours(24 * 200));
+    let kept = archive(&desk, &owner, 100).await;
+    assert_eq!(kept.span.end, 512);
+    desk.vault.finish_archive(&owner, kept.claim()).await.unwrap();
+    assert!(!is_in_the_files(&desk));
+}
