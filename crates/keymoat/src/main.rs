@@ -71,6 +71,12 @@ fn run(cli: Cli, variables: Variables) -> Result<u8, CliError> {
         // A started program would inherit the limit on core dumps, so `run` leaves it alone.
         keymoat_crypto::harden_process();
     }
+    if let Command::Run(run) = &cli.command
+        && run.stays()
+    {
+        // Here, while there is one thread: each later one holds them back, too.
+        commands::run::signals::hold_back()?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

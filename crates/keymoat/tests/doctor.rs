@@ -72,6 +72,10 @@ fn a_running_server_is_looked_at_too() {
     let server = home.serve();
     assert_eq!(level(&home, "network"), "ok");
     assert_eq!(level(&home, "vault"), "ok");
+    assert_eq!(level(&home, "metrics"), "ok");
+    assert_eq!(server.interrupt(), 0);
+    let server = home.serve_with(&["--open-metrics"]);
+    assert_eq!(level(&home, "metrics"), "warn");
     assert_eq!(server.interrupt(), 0);
 }
 

@@ -161,3 +161,62 @@ fn an_empty_token_is_nobody() {
     assert_eq!(done.code, 2, "{done:?}");
     assert!(done.stderr.contains("set and empty"), "{done:?}");
 }
+
+/// What a plain HTTP request gets: status and all.
+fn get(address: &str, path: &str, host: &str) -> String {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(address.trim_start_matches("http://")).unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn a_server_on_this_machine_answers_to_its_own_names() {
+    let home = Home::new();
+    let server = home.serve_with(&["--host-name", "vault.example.test"]);
+    let status = |host: &str| get(&server.address(), "/healthz", host)[9..12].to_owned();
+    for (host, expected) in
+        [("localhost", "200"), ("127.0.0.1:1", "200"), ("vault.example.test", "200"), ("evil.test", "421")]
+    {
+        assert_eq!(status(host), expected, "{host}");
+    }
+    assert_eq!(server.interrupt(), 0);
+}
+
+#[test]
+fn metrics_are_open_only_when_told() {
+    for (flags, expected) in [(&[][..], "401"), (&["--open-metrics"], "200")] {
+        let home = Home::new();
+        let server = home.serve_with(flags);
+        let metrics = get(&server.address(), "/metrics", "localhost");
+        assert_eq!(&metrics[9..12], expected, "{metrics}");
+        assert_eq!(server.interrupt(), 0);
+    }
+}
+
+#[test]
+fn the_service_manager_is_told_that_it_is_ready_and_whether_it_is_sealed() {
+    let home = Home::new();
+    home.ok(&["init"]);
+    let manager = std::os::unix::net::UnixDatagram::bind(home.path().join("notify")).unwrap();
+    let heard = || {
+        let mut buffer = [0; 200];
+        let read = manager.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..read]).into_owned()
+    };
+    let mut command = home.command(&["serve", "--sealed", "--listen", "127.0.0.1:0"]);
+    command.env("NOTIFY_SOCKET", home.path().join("notify"));
+    let mut server = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+    assert!(heard().starts_with("READY=1\nSTATUS=sealed"));
+    home.ok(&["unseal"]);
+    assert_eq!(heard(), "READY=1\nSTATUS=serving\n");
+    home.ok(&["seal"]);
+    assert!(heard().starts_with("READY=1\nSTATUS=sealed"));
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(server.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert!(heard().starts_with("STOPPING=1"));
+    assert_eq!(server.wait().unwrap().code(), Some(0));
+}

@@ -76,7 +76,7 @@ pub static ROUTES: &[Route] = &[
         .takes(Form::one::<wire::Ask>()).json(Form::one::<wire::Answer>()),
     route(Verb::Post, "/api/v1/resolve", needs(Reveal, "{environment}/{path}"), "Where a value comes from, and the value", || post(api::resolve::resolve))
         .takes(Form::one::<wire::Ask>()).json(Form::one::<wire::Answer>()).never_kept(),
-    route(Verb::Get, "/api/v1/changes", each(List, "{environment}/{path}"), "What changed, and waits for it", || get(api::changes::changes))
+    route(Verb::Get, "/api/v1/changes", each(List, "{environment}/{path}"), "What changed that the caller may list or reveal, and waits for it", || get(api::changes::changes))
         .query(CHANGES_QUERY).json(Form::one::<wire::Changes>()),
     route(Verb::Get, "/api/v1/accounts", needs(List, "sys/accounts"), "The accounts", || get(api::accounts::list))
         .json(Form::list::<wire::Account>()),

@@ -10,7 +10,7 @@ use crate::{Caller, Vault, VaultError};
 /// A page of changes.
 #[derive(Debug, Clone)]
 pub struct ChangePage {
-    /// What changed, oldest first, as far as the caller may list it.
+    /// What changed, oldest first, as far as the caller may list it or is given its value.
     pub changes: Vec<ChangeEvent>,
     /// The number to go on after.
     pub next: u64,
@@ -42,8 +42,13 @@ impl Vault {
             let version = self.find(&name).ok().and_then(|secret| secret.versions.current());
             Some(ChangeEvent { seq: row.seq, name, version })
         });
-        let changes =
-            events.filter(|event| self.may(caller, Capability::List, &secret_resource(&event.name, None)));
+        // Whoever is given the value learns of each new version anyway, and must know when to ask for it.
+        let may_know = |event: &ChangeEvent| {
+            let resource = secret_resource(&event.name, None);
+            let may = |capability| self.may(caller, capability, &resource);
+            may(Capability::List) || may(Capability::Reveal)
+        };
+        let changes = events.filter(may_know);
         Ok(ChangePage { changes: changes.collect(), next })
     }
 

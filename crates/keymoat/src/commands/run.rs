@@ -1,8 +1,12 @@
 //! `keymoat run`: starts a program with its keys in its environment.
 //!
-//! The program takes this one's place (`execve`), so signals, terminal, standard streams and exit code are its own.
+//! The program takes this one's place (`execve`), so signals, terminal, standard streams and exit code are its own;
+//! only with `--watch` Keymoat stays beside it (`watch`).
 //! Only whole values are references: those of the `.env` file and of `--map`; those of the caller's own environment
 //! only with `--expand-env`. Nothing is started unless every reference has a value.
+
+pub mod signals;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -10,6 +14,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use clap::Args;
 use http::Method;
@@ -17,7 +22,7 @@ use keymoat_core::dotenv::{EnvFile, EnvLimits};
 use keymoat_core::names::VariableName;
 use keymoat_core::reference::{Reference, looks_like_reference};
 use keymoat_crypto::SecretBytes;
-use keymoat_server::wire::{Answer, Ask};
+use keymoat_server::wire::{Answer, Ask, Value, WireSecret};
 
 use super::PathAndField;
 use super::reveal::plain;
@@ -44,22 +49,58 @@ pub struct Run {
     /// Let a variable without the company's name stand in when a company is asked for.
     #[arg(long)]
     unqualified: bool,
+    /// Stay beside the program, and start it anew when a secret that it was given has another value.
+    #[arg(long)]
+    watch: bool,
+    /// How long the program has to end before it is killed, when it is started anew.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = super::duration::seconds, requires = "watch")]
+    grace: u64,
+    /// What becomes of the program when a value changes: `restart`, or `signal=HUP` and the like, and it keeps what it has.
+    #[arg(long, value_name = "WHAT", default_value = "restart", requires = "watch")]
+    on_change: watch::OnChange,
     /// The program and its arguments.
     #[arg(trailing_var_arg = true, required = true, value_name = "CMD", value_hint = clap::ValueHint::CommandWithArguments)]
     command: Vec<OsString>,
 }
 
 impl Run {
-    /// Starts the program; returns only when that failed.
+    /// Starts the program; without `--watch` it returns only when that failed.
     ///
     /// # Errors
     /// When a reference has no value (125), or the program cannot be started (126, 127).
     pub async fn run(&self, context: &Context) -> Result<u8, CliError> {
         let plan = self.plan()?;
         self.check_program()?;
+        if self.watch {
+            return self.watch(context, &plan).await;
+        }
         let resolved =
             if plan.wanted.is_empty() { BTreeMap::new() } else { self.resolve(context, &plan).await? };
         Err(self.exec(&plan.settings, &resolved))
+    }
+
+    /// Whether Keymoat stays beside the program.
+    pub fn stays(&self) -> bool {
+        self.watch
+    }
+
+    async fn watch(&self, context: &Context, plan: &Plan) -> Result<u8, CliError> {
+        if plan.wanted.is_empty() {
+            return Err(CliError::new("there is nothing to watch: no variable gets a value from the vault")
+                .hint("name one with --map, or leave --watch out"));
+        }
+        let asks = self.asks(context, plan)?;
+        let client = Client::connect_to_server(context).await.map_err(|error| match error.code {
+            None if context.global.server.is_none() => {
+                CliError::new(format!("--watch follows a server: {error}"))
+                    .hint(error.hint.unwrap_or_default())
+            }
+            _ => error,
+        })?;
+        let client = client.module(&self.program_name());
+        let grace = Duration::from_secs(self.grace);
+        let watch = watch::Watch { run: self, settings: &plan.settings, grace, on_change: self.on_change };
+        watch.run(client, asks).await
     }
 
     /// A program that is not there gets no keys: nothing is given out for it.
@@ -121,13 +162,17 @@ impl Run {
         context: &Context,
         plan: &Plan,
     ) -> Result<BTreeMap<String, SecretBytes>, CliError> {
-        let asks =
-            plan.wanted.iter().map(|(name, wanted)| Ok((name.clone(), self.ask(context, name, wanted)?)));
-        let asks = asks.collect::<Result<Vec<(String, Ask)>, CliError>>()?;
+        let asks = self.asks(context, plan)?;
         let client = Client::connect(context).await?.module(&self.program_name());
         let resolved = resolve_all(&client, &asks).await;
         client.close().await;
-        resolved
+        Ok(resolved.map_err(Failed::not_started)?.values)
+    }
+
+    fn asks(&self, context: &Context, plan: &Plan) -> Result<Vec<(String, Ask)>, CliError> {
+        let asks =
+            plan.wanted.iter().map(|(name, wanted)| Ok((name.clone(), self.ask(context, name, wanted)?)));
+        asks.collect()
     }
 
     /// The program's name without its directory: the module that records name when nothing else does.
@@ -169,8 +214,20 @@ impl Run {
         settings: &BTreeMap<String, String>,
         resolved: &BTreeMap<String, SecretBytes>,
     ) -> CliError {
+        match self.command(settings, resolved) {
+            Ok(mut command) => self.cannot_start(&command.exec()),
+            Err(error) => error,
+        }
+    }
+
+    /// The program with its environment.
+    fn command(
+        &self,
+        settings: &BTreeMap<String, String>,
+        resolved: &BTreeMap<String, SecretBytes>,
+    ) -> Result<Command, CliError> {
         let Some((program, arguments)) = self.command.split_first() else {
-            return CliError::new("which program?").exit(OWN_FAILURE);
+            return Err(CliError::new("which program?").exit(OWN_FAILURE));
         };
         let mut command = Command::new(program);
         command.args(arguments);
@@ -182,40 +239,75 @@ impl Run {
             // EXPOSE: handing the program its keys is what this command is for; it is on record.
             let value = value.expose(|bytes| OsString::from_vec(bytes.clone()));
             if value.as_encoded_bytes().contains(&0) {
-                return CliError::new(format!(
+                return Err(CliError::new(format!(
                     "the value of `{name}` has a zero byte, which no variable can hold"
                 ))
                 .hint("hand it over in a file instead")
-                .exit(OWN_FAILURE);
+                .exit(OWN_FAILURE));
             }
             command.env(name, value);
         }
-        let error = command.exec();
+        Ok(command)
+    }
+
+    fn cannot_start(&self, error: &std::io::Error) -> CliError {
         let code = if error.kind() == std::io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN };
-        CliError::new(format!("cannot start `{}`: {error}", Path::new(program).display())).exit(code)
+        let program = self.command.first().map(|program| Path::new(program).display().to_string());
+        CliError::new(format!("cannot start `{}`: {error}", program.unwrap_or_default())).exit(code)
+    }
+}
+
+/// Values by the variable that each is for, and what was answered, without them.
+struct Resolved {
+    values: BTreeMap<String, SecretBytes>,
+    answers: Vec<Answer>,
+}
+
+/// Why not every value is there.
+enum Failed {
+    /// Some have none, or are refused; a text for each.
+    Missing(Vec<String>),
+    /// Nothing could be asked.
+    Other(CliError),
+}
+
+impl Failed {
+    fn not_started(self) -> CliError {
+        match self {
+            Failed::Missing(missing) => not_started(&missing),
+            Failed::Other(error) => error,
+        }
     }
 }
 
 /// Asks for every value at once, and says everything that is missing, not only the first.
-async fn resolve_all(
-    client: &Client,
-    asks: &[(String, Ask)],
-) -> Result<BTreeMap<String, SecretBytes>, CliError> {
-    let mut resolved = BTreeMap::new();
+async fn resolve_all(client: &Client, asks: &[(String, Ask)]) -> Result<Resolved, Failed> {
+    let mut resolved = Resolved { values: BTreeMap::new(), answers: Vec::new() };
     let mut missing = Vec::new();
     for (name, ask) in asks {
         let answer: Result<Answer, CliError> = client.call(Method::POST, "/api/v1/resolve", Some(ask)).await;
         match answer {
-            Ok(answer) => match answer.revealed {
-                Some(revealed) => drop(resolved.insert(name.clone(), plain(revealed.value)?)),
-                None if answer.winner.is_some() => warn_of_override(name, &answer),
-                None => missing.push(missing_text(name, ask, &answer)),
-            },
+            Ok(mut answer) => {
+                match &mut answer.revealed {
+                    Some(revealed) => {
+                        let value = std::mem::replace(&mut revealed.value, taken());
+                        resolved.values.insert(name.clone(), plain(value).map_err(Failed::Other)?);
+                    }
+                    None if answer.winner.is_some() => warn_of_override(name, &answer),
+                    None => missing.push(missing_text(name, ask, &answer)),
+                }
+                resolved.answers.push(answer);
+            }
             Err(error) if is_about_one(&error) => missing.push(refused_text(name, ask, &error)),
-            Err(error) => return Err(error),
+            Err(error) => return Err(Failed::Other(error)),
         }
     }
-    if missing.is_empty() { Ok(resolved) } else { Err(not_started(&missing)) }
+    if missing.is_empty() { Ok(resolved) } else { Err(Failed::Missing(missing)) }
+}
+
+/// What stands in an answer when its value was taken out.
+fn taken() -> Value {
+    Value::Text(WireSecret(SecretBytes::new(Vec::new())))
 }
 
 /// What a program's environment is made of.

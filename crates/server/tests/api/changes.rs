@@ -23,6 +23,11 @@ async fn the_feed_has_no_values_and_only_what_may_be_listed() {
     let lister = house.service("lister", rules).await;
     let some = house.client("GET", &path, Some(&lister)).send().await.ok();
     assert_eq!(some["changes"].as_array().unwrap().len(), 1);
+    let rules = json!([{ "capabilities": ["reveal"], "environments": ["prod"], "paths": ["stripe"] }]);
+    let reader = house.service("reader", rules).await;
+    let own = house.client("GET", &path, Some(&reader)).send().await.ok();
+    assert_eq!(own["changes"][0]["path"], "stripe");
+    assert_eq!(own["changes"].as_array().unwrap().len(), 1);
     let nothing = house.owner("GET", &format!("/api/v1/changes?after={}", some["next"])).send().await.ok();
     assert_eq!((&nothing["changes"], &nothing["next"]), (&json!([]), &some["next"]));
 }

@@ -1,9 +1,11 @@
 //! What the machine and the process give: memory that is not swapped, no core dumps, room on the disk, and whether a
-//! running server can be reached from elsewhere.
+//! running server can be reached from elsewhere, or tells its metrics to everybody.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use keymoat_crypto::MasterKey;
 
@@ -14,7 +16,10 @@ use crate::Context;
 pub(super) fn check(context: &Context) -> Vec<Finding> {
     let mut findings = vec![core_dumps(), memory()];
     findings.extend(free_space(&context.places.data, &context.places.config));
-    findings.extend(listening(context));
+    if let Some(listeners) = listeners(context) {
+        findings.push(reach(&listeners));
+        findings.extend(metrics(&listeners));
+    }
     findings
 }
 
@@ -80,27 +85,56 @@ fn room(path: &Path, free: u64) -> Finding {
     }
 }
 
-/// Where the running server of this data directory listens, if that can be reached from elsewhere.
-fn listening(context: &Context) -> Option<Finding> {
+/// Where the running server of this data directory listens on TCP; none when none runs, or it cannot be told.
+fn listeners(context: &Context) -> Option<Vec<SocketAddr>> {
     let socket = keymoat_store::socket_in(&context.places.data);
     std::os::unix::net::UnixStream::connect(socket).ok()?;
     let pid = std::fs::read_to_string(context.places.data.join("lock")).ok()?;
     let pid: u32 = pid.trim().parse().ok()?;
     let sockets = socket_inodes(pid)?;
-    let mut open = Vec::new();
+    let mut listeners = Vec::new();
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
         let text = std::fs::read_to_string(table).unwrap_or_default();
         let own = text.lines().filter_map(listener).filter(|(_, inode)| sockets.contains(inode));
-        open.extend(own.map(|(address, _)| address).filter(|address| !address.ip().is_loopback()));
+        listeners.extend(own.map(|(address, _)| address));
     }
-    let Some(address) = open.first() else {
-        return Some(Finding::ok("network", "the running server can be reached from this machine only"));
+    Some(listeners)
+}
+
+/// Whether other machines reach it.
+fn reach(listeners: &[SocketAddr]) -> Finding {
+    let Some(address) = listeners.iter().find(|address| !address.ip().is_loopback()) else {
+        return Finding::ok("network", "the running server can be reached from this machine only");
     };
-    Some(Finding::warn(
+    Finding::warn(
         "network",
         format!("the running server speaks plain HTTP on {address}, which other machines reach"),
         "let it listen on 127.0.0.1 behind a proxy with TLS, unless something in front of it adds TLS already",
-    ))
+    )
+}
+
+/// Whether it tells its metrics to whoever asks; none when it does not listen on TCP, or does not answer.
+fn metrics(listeners: &[SocketAddr]) -> Option<Finding> {
+    let address = *listeners.first()?;
+    // Who listens everywhere listens here.
+    let near = match address.ip() {
+        ip if ip.is_unspecified() && ip.is_ipv4() => SocketAddr::from((Ipv4Addr::LOCALHOST, address.port())),
+        ip if ip.is_unspecified() => SocketAddr::from((Ipv6Addr::LOCALHOST, address.port())),
+        _ => address,
+    };
+    let mut stream = TcpStream::connect_timeout(&near, ANSWERS_WITHIN).ok()?;
+    stream.set_read_timeout(Some(ANSWERS_WITHIN)).ok()?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).ok()?;
+    Some(match answer.ends_with(b" 200") {
+        false => Finding::ok("metrics", "need a token, or the socket"),
+        true => Finding::warn(
+            "metrics",
+            format!("whoever reaches {address} reads them without a token"),
+            "start the server without --open-metrics, and give the scraper a token with `inspect` on `sys/metrics`",
+        ),
+    })
 }
 
 /// The numbers of a process's sockets, as `/proc/PID/fd` names them.
@@ -142,6 +176,8 @@ fn address(hex: &str) -> Option<IpAddr> {
     }
 }
 
+/// A server on this machine is far quicker.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 /// `TCP_LISTEN` of Linux's `tcp_states.h`.
 const LISTENING: &str = "0A";
 const MIB: u64 = 1024 * 1024;
