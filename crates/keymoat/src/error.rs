@@ -82,7 +82,9 @@ impl From<keymoat_core::names::NameError> for CliError {
 
 fn exit_of(code: &str) -> u8 {
     match code {
-        "refused" | "not_signed_in" | "not_found" | "conflict" | "duplicate" => REFUSED,
+        "refused" | "not_signed_in" | "not_found" | "conflict" | "precondition_failed" | "duplicate" => {
+            REFUSED
+        }
         _ => FAILURE,
     }
 }

@@ -16,6 +16,7 @@ mod edge;
 pub mod entity;
 mod error;
 mod evidence;
+mod following;
 mod grants;
 mod idempotency;
 mod keyring;
@@ -46,6 +47,7 @@ use keymoat_store::Store;
 use tokio::sync::watch;
 
 use crate::clock::HighWater;
+use crate::following::Following;
 use crate::keyring::Keyring;
 use crate::refusals::Refusals;
 use crate::rekey::Rekeying;
@@ -90,6 +92,7 @@ struct Inner {
     clock: HighWater,
     outside: PathBuf,
     refusals: Refusals,
+    following: Following,
     rekeying: Rekeying,
     /// Whether something was destroyed that may still stand in the write-ahead log.
     scrub_due: AtomicBool,
@@ -189,6 +192,10 @@ impl Vault {
 
     pub(crate) fn rekeying(&self) -> &Rekeying {
         &self.inner.rekeying
+    }
+
+    pub(crate) fn following(&self) -> &Following {
+        &self.inner.following
     }
 
     pub(crate) fn refusals(&self) -> &Refusals {
