@@ -159,6 +159,7 @@ mod tests {
             let fill = match gap {
                 gap if gap.contains("flags") => "--env prod",
                 "what" => "environment",
+                "command" => "history",
                 "capability" => "reveal",
                 _ => usual,
             };

@@ -378,7 +378,7 @@ fn is_about_one(error: &CliError) -> bool {
 fn not_started(missing: &[String]) -> CliError {
     let what = if missing.len() == 1 { "a key is missing" } else { "keys are missing" };
     CliError::new(format!("not started, {what}:\n  {}", missing.join("\n  ")))
-        .hint("`keymoat which NAME` shows every place that is looked at; `keymoat put` stores a value")
+        .hint("`keymoat which NAME` shows every place that is looked at; `keymoat put PATH FIELD` stores a value")
         .exit(OWN_FAILURE)
 }
 
