@@ -1,6 +1,7 @@
 //! What a command that fails says, and with which exit code.
 
 use std::fmt;
+use std::io::ErrorKind;
 
 use keymoat_server::wire::Problem;
 use keymoat_vault::VaultError;
@@ -40,7 +41,22 @@ impl CliError {
 
     /// Something could not be done with a file.
     pub fn file(what: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
-        Self::new(format!("cannot {what} `{}`: {error}", path.display()))
+        let failed = Self::new(format!("cannot {what} `{}`: {error}", path.display()));
+        match error.kind() {
+            ErrorKind::NotFound => {
+                failed.hint("is the path right? A relative one begins where the command was started")
+            }
+            ErrorKind::PermissionDenied => {
+                failed.hint("run this as the user whom it belongs to, or let him give you the right")
+            }
+            ErrorKind::ReadOnlyFilesystem => {
+                failed.hint("its disk is mounted read-only; name a place on another one")
+            }
+            ErrorKind::StorageFull => failed.hint("its disk is full; make room, and try again"),
+            ErrorKind::IsADirectory => failed.hint("name a file in it"),
+            ErrorKind::InvalidData => failed.hint("it is not text in UTF-8; save it as such"),
+            _ => failed,
+        }
     }
 }
 
@@ -82,7 +98,9 @@ impl From<keymoat_core::names::NameError> for CliError {
 
 fn exit_of(code: &str) -> u8 {
     match code {
-        "refused" | "not_signed_in" | "not_found" | "conflict" | "duplicate" => REFUSED,
+        "refused" | "not_signed_in" | "not_found" | "conflict" | "precondition_failed" | "duplicate" => {
+            REFUSED
+        }
         _ => FAILURE,
     }
 }

@@ -250,7 +250,10 @@ fn accounts_come_change_and_leave() {
     assert!(!left.stdout.contains("twilio"), "{left:?}");
     refused(&with_token(&home, &token, &read));
     assert!(home.ok(&["account", "list"]).stdout.contains("inactive"));
-    home.ok(&["account", "remove", "ana"]);
+    let asked = home.run(&["account", "remove", "ana"]);
+    assert!(asked.code == 1 && asked.stderr.contains("--yes"), "{asked:?}");
+    home.ok(&["account", "show", "ana"]);
+    home.ok(&["account", "remove", "ana", "--yes"]);
     let gone = home.run(&["account", "show", "ana"]);
     refused(&gone);
     assert!(gone.stderr.contains("ana"), "{gone:?}");

@@ -72,10 +72,10 @@ fn nothing_starts_unless_every_key_is_there() {
     );
     let done = home.run(&["run", "--env", "prod", "--", "touch", "started"]);
     assert_eq!(done.code, 125);
-    for part in ["A:", "keymoat:nowhere#x", "B:", "looked in", "prod"] {
+    for part in ["A (.env, line 2):", "keymoat:nowhere#x", "B (.env, line 3):", "looked in", "prod"] {
         assert!(done.stderr.contains(part), "{part}: {}", done.stderr);
     }
-    assert!(!done.stderr.contains("STRIPE_SECRET_KEY:"), "{}", done.stderr);
+    assert!(!done.stderr.contains("STRIPE_SECRET_KEY"), "{}", done.stderr);
     assert!(!home.path().join("started").exists());
 }
 
@@ -149,4 +149,82 @@ fn every_start_is_on_record() {
     assert_eq!(event["event"]["field"], "secret_key");
     assert_eq!(event["event"]["version"], 1);
     assert!(event["actor_name"].as_str().unwrap().starts_with("os:"));
+}
+
+#[test]
+fn what_keeps_a_program_from_its_start_is_said_with_its_place() {
+    #[track_caller]
+    fn check(file: &str, arguments: &[&str], says: &[&str], not: &[&str]) {
+        let home = shop();
+        home.file("shop.env", file);
+        let arguments = [&["run", "--env-file", "shop.env"], arguments, &["--", "touch", "started"]].concat();
+        let done = home.run(&arguments);
+        assert_eq!(done.code, 125, "{done:?}");
+        for part in says {
+            assert!(done.stderr.contains(part), "{part}: {}", done.stderr);
+        }
+        for part in not {
+            assert!(!done.stderr.contains(part), "{part}: {}", done.stderr);
+        }
+        assert!(!home.path().join("started").exists());
+    }
+    let prod = "A=1\nKEY=keymoat://prod/stripe#secret_key\nHOOK=keymoat://prod/stripe#webhook\n";
+    check(
+        prod,
+        &["--env", "staging"],
+        &[
+            "the references are all to `prod`, and you asked for `staging`",
+            "KEY (shop.env, line 2)",
+            "HOOK (shop.env, line 3)",
+            "`keymoat run --env prod -- CMD`",
+        ],
+        &["ask in"],
+    );
+    check(prod, &["--env", "nope"], &["you asked for `nope`"], &[]);
+    let mixed = "KEY=keymoat://prod/stripe#secret_key\nB=keymoat:stripe#secret_key\n";
+    check(mixed, &["--env", "staging"], &["these are elsewhere", "KEY (shop.env, line 1)"], &["B ("]);
+    check("A=1\nB=keymoat:Bad//x\n", &["--env", "prod"], &["shop.env, line 2: the reference of `B`"], &[]);
+    check("A=1\nB='x\n", &["--env", "prod"], &["`shop.env`, line 2"], &[]);
+    check("A=keymoat:nope#x\n", &["--env", "prod"], &["`keymoat which NAME --env prod`"], &[]);
+    check("A=1\n", &["--env", "prod", "--map", "X"], &["VAR=PATH#FIELD", "such as"], &[]);
+    check("A=keymoat:stripe#secret_key\n", &["--env", "prod", "--order", "up"], &["resolution order"], &[]);
+}
+
+#[test]
+fn the_companys_own_value_answers_where_the_order_says_so() {
+    let home = shop();
+    home.ok(&["company", "add", "acme"]);
+    let put = ["put", "stripe", "secret_key=-", "--env", "prod", "--company", "acme"];
+    assert_eq!(home.run_with_stdin(&put, "sk_live_51MadeUpExample0000KeymoatAcme").code, 0);
+    #[track_caller]
+    fn check(home: &Home, more: &[&str], ends: &str, says: bool) {
+        let map = ["--no-env-file", "--map", "KEY=stripe#secret_key", "--env", "prod"];
+        let done = home.ok(&[&["run"], &map[..], more, &["--", "printenv", "KEY"]].concat());
+        assert!(done.stdout.trim_end().ends_with(ends), "{done:?}");
+        assert_eq!(done.stderr.contains("--order environment,company,stored"), says, "{done:?}");
+        let which = home.ok(&[&["which", "stripe#secret_key", "--env", "prod"], more].concat());
+        assert_eq!(which.stderr.contains("--order environment,company,stored"), says, "{which:?}");
+    }
+    check(&home, &[], "KeymoatShop", false);
+    check(&home, &["--company", "acme"], "KeymoatShop", true);
+    check(&home, &["--company", "acme", "--order", "environment,company,stored"], "KeymoatAcme", false);
+}
+
+#[test]
+fn a_path_is_answered_by_the_variables_that_stand_for_it() {
+    let home = shop();
+    let which = |set: Option<&str>| {
+        let mut command = home.command(&["which", "stripe#secret_key", "--env", "prod", "--format", "json"]);
+        command.envs(set.into_iter().map(|name| (name, "of my own")));
+        let done = common::done(command.stdin(Stdio::null()).output().unwrap());
+        let answer: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
+        let winner = &answer["steps"][answer["winner"].as_u64().unwrap() as usize - 1];
+        assert_eq!(winner["number"], answer["winner"]);
+        assert_eq!(winner["outcome"], "answers");
+        assert!(!done.stdout.contains("of my own"), "{done:?}");
+        (winner["layer"].clone(), winner["variable"].clone())
+    };
+    assert_eq!(which(None).0, "stored");
+    assert_eq!(which(Some("PATH")).0, "stored");
+    assert_eq!(which(Some("STRIPE_SECRET_KEY")), ("environment".into(), "STRIPE_SECRET_KEY".into()));
 }

@@ -539,6 +539,7 @@ const AUDIT_QUERY: &[Parameter] = &[
     parameter("from", "only this number and higher ones"),
     parameter("limit", "records on a page, 1 to 1000; 100 when left out"),
     parameter("oldest_first", "`true` for oldest first"),
+    parameter("follow", "`true` when asked again and again: one record covers a minute"),
 ];
 
 #[cfg(test)]

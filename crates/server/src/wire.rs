@@ -484,6 +484,13 @@ pub struct Answer {
     pub revealed: Option<Revealed>,
 }
 
+impl Answer {
+    /// The step that answers.
+    pub fn winning_step(&self) -> Option<&Step> {
+        self.steps.iter().find(|step| self.winner == Some(step.number))
+    }
+}
+
 /// One place.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Step {

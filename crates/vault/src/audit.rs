@@ -13,6 +13,8 @@ use keymoat_store::{Archive, EventRange, StoredEvent};
 
 use crate::desk::{About, Deed, system_resource};
 use crate::entity::SecretName;
+use crate::following::COVERS_TEXT;
+use crate::receipt::Permit;
 use crate::{Caller, Code, Vault, VaultError, VerifyReport};
 
 /// Which records are wanted.
@@ -30,6 +32,8 @@ pub struct AuditQuery {
     pub oldest_first: bool,
     /// At most so many.
     pub limit: usize,
+    /// Whether the caller looks again and again: one record then covers his looks with these filters for a minute.
+    pub follow: bool,
 }
 
 /// A record as people read it.
@@ -68,7 +72,8 @@ pub struct HostEvent {
 }
 
 impl Vault {
-    /// The records that fit, newest first unless asked otherwise. Reading the log is on record too.
+    /// The records that fit, newest first unless asked otherwise. Reading the log is on record too; of a follower's
+    /// looks the first, and then one a minute.
     ///
     /// # Errors
     /// [`Code::Refused`]; [`Code::NotFound`] for an unknown account.
@@ -77,7 +82,13 @@ impl Vault {
         caller: &Caller,
         query: AuditQuery,
     ) -> Result<Vec<AuditRecord>, VaultError> {
-        self.record_reading(caller).await?;
+        self.retry_stale(|| async {
+            let resource = system_resource("audit")?;
+            let permit =
+                self.authorize(caller, Capability::Inspect, Action::AuditRead, resource.clone()).await?;
+            self.record_look(&permit, &query, Deed::done(Action::AuditRead, &resource)).await
+        })
+        .await?;
         let (filter, range) = self.range_of(query.filter, query.account.as_ref())?;
         let range =
             EventRange { from: query.from, before: query.before, newest_first: !query.oldest_first, ..range };
@@ -99,6 +110,23 @@ impl Vault {
             })
             .await?;
         Ok(records)
+    }
+
+    /// Writes a look at the log down, unless the record of a look before covers it. A grant with a number of uses is
+    /// spent each time, so each time is on record.
+    async fn record_look(&self, permit: &Permit, query: &AuditQuery, deed: Deed) -> Result<(), VaultError> {
+        if !query.follow || permit.pass.spends.is_some() {
+            return self.record(permit, deed).await.map(|_| ());
+        }
+        let (caller, now) = (&permit.caller, self.now());
+        let follower =
+            format!("{:?} {:?} {:?} {:?}", caller.principal, caller.token, query.account, query.filter);
+        if self.following().is_covered(&follower, now) {
+            return Ok(());
+        }
+        self.record(permit, deed.detail("follows", AuditText::new(COVERS_TEXT))).await?;
+        self.following().cover(follower, now);
+        Ok(())
     }
 
     /// Proves that a record is in the signed log.

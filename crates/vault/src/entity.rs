@@ -188,7 +188,8 @@ impl SecretName {
 
     /// A command on this secret, for a hint: it works when it is pasted.
     pub fn command(&self, command: &str) -> String {
-        format!("`keymoat {command} {} {}`", self.path, self.flags())
+        let (path, flags) = (&self.path, self.flags());
+        format!("`keymoat {command} {path} {flags}`")
     }
 
     /// The flags that say in which environment and of which company.

@@ -17,6 +17,7 @@ mod edge;
 pub mod entity;
 mod error;
 mod evidence;
+mod following;
 mod grants;
 mod idempotency;
 mod keyring;
@@ -48,6 +49,7 @@ use keymoat_store::Store;
 use tokio::sync::watch;
 
 use crate::clock::HighWater;
+use crate::following::Following;
 use crate::keyring::Keyring;
 use crate::refusals::Refusals;
 use crate::rekey::Rekeying;
@@ -94,6 +96,7 @@ struct Inner {
     clock: HighWater,
     outside: PathBuf,
     refusals: Refusals,
+    following: Following,
     rekeying: Rekeying,
     /// One at a time takes archived records out.
     archiving: tokio::sync::Mutex<()>,
@@ -200,6 +203,10 @@ impl Vault {
 
     pub(crate) fn rekeying(&self) -> &Rekeying {
         &self.inner.rekeying
+    }
+
+    pub(crate) fn following(&self) -> &Following {
+        &self.inner.following
     }
 
     pub(crate) fn refusals(&self) -> &Refusals {

@@ -19,6 +19,7 @@ use crate::entity::{
     Account, AccountKind, Entity as _, EnvironmentEntity, Instance, PepperEntity, SignInCodeEntity, Slot,
     SlotSource,
 };
+use crate::following::Following;
 use crate::keyring::Keyring;
 use crate::lineage::MADE_WITH_VAULT;
 use crate::refusals::Refusals;
@@ -351,6 +352,7 @@ pub(crate) fn start(
             clock,
             outside,
             refusals: Refusals::default(),
+            following: Following::default(),
             rekeying: Rekeying::default(),
             archiving: tokio::sync::Mutex::default(),
             scrub_due: AtomicBool::new(false),

@@ -9,7 +9,7 @@ use keymoat_server::wire::{Account as WireAccount, CreateAccount, Left, UpdateAc
 
 use crate::Context;
 use crate::client::Client;
-use crate::error::CliError;
+use crate::error::{CliError, REFUSED};
 use crate::output::{self, Format};
 
 /// Subcommands of `account`.
@@ -26,10 +26,13 @@ pub enum Account {
     },
     /// Change an account.
     Update(Update),
-    /// Remove an account with its tokens and grants.
+    /// Remove an account with its tokens and grants, having asked.
     Remove {
         /// Its name.
         name: AccountName,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
     },
     /// End everything that somebody may do, and list the keys that they have seen.
     Leave {
@@ -128,7 +131,13 @@ impl Account {
             Account::List => list(context, client).await,
             Account::Show { name } => show(context, &client.get(&url(name)).await?),
             Account::Update(update) => show(context, &update.send(client).await?),
-            Account::Remove { name } => {
+            Account::Remove { name, yes } => {
+                let question = format!("Remove the account `{name}` with its tokens and grants?");
+                if !yes && !crate::prompt::confirm(&question) {
+                    return Err(CliError::new(format!("the account `{name}` stays"))
+                        .hint("say --yes where nobody can be asked; `keymoat account update NAME --deactivate` only stops it")
+                        .exit(REFUSED));
+                }
                 client.bytes(Method::DELETE, &url(name), None::<&()>).await?;
                 output::say(&format!("removed the account `{name}` with its tokens and grants"));
                 Ok(0)

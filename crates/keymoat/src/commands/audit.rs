@@ -193,7 +193,7 @@ impl Query {
 impl Tail {
     async fn run(&self, context: &Context) -> Result<u8, CliError> {
         super::with_client(context, async |client: &Client| {
-            let url = format!("/api/v1/audit?limit={}", self.last);
+            let url = format!("/api/v1/audit?limit={}&follow={}", self.last, self.follow);
             let page: AuditPage = client.get(&url).await?;
             let mut next = 0;
             for event in page.events.iter().rev() {
@@ -204,13 +204,13 @@ impl Tail {
                 return Ok(0);
             }
             loop {
-                // Each look is on record itself, so it is not repeated faster than a person reads.
+                // One record covers the looks of a minute; they are not repeated faster than a person reads.
                 tokio::time::sleep(FOLLOW_EVERY).await;
-                let url = format!("/api/v1/audit?oldest_first=true&limit=1000&from={next}");
+                let url = format!("/api/v1/audit?oldest_first=true&limit=1000&follow=true&from={next}");
                 let page: AuditPage = client.get(&url).await?;
                 for event in &page.events {
                     next = number_of(event) + 1;
-                    if event.event.get("action").and_then(serde_json::Value::as_str) != Some("audit_read") {
+                    if event.event.get("details").and_then(|details| details.get("follows")).is_none() {
                         self.print(context, event)?;
                     }
                 }

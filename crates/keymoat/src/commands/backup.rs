@@ -12,7 +12,7 @@ use keymoat_vault::BackupFile;
 
 use super::private_file::PrivateFile;
 use crate::client::Client;
-use crate::error::CliError;
+use crate::error::{CliError, REFUSED};
 use crate::output::{self, Format};
 use crate::{Context, master_key};
 
@@ -52,7 +52,8 @@ impl Backup {
         }
         if !is_stdout && !self.replace && self.output.exists() {
             return Err(CliError::new(format!("`{}` is there already", self.output.display()))
-                .hint("name another file, or say --replace"));
+                .hint("name another file, or say --replace")
+                .exit(REFUSED));
         }
         let size = super::with_client(context, async |client: &Client| match is_stdout {
             true => {

@@ -27,7 +27,7 @@ pub async fn doctor(context: &Context) -> Result<u8, CliError> {
     if context.global.format == Format::Json {
         output::json(&findings)?;
     } else {
-        tell(&findings);
+        tell(context, &findings);
     }
     Ok(if worst == Level::Bad { FOUND_BAD } else { 0 })
 }
@@ -101,12 +101,13 @@ async fn check_vault(context: &Context) -> Vec<Finding> {
     findings
 }
 
-fn tell(findings: &[Finding]) {
+fn tell(context: &Context, findings: &[Finding]) {
     for finding in findings {
         let says = output::printable(&finding.says);
         output::line(&format!("{:<5} {:<15} {says}", finding.level.as_str(), finding.check));
         if let Some(todo) = &finding.todo {
-            output::line(&format!("{:<21} -> {}", "", output::printable(todo)));
+            let todo = crate::hint::complete(&output::printable(todo), &context.global);
+            output::line(&format!("{:<21} -> {todo}", ""));
         }
     }
     let count = |level: Level| findings.iter().filter(|finding| finding.level == level).count();

@@ -6,7 +6,7 @@ use keymoat_vault::entity::SlotSource;
 use keymoat_vault::{NewSlot, NewVault, SealedVault, Vault};
 
 use crate::Context;
-use crate::error::CliError;
+use crate::error::{CliError, REFUSED};
 use crate::{master_key, os_user, output, prompt};
 
 /// Flags of `init`.
@@ -93,7 +93,8 @@ pub async fn make(context: &Context, how: &How) -> Result<Made, CliError> {
                 "there is already a vault in `{}`",
                 context.places.data.display()
             ))
-            .hint(format!("it is {}; `keymoat serve` opens it", sealed.instance())));
+            .hint(format!("it is {}; `keymoat serve` opens it", sealed.instance()))
+            .exit(REFUSED));
         }
     };
     check_not_gone(context, how.new_vault)?;

@@ -57,6 +57,10 @@ async fn sign_in(context: &Context) -> Result<u8, CliError> {
         true => prompt::secret("One-time sign-in code")?,
         false => prompt::secret_from_stdin()?,
     };
+    if code.is_empty() {
+        return Err(CliError::new("there is no sign-in code on stdin")
+            .hint("`keymoat login --new-code`, run where the vault is, makes one; type it, or pipe it in"));
+    }
     let client = Client::connect(context).await?;
     let issued: IssuedToken = client
         .call(Method::POST, "/api/v1/sign-in/code", Some(&CodeSignIn { code: WireSecret(code) }))

@@ -6,10 +6,10 @@ use std::path::Path;
 use clap::{Args, Subcommand};
 use http::Method;
 use jiff::Timestamp;
-use keymoat_core::names::{AccountName, Company, PolicyName};
+use keymoat_core::names::{AccountName, Company, Environment, PolicyName, nearest};
 use keymoat_core::pattern::{CompanyPattern, PathPattern, ScopePattern};
 use keymoat_core::policy::{Capability, Conditions, Effect, MAX_DOCUMENT_BYTES, Policy as Document, Rule};
-use keymoat_server::wire::{Explain as WireExplain, Explanation, Policy as WirePolicy};
+use keymoat_server::wire::{Explain as WireExplain, Explanation, Place as WirePlace, Policy as WirePolicy};
 
 use crate::Context;
 use crate::client::Client;
@@ -95,7 +95,11 @@ impl Policy {
             Policy::List => list(context, client).await,
             Policy::Show { name } => show(context, &client.get(&url(name)).await?),
             Policy::Put(_) => match &document {
-                Some(document) => write(context, client, document).await,
+                Some(document) => {
+                    let written = write(context, client, document).await?;
+                    warn_of_unknown_places(client, document).await;
+                    Ok(written)
+                }
                 None => Ok(0),
             },
             Policy::Remove { name } => {
@@ -181,6 +185,40 @@ impl Explain {
         }
         Ok(exit)
     }
+}
+
+/// A policy may come before the places that it speaks of, but a slip of the pen should be seen.
+async fn warn_of_unknown_places(client: &Client, document: &Document) {
+    for (what, collection, named) in [
+        (
+            "environment",
+            "environments",
+            document.rules.iter().flat_map(named_environments).collect::<Vec<_>>(),
+        ),
+        ("company", "companies", document.rules.iter().flat_map(named_companies).collect()),
+    ] {
+        // Whoever may write policies may see these; where not, nothing is lost but the warning.
+        let Ok(known) = client.get::<Vec<WirePlace>>(&format!("/api/v1/{collection}")).await else { return };
+        for name in named.iter().filter(|name| known.iter().all(|place| place.name != **name)) {
+            let near = nearest(name, known.iter().map(|place| place.name.as_str()));
+            let next = match near {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("`keymoat {what} add {name}` makes it"),
+            };
+            output::warn(&format!("there is no {what} `{name}` yet; {next}"));
+        }
+    }
+}
+
+/// The environments that a rule names; patterns and `sys` are none.
+fn named_environments(rule: &Rule) -> Vec<String> {
+    let texts = rule.environments.iter().map(ToString::to_string);
+    texts.filter(|text| text.parse::<Environment>().is_ok()).collect()
+}
+
+fn named_companies(rule: &Rule) -> Vec<String> {
+    let texts = rule.companies.iter().map(ToString::to_string);
+    texts.filter(|text| text.parse::<Company>().is_ok()).collect()
 }
 
 /// Reads a capability's name.

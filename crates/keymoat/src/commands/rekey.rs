@@ -14,7 +14,7 @@ use keymoat_vault::MasterKeyOffer;
 
 use super::time_text;
 use crate::client::Client;
-use crate::error::CliError;
+use crate::error::{CliError, REFUSED};
 use crate::output::{self, Format};
 use crate::{Context, master_key, prompt};
 
@@ -246,12 +246,14 @@ impl RemoveSlot {
         let keys = keys(client).await?;
         if !keys.slots.iter().any(|slot| slot.id == self.id) {
             return Err(CliError::new(format!("there is no slot {}", self.id))
-                .hint("`keymoat rekey list` shows them"));
+                .hint("`keymoat rekey list` shows them")
+                .exit(REFUSED));
         }
         let others: Vec<&Slot> = keys.slots.iter().filter(|slot| slot.id != self.id).collect();
         if others.is_empty() {
             return Err(CliError::new("without its last slot nothing could open the vault any more")
-                .hint("`keymoat rekey add-slot` adds another first"));
+                .hint("`keymoat rekey add-slot --source file` adds another first")
+                .exit(REFUSED));
         }
         let offer = offer_for_one_of(self.key_file.as_deref(), context, client, &others).await?;
         let url = format!("/api/v1/rekey/slots/{}/remove", self.id);
@@ -309,7 +311,7 @@ fn would_be_lost(slots: &[Slot], kept: u32) -> Option<CliError> {
     );
     let hint =
         "--drop-others lets them go; `keymoat rekey add-slot` makes new ones afterwards. Nothing was changed";
-    Some(CliError::new(message).exit(1).hint(hint))
+    Some(CliError::new(message).exit(REFUSED).hint(hint))
 }
 
 fn tell_root(context: &Context, rotated: &RootRotated) -> Result<u8, CliError> {
@@ -438,8 +440,12 @@ fn slot_text(slot: &Slot) -> String {
 }
 
 async fn data_key(context: &Context, client: &Client, body: &RotateDataKey) -> Result<u8, CliError> {
-    output::say("encrypting everything there anew; if this is interrupted, run it again");
-    let rotated: DataKeyRotated = client.call(Method::POST, "/api/v1/rekey/data-key", Some(body)).await?;
+    let bar = indicatif::ProgressBar::new_spinner()
+        .with_message("encrypting everything there anew; if this is interrupted, run it again");
+    bar.enable_steady_tick(TICK);
+    let rotated = client.call::<_, DataKeyRotated>(Method::POST, "/api/v1/rekey/data-key", Some(body)).await;
+    bar.finish_and_clear();
+    let rotated = rotated?;
     if context.global.format == Format::Json {
         output::json(&rotated)?;
         return Ok(0);
@@ -468,3 +474,6 @@ async fn pepper(context: &Context, client: &Client) -> Result<u8, CliError> {
     ));
     Ok(0)
 }
+
+/// Often enough to see that it goes on.
+const TICK: std::time::Duration = std::time::Duration::from_millis(100);

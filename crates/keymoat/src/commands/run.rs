@@ -8,7 +8,7 @@
 pub mod signals;
 mod watch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::process::CommandExt as _;
@@ -26,7 +26,7 @@ use keymoat_server::wire::{Answer, Ask, Value, WireSecret};
 
 use super::PathAndField;
 use super::reveal::plain;
-use super::which::outcome;
+use super::which::{SHARED_FIRST, outcome, shared_before_own};
 use crate::client::Client;
 use crate::error::CliError;
 use crate::{Context, output};
@@ -58,6 +58,9 @@ pub struct Run {
     /// What becomes of the program when a value changes: `restart`, or `signal=HUP` and the like, and it keeps what it has.
     #[arg(long, value_name = "WHAT", default_value = "restart", requires = "watch")]
     on_change: watch::OnChange,
+    /// The order to look in: environment, stored, company.
+    #[arg(long, value_delimiter = ',', value_name = "LAYER,…")]
+    order: Vec<String>,
     /// The program and its arguments.
     #[arg(trailing_var_arg = true, required = true, value_name = "CMD", value_hint = clap::ValueHint::CommandWithArguments)]
     command: Vec<OsString>,
@@ -71,6 +74,7 @@ impl Run {
     pub async fn run(&self, context: &Context) -> Result<u8, CliError> {
         let plan = self.plan()?;
         self.check_program()?;
+        check_one_environment(context, &plan)?;
         if self.watch {
             return self.watch(context, &plan).await;
         }
@@ -127,12 +131,13 @@ impl Run {
         for text in &self.map {
             let (name, target) = text.split_once('=').ok_or_else(|| {
                 CliError::new(format!("`--map {}` is not VAR=PATH#FIELD", output::printable(text)))
+                    .hint("such as `--map STRIPE_SECRET_KEY=stripe#secret_key`")
             })?;
             let target: PathAndField = target
                 .parse()
                 .map_err(|e: String| CliError::new(format!("`--map {}`: {e}", output::printable(name))))?;
             let reference = Reference::relative(target.path, target.field);
-            plan.want(name, reference.to_string(), &own)?;
+            plan.want(name, reference, "--map".to_owned(), &own)?;
         }
         for (name, value) in &own {
             if looks_like_reference(value) && !plan.wanted.contains_key(name) {
@@ -142,7 +147,9 @@ impl Run {
                     ))
                     .hint("some tool read the rewritten `.env` by itself; unset the variable, or resolve it with --expand-env"));
                 }
-                plan.wanted.insert(name.clone(), Wanted { reference: value.clone(), is_set: false });
+                let stands = "your environment".to_owned();
+                let reference = reference_of(value, name, &stands)?;
+                plan.wanted.insert(name.clone(), Wanted { reference, stands, is_set: false });
             }
         }
         Ok(plan)
@@ -169,9 +176,11 @@ impl Run {
         Ok(resolved.map_err(Failed::not_started)?.values)
     }
 
-    fn asks(&self, context: &Context, plan: &Plan) -> Result<Vec<(String, Ask)>, CliError> {
-        let asks =
-            plan.wanted.iter().map(|(name, wanted)| Ok((name.clone(), self.ask(context, name, wanted)?)));
+    fn asks(&self, context: &Context, plan: &Plan) -> Result<Vec<Asked>, CliError> {
+        let asks = plan.wanted.iter().map(|(name, wanted)| {
+            let stands = wanted.stands.clone();
+            Ok(Asked { name: name.clone(), stands, ask: self.ask(context, name, wanted)? })
+        });
         asks.collect()
     }
 
@@ -182,10 +191,7 @@ impl Run {
     }
 
     fn ask(&self, context: &Context, name: &str, wanted: &Wanted) -> Result<Ask, CliError> {
-        let reference = Reference::parse(&wanted.reference).ok().flatten().ok_or_else(|| {
-            CliError::new(format!("the reference in `{name}` is not well formed"))
-                .hint("write keymoat:PATH#FIELD or keymoat://ENV/PATH#FIELD")
-        })?;
+        let reference = &wanted.reference;
         let environment = match (&context.global.env, &reference.scope) {
             (None, Some(own)) => own.to_string(),
             _ => context.environment()?.to_string(),
@@ -199,13 +205,13 @@ impl Run {
             .and_then(|(company, name)| name.with_company(company).ok());
         let set = [variable.clone().filter(|_| wanted.is_set), qualified.filter(is_set)];
         Ok(Ask {
-            name: wanted.reference.clone(),
+            name: reference.to_string(),
             environment,
             company: company.map(|company| company.to_string()),
             variable: variable.map(|name| name.to_string()),
             variables_set: set.into_iter().flatten().map(|name| name.to_string()).collect(),
             unqualified_variable: self.unqualified,
-            order: Vec::new(),
+            order: self.order.clone(),
         })
     }
 
@@ -281,33 +287,103 @@ impl Failed {
 }
 
 /// Asks for every value at once, and says everything that is missing, not only the first.
-async fn resolve_all(client: &Client, asks: &[(String, Ask)]) -> Result<Resolved, Failed> {
+async fn resolve_all(client: &Client, asks: &[Asked]) -> Result<Resolved, Failed> {
     let mut resolved = Resolved { values: BTreeMap::new(), answers: Vec::new() };
     let mut missing = Vec::new();
-    for (name, ask) in asks {
-        let answer: Result<Answer, CliError> = client.call(Method::POST, "/api/v1/resolve", Some(ask)).await;
+    let mut shared = Vec::new();
+    for asked in asks {
+        let name = &asked.name;
+        let answer = client.call::<_, Answer>(Method::POST, "/api/v1/resolve", Some(&asked.ask)).await;
         match answer {
             Ok(mut answer) => {
+                if shared_before_own(&answer) {
+                    shared.push(name.as_str());
+                }
                 match &mut answer.revealed {
                     Some(revealed) => {
                         let value = std::mem::replace(&mut revealed.value, taken());
                         resolved.values.insert(name.clone(), plain(value).map_err(Failed::Other)?);
                     }
                     None if answer.winner.is_some() => warn_of_override(name, &answer),
-                    None => missing.push(missing_text(name, ask, &answer)),
+                    None => missing.push(asked.missing_text(&answer)),
                 }
                 resolved.answers.push(answer);
             }
-            Err(error) if is_about_one(&error) => missing.push(refused_text(name, ask, &error)),
+            Err(error) if is_about_one(&error) => missing.push(asked.refused_text(&error)),
             Err(error) => return Err(Failed::Other(error)),
         }
     }
-    if missing.is_empty() { Ok(resolved) } else { Err(Failed::Missing(missing)) }
+    if !missing.is_empty() {
+        return Err(Failed::Missing(missing));
+    }
+    if !shared.is_empty() {
+        output::warn(&format!("{}: {SHARED_FIRST}", shared.join(", ")));
+    }
+    Ok(resolved)
 }
 
 /// What stands in an answer when its value was taken out.
 fn taken() -> Value {
     Value::Text(WireSecret(SecretBytes::new(Vec::new())))
+}
+
+/// One program gets the keys of one environment, so references to another are said at once, with what is most likely
+/// meant, before anything is asked.
+fn check_one_environment(context: &Context, plan: &Plan) -> Result<(), CliError> {
+    let Some(asked) = &context.global.env else { return Ok(()) };
+    let elsewhere =
+        |wanted: &Wanted| wanted.reference.scope.as_ref().filter(|own| own.as_str() != asked).cloned();
+    let wrong: Vec<(&String, &Wanted)> =
+        plan.wanted.iter().filter(|(_, wanted)| elsewhere(wanted).is_some()).collect();
+    let scopes: BTreeSet<String> =
+        wrong.iter().filter_map(|(_, wanted)| elsewhere(wanted)).map(|scope| scope.to_string()).collect();
+    let Some(own) = scopes.first() else { return Ok(()) };
+    let (asked, all) = (output::printable(asked), wrong.len() == plan.wanted.len());
+    let list =
+        wrong.iter().map(|(name, wanted)| format!("\n  {name} ({}): `{}`", wanted.stands, wanted.reference));
+    let list = list.collect::<String>();
+    let error = match (scopes.len(), all) {
+        (1, true) => CliError::new(format!(
+            "not started: the references are all to `{own}`, and you asked for `{asked}`:{list}"
+        ))
+        .hint(format!(
+            "`keymoat run --env {own} -- CMD` starts it with the keys of `{own}`; a reference written `keymoat:PATH#FIELD` is to whatever environment is asked for"
+        )),
+        _ => CliError::new(format!(
+            "not started: one program gets the keys of one environment; you asked for `{asked}`, and these are elsewhere:{list}"
+        ))
+        .hint("write them `keymoat:PATH#FIELD`, or give each environment a file of its own (--env-file)"),
+    };
+    Err(error.exit(OWN_FAILURE))
+}
+
+/// A value that is asked for.
+struct Asked {
+    /// The variable that gets it.
+    name: String,
+    /// Where its reference stands.
+    stands: String,
+    ask: Ask,
+}
+
+impl Asked {
+    fn missing_text(&self, answer: &Answer) -> String {
+        let Self { name, stands, ask } = self;
+        let mut text = format!("{name} ({stands}): no value for `{}` in {}", ask.name, ask.environment);
+        if let Some(error) = &answer.error {
+            text.push_str(&format!(" ({error})"));
+        }
+        for step in &answer.steps {
+            text.push_str(&format!("\n    looked in {}: {}", step.place, outcome(step)));
+        }
+        text
+    }
+
+    fn refused_text(&self, error: &CliError) -> String {
+        let Self { name, stands, ask } = self;
+        let hint = error.hint.as_deref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+        format!("{name} ({stands}): `{}` in {}: {error}{hint}", ask.name, ask.environment)
+    }
 }
 
 /// What a program's environment is made of.
@@ -320,7 +396,9 @@ struct Plan {
 }
 
 struct Wanted {
-    reference: String,
+    reference: Reference,
+    /// Where it stands: the file and line, or the flag.
+    stands: String,
     /// Whether the caller's own environment has the variable, with something that is no reference.
     is_set: bool,
 }
@@ -333,7 +411,9 @@ impl Plan {
         for entry in file.entries() {
             let value = entry.value.as_str();
             if looks_like_reference(value) {
-                self.want(&entry.name, value.to_owned(), own)?;
+                let stands = format!("{}, line {}", path.display(), entry.line);
+                let reference = reference_of(value, &entry.name, &stands)?;
+                self.want(&entry.name, reference, stands, own)?;
             } else if !own.contains_key(&entry.name) && !entry.name.starts_with(OWN_PREFIX) {
                 // The caller's own environment comes before the file, as every reader of such files has it.
                 self.settings.insert(entry.name.clone(), value.to_owned());
@@ -345,7 +425,8 @@ impl Plan {
     fn want(
         &mut self,
         name: &str,
-        reference: String,
+        reference: Reference,
+        stands: String,
         own: &BTreeMap<String, String>,
     ) -> Result<(), CliError> {
         if name.is_empty() || name.contains(['=', '\0']) {
@@ -356,8 +437,20 @@ impl Plan {
         }
         let is_set = own.get(name).is_some_and(|value| !looks_like_reference(value));
         self.settings.remove(name);
-        self.wanted.insert(name.to_owned(), Wanted { reference, is_set });
+        self.wanted.insert(name.to_owned(), Wanted { reference, stands, is_set });
         Ok(())
+    }
+}
+
+fn reference_of(value: &str, name: &str, stands: &str) -> Result<Reference, CliError> {
+    let wrong = |why: String| {
+        CliError::new(format!("{stands}: the reference of `{name}` is not well formed{why}"))
+            .hint("write `keymoat:PATH#FIELD`, or `keymoat://ENV/PATH#FIELD` for one environment")
+    };
+    match Reference::parse(value) {
+        Ok(Some(reference)) => Ok(reference),
+        Ok(None) => Err(wrong(String::new())),
+        Err(error) => Err(wrong(format!(": {error}"))),
     }
 }
 
@@ -365,22 +458,6 @@ fn warn_of_override(name: &str, answer: &Answer) {
     if answer.warns {
         output::warn(&format!("`{name}` of your environment stands in for the stored value"));
     }
-}
-
-fn missing_text(name: &str, ask: &Ask, answer: &Answer) -> String {
-    let mut text = format!("{name}: no value for `{}` in {}", ask.name, ask.environment);
-    if let Some(error) = &answer.error {
-        text.push_str(&format!(" ({error})"));
-    }
-    for step in &answer.steps {
-        text.push_str(&format!("\n    looked in {}: {}", step.place, outcome(step)));
-    }
-    text
-}
-
-fn refused_text(name: &str, ask: &Ask, error: &CliError) -> String {
-    let hint = error.hint.as_deref().map(|hint| format!(" ({hint})")).unwrap_or_default();
-    format!("{name}: `{}` in {}: {error}{hint}", ask.name, ask.environment)
 }
 
 /// Errors that speak of one reference; the others stop everything at once.
@@ -394,7 +471,7 @@ fn is_about_one(error: &CliError) -> bool {
 fn not_started(missing: &[String]) -> CliError {
     let what = if missing.len() == 1 { "a key is missing" } else { "keys are missing" };
     CliError::new(format!("not started, {what}:\n  {}", missing.join("\n  ")))
-        .hint("`keymoat which NAME` shows every place that is looked at; `keymoat put` stores a value")
+        .hint("`keymoat which NAME` shows every place that is looked at; `keymoat put PATH FIELD` stores a value")
         .exit(OWN_FAILURE)
 }
 

@@ -7,7 +7,7 @@ use keymoat_server::wire::{OneVersion, Secret, SetLabel, SomeVersions};
 use serde::Serialize;
 
 use crate::client::Client;
-use crate::error::CliError;
+use crate::error::{CliError, REFUSED};
 use crate::output::{self, Format};
 use crate::{Context, prompt};
 
@@ -129,8 +129,8 @@ impl Delete {
                 &[("versions", versions)],
             );
             let secret: Secret = client.call(Method::DELETE, &url, None::<&()>).await?;
-            let hint = format!("deleted; `keymoat undelete {}` brings it back", self.which.path);
-            done(context, &secret, &hint)
+            let said = format!("deleted; `keymoat undelete {}` brings it back", self.which.path);
+            done(context, &secret, &crate::hint::complete(&said, &context.global))
         })
         .await
     }
@@ -160,7 +160,9 @@ impl Destroy {
         };
         let question = format!("Destroy {what} of {} for good?", self.which.path);
         if !self.yes && !prompt::confirm(&question) {
-            return Err(CliError::new("nothing was destroyed").hint("say --yes when there is nobody to ask"));
+            return Err(CliError::new("nothing was destroyed")
+                .hint("say --yes where nobody can be asked")
+                .exit(REFUSED));
         }
         change(context, "destroy", &self.which.path, &self.which.body(), "destroyed; no ciphertext is left")
             .await

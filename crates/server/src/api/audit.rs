@@ -132,6 +132,7 @@ fn query_of(params: &Params, limit: usize) -> Result<AuditQuery, Problem> {
         from: params.quiet("from", "a number")?.unwrap_or(0),
         oldest_first: params.quiet("oldest_first", "`true` or `false`")?.unwrap_or(false),
         limit,
+        follow: params.quiet("follow", "`true` or `false`")?.unwrap_or(false),
     })
 }
 

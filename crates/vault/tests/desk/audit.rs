@@ -160,3 +160,45 @@ async fn personal_data_is_in_the_record_as_a_commitment_only() {
     assert_eq!(personal.actor_name.as_ref().unwrap().as_str(), "florentine");
     assert_eq!(personal.user_agent.as_ref().unwrap().as_str(), "curl-of-florentine");
 }
+
+#[tokio::test]
+async fn a_followers_looks_of_a_minute_share_a_record() {
+    let desk = Desk::new().await;
+    let owner = desk.owner().await;
+    let reads = async || {
+        let filter = EventFilter { action: Some(Action::AuditRead), ..EventFilter::default() };
+        let query = AuditQuery { filter, limit: 10_000, ..AuditQuery::default() };
+        desk.vault.query_audit(&owner, query).await.unwrap()
+    };
+    let look = async |follow: bool, path: Option<&str>| {
+        let path_prefix = path.map(|path| path.parse().unwrap());
+        let filter = EventFilter { path_prefix, ..EventFilter::default() };
+        let query = AuditQuery { filter, limit: 10, follow, ..AuditQuery::default() };
+        let before = reads().await.len();
+        desk.vault.query_audit(&owner, query).await.unwrap();
+        // Counting is a look of its own.
+        reads().await.len() - before - 1
+    };
+    let forward = |seconds: i64| desk.clock.forward(jiff::SignedDuration::from_secs(seconds));
+    // Whether it follows, its filter, the seconds since the look before, and the records that it leaves.
+    for (follow, path, seconds, records) in [
+        (true, None, 0, 1),
+        (true, None, 1, 0),
+        (true, None, 58, 0),
+        (false, None, 0, 1),
+        (true, Some("stripe"), 0, 1),
+        (true, Some("stripe"), 0, 0),
+        (true, None, 1, 1),
+        (true, None, 59, 0),
+    ] {
+        forward(seconds);
+        assert_eq!(look(follow, path).await, records, "{follow} {path:?} after {seconds} s");
+    }
+    let outsider = desk.service("outsider", READS_STRIPE).await;
+    for _ in 0..2 {
+        let query = AuditQuery { limit: 10, follow: true, ..AuditQuery::default() };
+        coded(desk.vault.query_audit(&outsider, query).await, Code::Refused);
+    }
+    let refused = reads().await.into_iter().filter(|record| record.event.result == Outcome::Refused);
+    assert_eq!(refused.count(), 2, "every refusal is on record");
+}

@@ -11,7 +11,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use keymoat_crypto::SecretBytes;
-use keymoat_server::wire::{Answer, Ask, Change, Changes};
+use keymoat_server::wire::{Answer, Change, Changes};
 use nix::sys::signal::{Signal, kill, killpg, raise};
 use nix::unistd::Pid;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
@@ -20,7 +20,7 @@ use tokio::signal::unix::SignalKind;
 use tokio::sync::mpsc;
 
 use super::signals::{Heard, Signals};
-use super::{Failed, Resolved, Run, resolve_all};
+use super::{Asked, Failed, Resolved, Run, resolve_all};
 use crate::client::{Client, query};
 use crate::error::CliError;
 use crate::output;
@@ -65,7 +65,7 @@ impl Watch<'_> {
     ///
     /// # Errors
     /// When it cannot be started, or cannot be started again.
-    pub async fn run(&self, client: Client, asks: Vec<(String, Ask)>) -> Result<u8, CliError> {
+    pub async fn run(&self, client: Client, asks: Vec<Asked>) -> Result<u8, CliError> {
         let mut signals = Signals::listen()?;
         let prepared = async {
             // Before anything is resolved, so that no change falls in between.
@@ -287,10 +287,10 @@ struct GivenSecret {
 }
 
 impl Given {
-    fn of(asks: &[(String, Ask)], answers: &[Answer]) -> Self {
-        let given = |((_, ask), answer): (&(String, Ask), &Answer)| {
+    fn of(asks: &[Asked], answers: &[Answer]) -> Self {
+        let given = |(Asked { ask, .. }, answer): (&Asked, &Answer)| {
             let version = answer.revealed.as_ref()?.version;
-            let layer = answer.steps.get(answer.winner?)?.layer.as_str();
+            let layer = answer.winning_step()?.layer.as_str();
             Some(GivenSecret {
                 environment: ask.environment.clone(),
                 path: answer.path.clone(),
@@ -331,7 +331,7 @@ impl Given {
 /// Follows the feed of changes, and resolves anew.
 struct Follower {
     client: Client,
-    asks: Vec<(String, Ask)>,
+    asks: Vec<Asked>,
     given: Given,
     after: u64,
     on_change: OnChange,
