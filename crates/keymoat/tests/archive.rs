@@ -153,8 +153,8 @@ fn old_records_go_into_an_archive_that_proves_them() {
         says(done, part);
     };
     whole(&verify(&["a.jsonl"], &[]), "intact: 512 records");
-    whole(&verify(&["a.jsonl"], &[]), "names and addresses beside");
-    whole(&verify(&["log.jsonl"], &[]), "in front of the first line are in older archives");
+    whole(&verify(&["a.jsonl"], &[]), "have the names and addresses beside them");
+    whole(&verify(&["log.jsonl"], &[]), "records in front of the first line");
     whole(&verify(&["a.jsonl", "log.jsonl"], &["--since", "kept"]), "continue the checkpoint that was kept");
     let one = auditor.ok(&[
         "audit",
@@ -243,7 +243,7 @@ fn through_a_server_and_into_a_backup() {
     home.ok(&["backup", "vault.backup"]);
     assert_eq!(server.interrupt(), 0);
     says(&home.ok(&["audit", "verify"]), "intact");
-    home.ok(&["--data", "elsewhere", "restore", "vault.backup"]);
+    home.ok(&["--data", "elsewhere", "restore", "vault.backup", "--accept-older", "a second copy"]);
     let done = home.ok(&["--data", "elsewhere", "audit", "verify"]);
     assert!(done.stdout.starts_with("intact") && done.stdout.contains("in archives only"), "{done:?}");
 }

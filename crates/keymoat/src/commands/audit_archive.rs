@@ -104,10 +104,11 @@ impl Archive {
 
     fn tell(&self, written: &Written, archived: &Archived) {
         output::line(&format!(
-            "archived {} records in `{}` ({} bytes), with FILE.proof beside it",
+            "archived {} records in `{}` ({} bytes); what proves them is in `{}`",
             written.count,
             self.output.display(),
-            written.bytes
+            written.bytes,
+            proof_beside(&self.output).display()
         ));
         output::line(&format!(
             "{} records left the vault; {} archived ones stay, because they answer for something that stands",

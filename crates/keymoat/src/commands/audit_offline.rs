@@ -147,27 +147,14 @@ impl Series {
                 series.problems.push(does_not_continue(earlier, tree, file));
             }
             let (found, tree) = check_file(file, &heads)?;
-            let several = files.len() > 1;
-            let name = |problem: String| match several {
-                true => format!("{}: {problem}", file.path.display()),
-                false => problem,
+            let problems = problems_of(file, &found, &tree);
+            let name = |problem: String| match files.len() {
+                1 => problem,
+                _ => format!("{}: {problem}", file.path.display()),
             };
+            series.problems.extend(problems.into_iter().map(name));
             series.checked += found.checked;
             series.beyond += found.beyond;
-            series.problems.extend(found.problems.iter().map(|problem| name(problem.to_string())));
-            if found.problems.is_empty() && !file.span.leads_to(&tree, &file.head) {
-                series.problems.push(name(format!(
-                    "lines 1 to {}: one of them or more is not the record that was signed, or `{}` does not belong to them (checkpoint of {} records)",
-                    found.checked,
-                    file.proof.display(),
-                    file.head.size()
-                )));
-            }
-            if found.beyond > 0 && !file.may_go_on {
-                series
-                    .problems
-                    .push(name(format!("line {}: the archive ends in front of it", found.checked + 1)));
-            }
             let personal = check_personal(file)?;
             series.named += personal.checked;
             series.problems.extend(personal.problems);
@@ -178,17 +165,10 @@ impl Series {
 
     fn report(&self, context: &Context, files: &[LogFile], kept: &[Checkpoint]) -> Result<u8, CliError> {
         let intact = self.problems.is_empty();
+        let compared = kept.iter().filter(|head| is_compared(files, head)).count();
+        let first = files.first().map_or(0, |file| file.span.start.size());
         let mut lines: Vec<String> =
             self.problems.iter().map(|problem| format!("TOUCHED  {}", output::printable(problem))).collect();
-        let (first, last) = (
-            files.first().map_or(0, |file| file.span.start.size()),
-            files.last().map_or(0, |file| file.span.end),
-        );
-        let is_known = |head: &&Checkpoint| {
-            (first..=last).contains(&head.size())
-                || files.iter().any(|file| file.head.size() == head.size() && file.head.root() == head.root())
-        };
-        let compared = kept.iter().filter(is_known).count();
         if intact {
             let more = match compared {
                 0 => String::new(),
@@ -202,29 +182,50 @@ impl Series {
             "problems": self.problems,
         });
         tell(context, data, &lines)?;
-        if first > 0 {
-            output::say(&format!("the {first} records in front of the first line are in older archives"));
-        }
-        if self.named > 0 {
-            output::say(&format!(
-                "the names and addresses beside {} of them are those that were recorded",
-                self.named
-            ));
-        }
-        if self.beyond > 0 {
-            output::say(&format!(
-                "{} newer lines are not under the checkpoint and were not checked",
-                self.beyond
-            ));
-        }
-        if compared < kept.len() {
-            output::say(&format!(
-                "{} of the checkpoints that were kept are of records that are not in these files, and were not compared",
-                kept.len() - compared
-            ));
-        }
+        self.say_what_else(first, kept.len() - compared);
         Ok(if intact { 0 } else { REFUSED })
     }
+
+    /// What was not checked, and what was besides.
+    fn say_what_else(&self, first: u64, not_compared: usize) {
+        let notes = [
+            (first, "records in front of the first line are in older archives"),
+            (self.named, "of them have the names and addresses beside them that were recorded"),
+            (self.beyond, "newer lines are not under the checkpoint and were not checked"),
+            (
+                not_compared as u64,
+                "of the checkpoints that were kept are of records that are not in these files, and were not compared",
+            ),
+        ];
+        notes
+            .iter()
+            .filter(|(number, _)| *number > 0)
+            .for_each(|(number, what)| output::say(&format!("{number} {what}")));
+    }
+}
+
+/// What in a file does not fit what stands beside it.
+fn problems_of(file: &LogFile, found: &ExportFindings, tree: &Frontier) -> Vec<String> {
+    let mut problems: Vec<String> = found.problems.iter().map(ToString::to_string).collect();
+    if problems.is_empty() && !file.span.leads_to(tree, &file.head) {
+        problems.push(format!(
+            "lines 1 to {}: one of them or more is not the record that was signed, or `{}` does not belong to them (checkpoint of {} records)",
+            found.checked,
+            file.proof.display(),
+            file.head.size()
+        ));
+    }
+    if found.beyond > 0 && !file.may_go_on {
+        problems.push(format!("line {}: the archive ends in front of it", found.checked + 1));
+    }
+    problems
+}
+
+/// Whether a checkpoint that was kept is one of the files' own, or of records in them.
+fn is_compared(files: &[LogFile], kept: &Checkpoint) -> bool {
+    let is_within = |file: &LogFile| (file.span.start.size()..=file.span.end).contains(&kept.size());
+    let is_same = |file: &LogFile| file.head.size() == kept.size() && file.head.root() == kept.root();
+    files.iter().any(|file| is_within(file) || is_same(file))
 }
 
 fn does_not_continue(earlier: &LogFile, tree: &Frontier, file: &LogFile) -> String {
