@@ -1,5 +1,7 @@
 //! `keymoat seal` and `unseal` with the real program: by file, passphrase and shares, and a server that starts sealed.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod common;
 
 use std::path::PathBuf;

@@ -1,5 +1,7 @@
 //! `keymoat serve`: the first start, the second, the commands beside it, the end.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod common;
 
 use common::Home;

@@ -1,5 +1,7 @@
 //! `keymoat run --watch`: a real program is started anew when its key changes, and is left alone otherwise.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod common;
 
 use std::io::{BufRead as _, BufReader, Lines};

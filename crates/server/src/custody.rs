@@ -426,7 +426,7 @@ impl BackRoom {
         match self.unsealing.offer(&sealed, offer, from, surroundings.clock.now()) {
             // What fails here leaves nothing at hand, and the next one who comes reads it again.
             Ok(UnsealStep::Unlocked(unlocked, unsealed)) => {
-                Ok(Tried::Opened(Box::new(sealed.enter(unlocked, surroundings)?), unsealed))
+                Ok(Tried::Opened(Box::new(sealed.enter(*unlocked, surroundings)?), unsealed))
             }
             Ok(UnsealStep::More { given, needed }) => {
                 self.sealed = Some(sealed);

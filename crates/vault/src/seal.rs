@@ -158,7 +158,7 @@ struct Gathered {
 
 /// What shares or a whole key come to.
 enum Fit {
-    Keys { unlocked: Unlocked, shares: Option<u8> },
+    Keys { unlocked: Box<Unlocked>, shares: Option<u8> },
     TooFew { given: u8, needed: u8 },
 }
 
@@ -181,7 +181,7 @@ pub enum UnsealStep {
         needed: u8,
     },
     /// It fits.
-    Unlocked(Unlocked, Unsealed),
+    Unlocked(Box<Unlocked>, Unsealed),
 }
 
 /// How a vault was unsealed.
@@ -218,7 +218,9 @@ impl Unsealing {
         allowance.take(now)?;
         let tried = match offer {
             MasterKeyOffer::Shares(shares) => self.gather(vault, shares, now),
-            whole => vault.unlock(&whole).map(|unlocked| Fit::Keys { unlocked, shares: None }),
+            whole => {
+                vault.unlock(&whole).map(|unlocked| Fit::Keys { unlocked: Box::new(unlocked), shares: None })
+            }
         };
         match tried {
             Ok(Fit::Keys { unlocked, shares }) => {
@@ -280,7 +282,7 @@ impl Unsealing {
         // Whether they fit or not, they have served.
         let shares = self.sets.remove(&set).map(|gathered| gathered.shares).unwrap_or_default();
         match vault.unlock(&MasterKeyOffer::Shares(shares)) {
-            Ok(unlocked) => Ok(Fit::Keys { unlocked, shares: Some(given) }),
+            Ok(unlocked) => Ok(Fit::Keys { unlocked: Box::new(unlocked), shares: Some(given) }),
             Err(error) => Err(error.hint(
                 "one of the shares is wrong or of another vault; all of them are forgotten, so give them again",
             )),
