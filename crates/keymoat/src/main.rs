@@ -99,8 +99,26 @@ fn usage(error: &clap::Error) -> ExitCode {
 /// Whether wrong usage is that of `run`, whose own codes must not be taken for the program's.
 #[expect(clippy::disallowed_methods, reason = "this is where argv enters the program")]
 fn is_run() -> bool {
-    std::env::args_os().nth(1).is_some_and(|first| first == "run")
+    let words: Vec<String> =
+        std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    command_of(&words) == Some("run")
 }
+
+/// The command among the words, which clap has not understood: the first that is neither a flag nor a flag's value.
+fn command_of(words: &[String]) -> Option<&str> {
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            flag if FLAGS_WITH_VALUE.contains(&flag) => drop(words.next()),
+            flag if flag.starts_with('-') => {}
+            command => return Some(command),
+        }
+    }
+    None
+}
+
+/// Flags that every command takes, and that may stand before it.
+const FLAGS_WITH_VALUE: [&str; 7] = ["--env", "-e", "--company", "--data", "--server", "--format", "--color"];
 
 fn set_color(color: Color) {
     match color {
@@ -193,5 +211,24 @@ impl Context {
         }
         let catalogue = keymoat_detect::Catalogue::with_extra(&extra);
         catalogue.map(Arc::new).map_err(|e| CliError::new(e.to_string()).hint(e.hint.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_among_words_that_are_wrong() {
+        let check = |line: &str, expected: Option<&str>| {
+            let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+            assert_eq!(command_of(&words), expected, "{line}");
+        };
+        check("run --nope", Some("run"));
+        check("--env prod run", Some("run"));
+        check("-e run list --nope", Some("list"));
+        check("--env=prod --company acme run", Some("run"));
+        check("--help", None);
+        check("", None);
     }
 }

@@ -97,6 +97,7 @@ const TABLE: &str = "\
 125 run --env prod --map X=nope#y -- true
 125 run --env prod --map X -- true
 125 run
+125 --env prod run --nope -- true
 126 run --env prod -- ./half.backup
 127 run --env prod -- no-such-program
 ";

@@ -215,7 +215,9 @@ fn a_path_is_answered_by_the_variables_that_stand_for_it() {
     let home = shop();
     let which = |set: Option<&str>| {
         let mut command = home.command(&["which", "stripe#secret_key", "--env", "prod", "--format", "json"]);
-        command.envs(set.into_iter().map(|name| (name, "of my own")));
+        if let Some(name) = set {
+            command.env(name, "of my own");
+        }
         let done = common::done(command.stdin(Stdio::null()).output().unwrap());
         let answer: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
         let winner = &answer["steps"][answer["winner"].as_u64().unwrap() as usize - 1];

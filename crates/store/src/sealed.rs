@@ -415,9 +415,17 @@ pub(crate) fn recognise(connection: &Connection, path: &Path) -> Result<(), Open
 
 pub(crate) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
     set_pragma(connection, "application_id", APPLICATION_ID, path)?;
-    migrations::run(connection).map_err(|e| OpenError::Io { path: path.to_owned(), why: e.to_string() })?;
+    migrations::run(connection).map_err(|e| unusable(path, e.to_string()))?;
     let newest = i32::try_from(migrations::newest()).unwrap_or(i32::MAX);
     set_pragma(connection, "user_version", newest, path)
+}
+
+/// Why the schema could not be brought up to date: a damaged file is another matter than one that cannot be written.
+fn unusable(path: &Path, why: String) -> OpenError {
+    match why.contains("malformed") || why.contains("not a database") {
+        true => OpenError::Store(StoreError::Corrupt { what: format!("file `{}`", path.display()), why }),
+        false => OpenError::Io { path: path.to_owned(), why },
+    }
 }
 
 /// Writes a number of the file's header unless it stands there: a full disk must not keep a store from being opened.

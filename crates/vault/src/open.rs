@@ -410,7 +410,7 @@ pub(crate) fn master_for(
     offer: &MasterKeyOffer,
     source: &SlotSource,
 ) -> Result<Option<MasterKey>, VaultError> {
-    let unusable = |why: String| VaultError::new(Code::Sealed, why);
+    let unusable = |why: String| VaultError::new(Code::Sealed, why).hint(LOOKED_FOR);
     match (offer, source) {
         (MasterKeyOffer::Key(text), SlotSource::Key) => {
             MasterKey::parse(text).map(Some).map_err(|e| unusable(e.to_string()))
@@ -434,6 +434,8 @@ pub(crate) fn operator() -> Result<SystemPart, VaultError> {
     Ok("operator".parse()?)
 }
 
+/// The order is that of the binary.
+const LOOKED_FOR: &str = "the first that is set is used: KEYMOAT_MASTER_KEY, KEYMOAT_MASTER_KEY_FILE, KEYMOAT_MASTER_KEY_COMMAND, a systemd credential, the key file of the vault, a passphrase, shares";
 /// The name of the first administrator.
 const ADMINISTRATOR: &str = "admin";
 const FIRST_SLOT: u32 = 1;

@@ -85,7 +85,7 @@ impl Vault {
             None => {
                 self.refuse_sign_in(&origin, ReasonCode::BadCredentials).await?;
                 Err(VaultError::new(Code::NotSignedIn, format!("the operating-system user `{user}` has no account in this vault"))
-                    .hint(format!("sign in with a token (KEYMOAT_TOKEN), or let an administrator run `keymoat account add {name} --kind os_user`")))
+                    .hint(format!("sign in with a token (KEYMOAT_TOKEN), or let an administrator run `keymoat account add {name} --kind os-user`")))
             }
         }
     }

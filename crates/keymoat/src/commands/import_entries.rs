@@ -322,7 +322,7 @@ fn check_once(entries: &[Entry]) -> Result<(), CliError> {
 fn values_of(entries: Vec<Entry>) -> Result<Vec<(SecretPath, Value)>, CliError> {
     let mut values: BTreeMap<SecretPath, Value> = BTreeMap::new();
     for Entry { path, field, value, .. } in entries {
-        let value = WireSecret(crate::prompt::text_only(value, &path.to_string())?);
+        let value = WireSecret(crate::prompt::text_only(value, path.as_str())?);
         match field {
             None => drop(values.insert(path, Value::Text(value))),
             Some(field) => match values.entry(path).or_insert_with(|| Value::Fields(BTreeMap::new())) {
