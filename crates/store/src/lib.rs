@@ -6,11 +6,13 @@
 mod accept;
 mod copy;
 mod data_dir;
+mod erased;
 mod error;
 mod ledger;
 mod migrations;
 mod outside;
 mod reader;
+mod reserve;
 mod row;
 mod schema;
 mod sealed;
@@ -22,6 +24,7 @@ mod writer;
 
 pub use copy::{CopiedEvent, CopiedRow, Counts, Entry, OutsideFit, Tallied, Tally};
 pub use data_dir::{DataDir, database_in, socket_in};
+pub use erased::{ERASED, number_texts};
 pub use error::{OpenError, StoreError, Untrusted};
 pub use ledger::{Draft, LedgerKeys, SignedHead};
 pub use reader::{Change, EventRange, PersonalOf, PersonalRange, Reader, StoredEvent};

@@ -14,6 +14,7 @@ use keymoat_core::tree::{Frontier, Hash, leaf_hash};
 use keymoat_crypto::StateDigest;
 use rusqlite::{Connection, OptionalExtension as _};
 
+use crate::erased::Erasures;
 use crate::ledger::{LedgerKeys, SignedHead, parse_personal, verify_note};
 use crate::outside::read_slots;
 use crate::reader::{events_len, for_each_raw_row, tile};
@@ -70,6 +71,7 @@ pub(crate) fn verify(
         let why = format!("the signed log ends before it ({signed} events are signed)");
         walk.blame(&mut problems, signed, why);
     }
+    walk.check_erasures(&mut problems);
     walk.check_tiles(&mut problems)?;
     let is_new = walk.frontier.size() == 0 && signed.is_none_or(|signed| signed == 0);
     match &inside.head {
@@ -192,6 +194,7 @@ struct Walk<'a> {
     shift: i128,
     size: u64,
     tile: Option<(u64, Vec<Hash>)>,
+    erasures: Erasures,
     /// Whether a single event was already named for what no longer fits.
     found_a_culprit: bool,
 }
@@ -217,6 +220,7 @@ impl<'a> Walk<'a> {
             shift: 0,
             size: events_len(connection).unwrap_or_default(),
             tile: None,
+            erasures: Erasures::default(),
             found_a_culprit: false,
         }
     }
@@ -276,6 +280,9 @@ impl<'a> Walk<'a> {
         } else if self.tile_leaf(stored.seq)?.is_some_and(|known| known != leaf) {
             self.blame(problems, stored.seq, NOT_IN_TREE.to_owned());
         }
+        if let Ok(event) = &event {
+            self.erasures.event(stored.seq, event, stored.has_personal());
+        }
         self.time_ms = self.time_ms.max(stored.time_ms);
         for change in event.into_iter().flat_map(|event| event.rows) {
             self.expect(stored.seq, change);
@@ -290,6 +297,19 @@ impl<'a> Walk<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Names events whose personal data is gone although no record says that it was erased.
+    fn check_erasures(&mut self, problems: &mut Vec<Untrusted>) {
+        for (first, last) in self.erasures.unrecorded() {
+            let why = match last - first {
+                0 => "its personal data is gone, and no record says that it was erased".to_owned(),
+                more => format!(
+                    "its personal data and that of the {more} events after it is gone, and no record says that it was erased"
+                ),
+            };
+            self.blame(problems, first, why);
+        }
     }
 
     fn inconsistency(&mut self, stored: &Stored, event: Option<&Event>) -> Option<String> {
@@ -477,6 +497,10 @@ pub(crate) fn for_each_event(
 }
 
 impl Stored {
+    pub(crate) fn has_personal(&self) -> bool {
+        self.personal.is_some()
+    }
+
     fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
         let mut odd = false;
         Ok(Self {

@@ -6,7 +6,7 @@ mod common;
 
 use std::sync::{Arc, Mutex};
 
-use common::{Told, Vault, append_many, change, draft, personal_draft, put, remove};
+use common::{Told, Vault, append_many, change, draft, make_private, personal_draft, put, remove};
 use keymoat_store::{
     DataDir, Durability, Effect, EventRange, Kind, OpenError, Row, SealedStore, StoreError, Trust, Untrusted,
 };
@@ -63,7 +63,7 @@ async fn a_first_commit_that_the_file_outside_never_heard_of_is_no_foreign_one()
 #[tokio::test]
 async fn foreign_and_newer_files_are_left_alone() {
     let vault = Vault::new();
-    std::fs::create_dir_all(vault.data()).unwrap();
+    make_private(&vault.data());
     std::fs::write(vault.database(), "this is a letter to my aunt, not a database".repeat(100)).unwrap();
     assert!(matches!(vault.sealed(), Err(OpenError::Foreign(_))));
     std::fs::remove_file(vault.database()).unwrap();

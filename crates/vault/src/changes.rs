@@ -1,9 +1,14 @@
 //! The feed of what changed, without values, so that programs follow it instead of asking again and again.
 
-use keymoat_core::policy::Capability;
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+
+use keymoat_core::audit::{Action, AuditText, DecidedBy};
+use keymoat_core::id::{PrincipalId, TokenId};
+use keymoat_core::policy::{Capability, Decision};
 use keymoat_store::Kind;
 
-use crate::desk::secret_resource;
+use crate::desk::{About, Deed, Rights, secret_resource};
 use crate::entity::SecretName;
 use crate::{Caller, Vault, VaultError};
 
@@ -28,7 +33,7 @@ pub struct ChangeEvent {
 }
 
 impl Vault {
-    /// The changes after number `after`, at once.
+    /// The changes after number `after`, at once. Who is shown some has a record of it, one a minute.
     ///
     /// # Errors
     /// Those of the store.
@@ -42,9 +47,48 @@ impl Vault {
             let version = self.find(&name).ok().and_then(|secret| secret.versions.current());
             Some(ChangeEvent { seq: row.seq, name, version })
         });
-        let changes =
-            events.filter(|event| self.may(caller, Capability::List, &secret_resource(&event.name, None)));
-        Ok(ChangePage { changes: changes.collect(), next })
+        let events: Vec<ChangeEvent> = events.collect();
+        self.retry_stale(|| async {
+            let (rights, epoch) = self.state(|state| (Rights::of_caller(state, caller), state.epoch));
+            let rights = rights.uncounted();
+            let mut decided_by = None;
+            let may_list = |event: &&ChangeEvent| {
+                let resource = secret_resource(&event.name, None);
+                match rights.decide(&self.request(caller, Capability::List, &resource)) {
+                    Decision::Allowed { by } => {
+                        decided_by.get_or_insert(by);
+                        true
+                    }
+                    Decision::Refused { .. } => false,
+                }
+            };
+            let changes: Vec<ChangeEvent> = events.iter().filter(may_list).cloned().collect();
+            if !changes.is_empty() {
+                self.record_following(caller, after, decided_by, epoch).await?;
+            }
+            Ok(ChangePage { changes, next })
+        })
+        .await
+    }
+
+    /// Writes down that somebody follows the feed: once a minute, not with every page.
+    async fn record_following(
+        &self,
+        caller: &Caller,
+        after: u64,
+        decided_by: Option<DecidedBy>,
+        epoch: u64,
+    ) -> Result<(), VaultError> {
+        let follower = (caller.principal, caller.token);
+        let minute = self.now().as_second() / 60;
+        if self.followers().has(follower, minute) {
+            return Ok(());
+        }
+        let deed = Deed::done(Action::List, About::default())
+            .detail("feed_after", AuditText::new(&after.to_string()));
+        self.store().append(self.draft(caller, deed, decided_by), Some(epoch)).await?;
+        self.followers().add(follower, minute);
+        Ok(())
     }
 
     /// Returns when there is a change after number `after`, or never.
@@ -54,6 +98,30 @@ impl Vault {
         if changes.wait_for(|change| *change > after).await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+}
+
+/// Who has a record of following the feed in this minute.
+#[derive(Default)]
+pub(crate) struct Followers {
+    /// The minute, and who followed in it.
+    seen: Mutex<(i64, HashSet<Follower>)>,
+}
+
+type Follower = (PrincipalId, Option<TokenId>);
+
+impl Followers {
+    fn has(&self, follower: Follower, minute: i64) -> bool {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.0 == minute && seen.1.contains(&follower)
+    }
+
+    fn add(&self, follower: Follower, minute: i64) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.0 != minute {
+            *seen = (minute, HashSet::new());
+        }
+        seen.1.insert(follower);
     }
 }
 

@@ -15,6 +15,7 @@ mod desk;
 mod edge;
 pub mod entity;
 mod error;
+mod free_text;
 mod grants;
 mod idempotency;
 mod keyring;
@@ -44,6 +45,7 @@ use keymoat_detect::Catalogue;
 use keymoat_store::Store;
 use tokio::sync::watch;
 
+use crate::changes::Followers;
 use crate::clock::HighWater;
 use crate::keyring::Keyring;
 use crate::refusals::Refusals;
@@ -59,7 +61,7 @@ pub use changes::{ChangeEvent, ChangePage};
 pub use clock::Clock;
 pub use error::{Code, VaultError};
 pub use grants::NewGrant;
-pub use idempotency::Attempt;
+pub use idempotency::{Attempt, RequestNeeds};
 pub use open::{MasterKeyOffer, NewSlot, NewVault, SealedVault, Surroundings, VerifyReport};
 pub use personal::{Erased, PersonalQuery};
 pub use policies::Explanation;
@@ -88,6 +90,7 @@ struct Inner {
     clock: HighWater,
     outside: PathBuf,
     refusals: Refusals,
+    followers: Followers,
     rekeying: Rekeying,
     /// Whether something was destroyed that may still stand in the write-ahead log.
     scrub_due: AtomicBool,
@@ -192,6 +195,10 @@ impl Vault {
 
     pub(crate) fn rekeying(&self) -> &Rekeying {
         &self.inner.rekeying
+    }
+
+    pub(crate) fn followers(&self) -> &Followers {
+        &self.inner.followers
     }
 
     pub(crate) fn refusals(&self) -> &Refusals {

@@ -13,6 +13,7 @@ use keymoat_detect::Catalogue;
 use keymoat_store::{DataDir, Durability, Effect, Kind, Observer, SealedStore, Trust, Tx};
 use tokio::sync::watch;
 
+use crate::changes::Followers;
 use crate::clock::{Clock, HighWater};
 use crate::desk::{Deed, system_resource};
 use crate::entity::{
@@ -309,6 +310,7 @@ pub(crate) fn start(
             clock,
             outside,
             refusals: Refusals::default(),
+            followers: Followers::default(),
             rekeying: Rekeying::default(),
             scrub_due: AtomicBool::new(false),
             changes,
