@@ -35,6 +35,19 @@ enum Door {
     Remote(Remote),
 }
 
+/// Whether to speak to a server on the socket: one of this user or of root, who could do everything anyway. Anybody
+/// else would be shown tokens and values.
+fn check_server(owner: u32, you: u32, path: &std::path::Path) -> Result<(), CliError> {
+    if owner == you || owner == ROOT {
+        return Ok(());
+    }
+    let why = format!("the server on `{}` runs as user {owner}, and you are user {you}", path.display());
+    Err(CliError::new(why).hint("run this as that user, or speak to the server with --server and a token"))
+}
+
+/// The user who may do everything.
+const ROOT: u32 = 0;
+
 /// A server elsewhere.
 #[derive(Debug, Clone)]
 struct Remote {
@@ -182,6 +195,8 @@ impl Client {
                 let stream = tokio::net::UnixStream::connect(path)
                     .await
                     .map_err(|e| CliError::file("connect to", path, &e))?;
+                let owner = stream.peer_cred().map_err(|e| CliError::file("ask who serves", path, &e))?.uid();
+                check_server(owner, rustix::process::geteuid().as_raw(), path)?;
                 exchange(stream, request).await
             }
             Door::Remote(remote) => remote.exchange(request).await,
@@ -397,3 +412,21 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// About ten seconds: commands are short, and one that takes longer is told of.
 const LOCKED_TRIES: u32 = 500;
 const LOCKED_LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_on_the_socket_and_whether_they_are_spoken_to() {
+        let check = |owner: u32, you: u32, spoken_to: bool| {
+            let checked = check_server(owner, you, std::path::Path::new("keymoat.sock"));
+            assert_eq!(checked.is_ok(), spoken_to, "{owner} {you}");
+        };
+        check(1000, 1000, true);
+        check(0, 1000, true);
+        check(0, 0, true);
+        check(1001, 1000, false);
+        check(1000, 0, false);
+    }
+}

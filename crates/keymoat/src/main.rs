@@ -164,7 +164,7 @@ impl Context {
                 Err(CliError::new("KEYMOAT_TOKEN is set and empty").hint("give it a token, or unset it"))
             }
             (Some(token), _) => Ok(Some(token.duplicate())),
-            (None, Some(path)) => master_key::read_secret_file(path).map(Some),
+            (None, Some(path)) => master_key::read_named_file("token", path, &self.variables).map(Some),
             (None, None) => Ok(None),
         }
     }

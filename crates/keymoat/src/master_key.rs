@@ -120,7 +120,7 @@ pub fn key_text(file: &Path, variables: &Variables) -> Result<Option<SecretBytes
         return Ok(Some(text.duplicate()));
     }
     if let Some(path) = &variables.master_key_file {
-        return read_key_file(path).map(Some);
+        return read_named_file("master key", path, variables).map(Some);
     }
     if let Some(command) = &variables.master_key_command {
         return run_key_command(command).map(Some);
@@ -158,7 +158,7 @@ pub fn passphrase(variables: &Variables) -> Result<SecretBytes, CliError> {
         return Ok(text.duplicate());
     }
     if let Some(path) = &variables.passphrase_file {
-        return read_secret_file(path);
+        return read_named_file("passphrase", path, variables);
     }
     prompt::secret_or("Passphrase of the vault", "name its file in KEYMOAT_PASSPHRASE_FILE")
 }
@@ -192,15 +192,36 @@ pub fn read_secret_bytes(path: &Path) -> Result<SecretBytes, CliError> {
 /// # Errors
 /// When others can read it, or it cannot be read.
 pub fn read_key_file(path: &Path) -> Result<SecretBytes, CliError> {
-    let wrong = |e: std::io::Error| CliError::file("read the master key file", path, &e);
+    read_private_file("master key", path)
+}
+
+/// As [`read_private_file`], for a file that the environment names. systemd lets the service read a credential in ways
+/// that its mode does not tell apart from letting others, and keeps the directory to the service.
+///
+/// # Errors
+/// When others can read it, or it cannot be read.
+pub fn read_named_file(what: &str, path: &Path, variables: &Variables) -> Result<SecretBytes, CliError> {
+    match variables.credentials_directory.as_ref().is_some_and(|dir| path.starts_with(dir)) {
+        true => read_secret_file(path),
+        false => read_private_file(what, path),
+    }
+}
+
+/// Reads a file with something that opens the vault or signs in, called `what`. One that others can read is no secret
+/// any more.
+///
+/// # Errors
+/// When others can read it, or it cannot be read.
+pub fn read_private_file(what: &str, path: &Path) -> Result<SecretBytes, CliError> {
+    let wrong = |e: std::io::Error| CliError::file(&format!("read the {what} file"), path, &e);
     let mode = std::fs::metadata(path).map_err(wrong)?.mode() & 0o777;
     if mode & 0o077 != 0 {
         return Err(CliError::new(format!(
-            "others can read the master key file `{}` (mode {mode:03o})",
+            "others can read the {what} file `{}` (mode {mode:03o})",
             path.display()
         ))
         .hint(format!(
-            "`chmod 600 {}`, and change the master key if anybody may have read it",
+            "`chmod 600 {}`, and change what is in it if anybody may have read it",
             path.display()
         )));
     }
@@ -224,7 +245,7 @@ fn run_key_command(command: &str) -> Result<SecretBytes, CliError> {
 fn shares(needed: u8, variables: &Variables) -> Result<Vec<Share>, CliError> {
     let wrong = |e: keymoat_crypto::ShareError| CliError::new(e.to_string());
     if let Some(path) = &variables.shares_file {
-        return parse_shares(&read_secret_file(path)?);
+        return parse_shares(&read_named_file("shares", path, variables)?);
     }
     (1..=needed)
         .map(|n| {

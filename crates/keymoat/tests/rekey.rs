@@ -62,6 +62,10 @@ fn a_passphrase_opens_the_vault() {
     assert!(short.code == 2 && short.stderr.contains("at least 15"), "{short:?}");
     let nobody = home.run(&["rekey", "add-slot", "--source", "passphrase"]);
     assert!(nobody.code == 2 && nobody.stderr.contains("nobody to ask"), "{nobody:?}");
+    home.mode("passphrase", 0o640);
+    let seen = home.run(&["rekey", "add-slot", "--source", "passphrase", "--passphrase-file", "passphrase"]);
+    assert!(seen.code == 2 && seen.stderr.contains("others can read the passphrase file"), "{seen:?}");
+    home.mode("passphrase", 0o600);
     home.ok(&["rekey", "add-slot", "--source", "passphrase", "--passphrase-file", "passphrase"]);
     std::fs::remove_file(key_files(&home).remove(0)).unwrap();
     let opened = with(&home, "KEYMOAT_PASSPHRASE", "made up words of a vault", &READ);
@@ -85,6 +89,13 @@ fn shares_open_the_vault_when_there_are_enough() {
     home.file("one", &format!("{}\n", shares[1]));
     assert_eq!(with(&home, "KEYMOAT_SHARES_FILE", "two", &READ).stdout.trim(), VALUE);
     assert_eq!(with(&home, "KEYMOAT_SHARES_FILE", "one", &READ).code, 2);
+    home.mode("two", 0o644);
+    let seen = with(&home, "KEYMOAT_SHARES_FILE", "two", &READ);
+    assert!(seen.code == 2 && seen.stderr.contains("others can read the shares file"), "{seen:?}");
+    std::fs::set_permissions(home.data(), std::os::unix::fs::PermissionsExt::from_mode(0o750)).unwrap();
+    home.mode("two", 0o600);
+    let open = with(&home, "KEYMOAT_SHARES_FILE", "two", &READ);
+    assert!(open.code == 2 && open.stderr.contains("chmod 700"), "{open:?}");
     let wrong = home.run(&["rekey", "add-slot", "--source", "shamir", "--needed", "4", "--shares", "3"]);
     assert_eq!(wrong.code, 2, "{wrong:?}");
 }
@@ -153,7 +164,7 @@ fn what_opens_the_vault_does_not_travel_over_a_network() {
     let server = home.serve();
     let address = server.address();
     let address = address.strip_prefix("http://").unwrap();
-    let body = "{\"kind\":\"key\",\"master\":\"made up\"}";
+    let body = "{\"kind\":\"key\",\"master\":\"made up\",\"proof\":{\"key\":\"made up\"}}";
     let mut stream = std::net::TcpStream::connect(address).unwrap();
     write!(
         stream,

@@ -224,6 +224,7 @@ pub(crate) fn token(token: &TokenEntity, account: Option<AccountName>) -> wire::
         renewable_until: token.renewable_until,
         uses_left: token.uses_left,
         networks: token.networks.iter().map(ToString::to_string).collect(),
+        made_with: token.made_with.map(|id| id.to_string()),
     }
 }
 

@@ -1,23 +1,28 @@
 //! Requests that may be sent again: the header `Idempotency-Key`
 //! (draft-ietf-httpapi-idempotency-key-header).
 //!
-//! The first request under a key is done, and its answer remembered for a day; the same one again gets that answer.
+//! The first request under a key is done, and its answer remembered for a day; the same one again gets that answer, as
+//! long as the caller is allowed what it needs. Who is not claims nothing: the handler refuses him.
 //! Routes whose answers hold a value refuse the header: such an answer is not kept anywhere.
 
 use axum::body::Body;
-use axum::extract::Request;
+use axum::extract::{FromRequestParts as _, RawPathParams, Request};
 use axum::middleware::Next;
 use axum::response::Response;
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt as _;
-use keymoat_vault::{Attempt, Caller, Code};
+use keymoat_core::names::Scope;
+use keymoat_core::policy::Resource;
+use keymoat_vault::{Attempt, Caller, Code, RequestNeeds};
 use serde::{Deserialize, Serialize};
 use tracing::Instrument as _;
 
 use crate::AppState;
 use crate::body;
+use crate::params::Params;
 use crate::problem::Problem;
-use crate::routes::{Repeat, Route};
+use crate::routes::{Needs, Repeat, Route};
 
 /// What is remembered of an answer.
 #[derive(Debug, Serialize, Deserialize)]
@@ -42,19 +47,32 @@ pub(crate) async fn answer(
         Repeat::Harmless => Ok(next.run(request).await),
         Repeat::Never => Err(Problem::malformed("this route takes no `Idempotency-Key`")
             .hint("its answer holds a value, and such an answer is not kept")),
-        Repeat::Remembered => remembered(app, key, request, next).await,
+        Repeat::Remembered => remembered(app, route, key, request, next).await,
     }
 }
 
-async fn remembered(app: &AppState, key: String, request: Request, next: Next) -> Result<Response, Problem> {
-    let (asked, request) = Asked::of(app, key, request).await?;
-    if let Attempt::Answered(answer) = app.vault.claim(&asked.caller, &asked.key, &asked.parts()).await? {
-        return replay(answer);
-    }
+async fn remembered(
+    app: &AppState,
+    route: &Route,
+    key: String,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let (asked, request) = Asked::of(app, route, key, request).await?;
+    let attempt = match &asked.needs {
+        Some(needs) => app.vault.claim(&asked.caller, &asked.key, &asked.parts(), needs).await?,
+        None => Attempt::NotAllowed,
+    };
+    let is_claimed = match attempt {
+        Attempt::Answered(answer) => return replay(answer),
+        Attempt::First => true,
+        Attempt::NotAllowed => false,
+    };
     // The client may go away meanwhile; its next attempt is to find the answer all the same.
     let work = async move {
         let response = next.run(request).await;
-        asked.keep(response).await
+        // What was not allowed a moment ago and was done all the same is not done a second time either.
+        if is_claimed || response.status().is_success() { asked.keep(response).await } else { Ok(response) }
     };
     tokio::spawn(work.in_current_span()).await.unwrap_or_else(|_| Err(Problem::internal()))
 }
@@ -65,11 +83,18 @@ struct Asked {
     caller: Caller,
     key: String,
     parts: [Vec<u8>; 5],
+    /// What it needs; none when a name in it cannot be read, which its handler refuses.
+    needs: Option<RequestNeeds>,
 }
 
 impl Asked {
-    async fn of(app: &AppState, key: String, request: Request) -> Result<(Self, Request), Problem> {
-        let (parts, body) = request.into_parts();
+    async fn of(
+        app: &AppState,
+        route: &Route,
+        key: String,
+        request: Request,
+    ) -> Result<(Self, Request), Problem> {
+        let (mut parts, body) = request.into_parts();
         let caller = parts.extensions.get::<Caller>().cloned().ok_or_else(Problem::internal)?;
         let body = body::read(body).await?;
         let header = |name| parts.headers.get(name).map(HeaderValue::as_bytes).unwrap_or_default().to_vec();
@@ -80,8 +105,9 @@ impl Asked {
             header(header::IF_NONE_MATCH),
             body.to_vec(),
         ];
+        let needs = needs_of(route, &mut parts, &body).await;
         let request = Request::from_parts(parts, Body::from(body));
-        Ok((Self { app: app.clone(), caller, key, parts: asked }, request))
+        Ok((Self { app: app.clone(), caller, key, parts: asked, needs }, request))
     }
 
     fn parts(&self) -> Vec<&[u8]> {
@@ -116,6 +142,30 @@ impl Asked {
     }
 }
 
+/// What a request needs, as the table says, with the names of its path, query and body put in.
+async fn needs_of(route: &Route, parts: &mut Parts, body: &[u8]) -> Option<RequestNeeds> {
+    let (capability, template) = match route.needs {
+        Needs::Capability { capability, resource } => (Some(capability), resource),
+        _ => (None, OWN),
+    };
+    let in_path = RawPathParams::from_request_parts(parts, &()).await.ok()?;
+    let in_body: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    let mut filled = template.to_owned();
+    for name in template.split(['{', '}']).skip(1).step_by(2) {
+        let of_path = in_path.iter().find(|(known, _)| *known == name).map(|(_, value)| value);
+        let value = of_path.or_else(|| in_body.get(name)?.as_str())?;
+        filled = filled.replace(&format!("{{{name}}}"), value);
+    }
+    let (scope, path) = filled.split_once('/')?;
+    let scope: Scope = scope.parse().ok()?;
+    let company = match scope {
+        Scope::System => None,
+        Scope::Environment(_) => parts.extensions.get::<Params>()?.get("company").ok()?,
+    };
+    let resource = Resource { scope, company, path: path.parse().ok()?, field: None };
+    Some(RequestNeeds { capability, resource })
+}
+
 fn replay(answer: serde_json::Value) -> Result<Response, Problem> {
     let remembered: Remembered = serde_json::from_value(answer).map_err(|_| Problem::internal())?;
     let mut response = Response::new(match remembered.body {
@@ -144,5 +194,7 @@ fn key_of(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     }
 }
 
+/// What a route is about that everybody may use for himself.
+const OWN: &str = "sys/own";
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");

@@ -42,11 +42,11 @@ pub static ROUTES: &[Route] = &[
         .takes(Form::one::<wire::CodeSignIn>()).json(Form::one::<wire::IssuedToken>()).never_kept(),
     route(Verb::Get, "/api/v1/whoami", Needs::SignedIn, "Who the caller is", || get(api::status::whoami))
         .json(Form::one::<wire::WhoAmI>()),
-    route(Verb::Get, "/api/v1/environments", Needs::SignedIn, "The environments", || get(api::places::environments))
+    route(Verb::Get, "/api/v1/environments", Needs::SignedIn, "The environments in which the caller may do anything", || get(api::places::environments))
         .json(Form::list::<wire::Place>()),
     route(Verb::Put, "/api/v1/environments/{name}", needs(Write, "sys/environments/{name}"), "Makes an environment, or describes it", || put(api::places::put_environment))
         .takes(Form::one::<wire::PutPlace>()).json(Form::one::<wire::Place>()).kept(),
-    route(Verb::Get, "/api/v1/companies", Needs::SignedIn, "The companies", || get(api::places::companies))
+    route(Verb::Get, "/api/v1/companies", Needs::SignedIn, "The companies for which the caller may do anything", || get(api::places::companies))
         .json(Form::list::<wire::Place>()),
     route(Verb::Put, "/api/v1/companies/{name}", needs(Write, "sys/companies/{name}"), "Makes a company, or describes it", || put(api::places::put_company))
         .takes(Form::one::<wire::PutPlace>()).json(Form::one::<wire::Place>()).kept(),

@@ -658,6 +658,9 @@ pub struct Token {
     pub uses_left: Option<u32>,
     /// Networks that it is good from.
     pub networks: Vec<String>,
+    /// The id of the token that it was made with, and ends with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_with: Option<String>,
 }
 
 /// A token that was just made.
@@ -1089,6 +1092,8 @@ pub struct AddSlot {
     pub kind: String,
     /// The master key's text; for a passphrase the key that it was stretched to.
     pub master: WireSecret,
+    /// What opens the vault now.
+    pub proof: KeyOffer,
     /// How a passphrase was stretched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]

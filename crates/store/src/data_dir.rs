@@ -1,4 +1,7 @@
-//! The data directory: who owns it, who holds it, and where its files are.
+//! The data directory: who owns it, who can reach it, who holds it, and where its files are.
+//!
+//! Two locks are held: that of the file `lock`, which says who holds it, and that of the directory itself, which stays
+//! when somebody removes the file. It looks at modes, not at what else the system may allow.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{Read, Seek, Write};
@@ -15,16 +18,20 @@ use crate::OpenError;
 pub struct DataDir {
     path: PathBuf,
     _lock: Arc<File>,
+    _itself: Arc<File>,
 }
 
 impl DataDir {
-    /// Makes the directory if need be (mode 0700), checks its owner, and takes its lock.
+    /// Makes the directory if need be (mode 0700), checks its owner and its mode, and takes its locks.
     ///
     /// # Errors
-    /// When the directory belongs to somebody else, is held by another process, or cannot be used.
+    /// When the directory belongs to somebody else, others can reach what is in it, it is held by another process, or
+    /// cannot be used.
     pub fn lock(path: &Path) -> Result<Self, OpenError> {
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| io(path, &e))?;
-        check_owner(path)?;
+        check_reach(path)?;
+        let itself = File::open(path).map_err(|e| io(path, &e))?;
+        let is_free = take(&itself).map_err(|e| io(path, &e))?;
         let lock_path = path.join(LOCK_FILE);
         let mut lock = OpenOptions::new()
             .read(true)
@@ -34,14 +41,20 @@ impl DataDir {
             .mode(0o600)
             .open(&lock_path)
             .map_err(|e| io(&lock_path, &e))?;
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if !is_free || !take(&lock).map_err(|e| io(&lock_path, &e))? {
             let mut text = String::new();
             // The holder's pid is a courtesy: without it the message only says less.
             let pid = lock.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
             return Err(OpenError::Locked { path: path.to_owned(), pid });
         }
-        write_pid(&mut lock).map_err(|e| io(&lock_path, &e))?;
-        Ok(Self { path: path.to_owned(), _lock: Arc::new(lock) })
+        match write_pid(&mut lock) {
+            // On a full disk the holder goes without a name.
+            Err(error) if error.kind() != std::io::ErrorKind::StorageFull => {
+                return Err(io(&lock_path, &error));
+            }
+            _ => {}
+        }
+        Ok(Self { path: path.to_owned(), _lock: Arc::new(lock), _itself: Arc::new(itself) })
     }
 
     /// The directory.
@@ -66,11 +79,30 @@ pub fn socket_in(data_dir: &Path) -> PathBuf {
 }
 
 pub(crate) const LOCK_FILE: &str = "lock";
+/// What a mode may not give to the group and to others.
+const FOR_OTHERS: u32 = 0o077;
 
-fn check_owner(path: &Path) -> Result<(), OpenError> {
-    let owner = fs::metadata(path).map_err(|e| io(path, &e))?.uid();
-    let you = rustix::process::geteuid().as_raw();
-    if owner == you { Ok(()) } else { Err(OpenError::ForeignOwner { path: path.to_owned(), owner, you }) }
+/// Takes a lock; `false` when another process has it.
+fn take(file: &File) -> std::io::Result<bool> {
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Refuses a directory of somebody else, and one that others can look into or change: whoever can put another database
+/// or socket there speaks in the vault's name.
+fn check_reach(path: &Path) -> Result<(), OpenError> {
+    let about = fs::metadata(path).map_err(|e| io(path, &e))?;
+    let (owner, you) = (about.uid(), rustix::process::geteuid().as_raw());
+    if owner != you {
+        return Err(OpenError::ForeignOwner { path: path.to_owned(), owner, you });
+    }
+    match about.mode() & 0o7777 {
+        mode if mode & FOR_OTHERS != 0 => Err(OpenError::Reachable { path: path.to_owned(), mode }),
+        _ => Ok(()),
+    }
 }
 
 fn write_pid(lock: &mut File) -> std::io::Result<()> {
@@ -90,13 +122,47 @@ mod tests {
     #[test]
     fn a_directory_is_held_once() {
         let dir = tempfile::tempdir().unwrap();
-        let held = DataDir::lock(dir.path()).unwrap();
-        match DataDir::lock(dir.path()) {
+        let path = dir.path().join("data");
+        let held = DataDir::lock(&path).unwrap();
+        match DataDir::lock(&path) {
             Err(OpenError::Locked { pid, .. }) => assert_eq!(pid, Some(std::process::id())),
             other => panic!("expected a lock error, got {other:?}"),
         }
         drop(held);
-        DataDir::lock(dir.path()).unwrap();
+        DataDir::lock(&path).unwrap();
+    }
+
+    #[test]
+    fn a_removed_lock_file_lets_nobody_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        let held = DataDir::lock(&path).unwrap();
+        fs::remove_file(path.join(LOCK_FILE)).unwrap();
+        for _ in 0..2 {
+            assert!(matches!(DataDir::lock(&path), Err(OpenError::Locked { .. })));
+        }
+        drop(held);
+        DataDir::lock(&path).unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_others_can_reach_is_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        drop(DataDir::lock(&path).unwrap());
+        for (mode, is_fine) in
+            [(0o700, true), (0o755, false), (0o710, false), (0o770, false), (0o701, false), (0o702, false)]
+        {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            match DataDir::lock(&path) {
+                Ok(_) => assert!(is_fine, "{mode:o}"),
+                Err(error) => {
+                    assert!(!is_fine && matches!(error, OpenError::Reachable { .. }), "{mode:o} {error}");
+                    assert!(error.to_string().contains("chmod 700"), "{error}");
+                }
+            }
+        }
     }
 
     #[test]

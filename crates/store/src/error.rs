@@ -73,6 +73,14 @@ pub enum OpenError {
         /// This process's user id.
         you: u32,
     },
+    /// Others than its owner can look into the directory or change what is in it.
+    #[error("others can reach `{}` (mode {mode:03o}); run `chmod 700 '{}'`, and look whether anything in it was changed", path.display(), path.display())]
+    Reachable {
+        /// The data directory.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
     /// The file is not a Keymoat database.
     #[error("`{}` is not a Keymoat database; move it away, or name another directory with --data", .0.display())]
     Foreign(PathBuf),

@@ -12,6 +12,7 @@ use crate::data_dir::DataDir;
 use crate::ledger::{Draft, Head, LedgerKeys};
 use crate::outside::OutsideFile;
 use crate::reader::Reader;
+use crate::reserve::Reserve;
 use crate::tx::Tx;
 use crate::verify::{self, Outside};
 use crate::writer::{Committed, Job, Member, Stopped, Writer, file_identity, run_outside};
@@ -21,6 +22,8 @@ use crate::{Durability, Observer, OpenError, Report, StoreError, schema};
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<Inner>,
+    /// Whether what is written through this handle may use the room that is kept for administrators.
+    reserved: bool,
 }
 
 struct Inner {
@@ -71,6 +74,7 @@ impl Store {
             outside: to_outside,
             stopped: Arc::clone(&stopped),
             full: Arc::clone(&full),
+            reserve: Reserve::in_dir(dir.path()),
             file: file_identity(&path)
                 .map_err(|e| OpenError::Io { path: path.clone(), why: e.to_string() })?,
         };
@@ -97,7 +101,14 @@ impl Store {
             threads: Mutex::new(threads),
             alive: watch::Sender::new(()),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { inner: Arc::new(inner), reserved: false })
+    }
+
+    /// A handle whose work may use the room that is kept on the disk for those who make more: for administrators'
+    /// looks and removals alone.
+    #[must_use]
+    pub fn reserved(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), reserved: true }
     }
 
     /// Appends a record and returns when it is durable.
@@ -108,7 +119,8 @@ impl Store {
     /// When the record is not on the disk: whoever asked must not get an answer.
     pub async fn append(&self, draft: Draft, decided_at: Option<u64>) -> Result<Committed, StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.enqueue(Job::Append { draft: Box::new(draft), epoch: decided_at, reply }).await?;
+        let reserved = self.reserved;
+        self.enqueue(Job::Append { draft: Box::new(draft), epoch: decided_at, reserved, reply }).await?;
         answer.await.map_err(|_| self.gone())?
     }
 
@@ -127,7 +139,7 @@ impl Store {
         E: From<StoreError> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let member = TxMember { work, result: None, reply };
+        let member = TxMember { work, result: None, reserved: self.reserved, reply };
         self.enqueue(Job::Tx(Box::new(member))).await?;
         let outcome = answer.await.map_err(|_| E::from(self.gone()))?;
         tracing::trace!(transaction = name, ok = outcome.is_ok(), "transaction");
@@ -189,7 +201,7 @@ impl Store {
         jiff::Timestamp::from_millisecond(self.inner.opened_at_ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
     }
 
-    /// Whether the last thing to be written found the disk full.
+    /// Whether the last thing to be written found the disk full, or there is less room than is kept for administrators.
     pub fn is_full(&self) -> bool {
         self.inner.full.load(Ordering::Relaxed)
     }
@@ -300,6 +312,7 @@ impl Drop for Inner {
 struct TxMember<W, R, E> {
     work: W,
     result: Option<Result<R, E>>,
+    reserved: bool,
     reply: oneshot::Sender<Result<(R, Committed), E>>,
 }
 
@@ -314,6 +327,10 @@ where
         let outcome = if result.is_ok() { Ok(()) } else { Err(()) };
         self.result = Some(result);
         outcome
+    }
+
+    fn is_reserved(&self) -> bool {
+        self.reserved
     }
 
     fn finish(self: Box<Self>, outcome: Result<Committed, StoreError>) {

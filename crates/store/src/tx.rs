@@ -64,6 +64,21 @@ impl<'a> Tx<'a> {
         rows_with_prefix(self.connection, kind, prefix, limit).map_err(|e| self.fault(e))
     }
 
+    /// The live rows of a kind that were written after change number `after`, earlier members of the same batch
+    /// included.
+    pub fn changed_since(&self, kind: Kind, after: u64) -> Result<Vec<Row>, StoreError> {
+        let read = || -> rusqlite::Result<Vec<Row>> {
+            // The plus keeps the database from walking through all rows of the kind instead of the few new ones.
+            self.connection
+                .prepare_cached(
+                    "SELECT key, seq, body, blob FROM state WHERE seq > ?1 AND +kind = ?2 AND body IS NOT NULL",
+                )?
+                .query_map(params![after, kind.as_str()], |row| row_of(kind, row))?
+                .collect()
+        };
+        read().map_err(|e| self.fault(e))
+    }
+
     /// Writes a row, new or over an older one.
     ///
     /// # Errors
@@ -119,14 +134,21 @@ impl<'a> Tx<'a> {
         self.drafts.push(draft);
     }
 
-    /// Erases the personal data beside these events and says beside how many there was any. The records stand as they
-    /// are: they hold a commitment only. What is erased stays in the write-ahead log until [`crate::Store::scrub`].
-    pub fn erase_personal(&mut self, events: &[u64]) -> Result<u64, StoreError> {
+    /// Erases the personal data beside these events and returns those beside which there was any; their record has to
+    /// name them, see [`crate::ERASED`]. The records stand as they are: they hold a commitment only. What is erased
+    /// stays in the write-ahead log until [`crate::Store::scrub`].
+    pub fn erase_personal(&mut self, events: &[u64]) -> Result<Vec<u64>, StoreError> {
         self.with_connection(|connection| {
             let mut statement = connection.prepare_cached(
                 "UPDATE events SET personal = NULL WHERE seq = ?1 AND personal IS NOT NULL",
             )?;
-            events.iter().try_fold(0, |erased, seq| Ok(erased + statement.execute([seq])? as u64))
+            let mut erased = Vec::new();
+            for seq in events {
+                if statement.execute([seq])? > 0 {
+                    erased.push(*seq);
+                }
+            }
+            Ok(erased)
         })
     }
 

@@ -16,6 +16,7 @@ use keymoat_crypto::StateDigest;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::archive::{Archive, KeptCounter, archived_below, stored_archive, tile_leaves};
+use crate::erased::Erasures;
 use crate::ledger::{LedgerKeys, SignedHead, parse_personal, verify_note};
 use crate::outside::read_slots;
 use crate::reader::{events_len, for_each_raw_row, tile};
@@ -75,6 +76,7 @@ pub(crate) fn verify(
         walk.blame(&mut problems, signed, why);
     }
     walk.check_kept(&mut problems);
+    walk.check_erasures(&mut problems);
     walk.check_tiles(&mut problems)?;
     let is_new = walk.frontier.size() == 0 && signed.is_none_or(|signed| signed == 0);
     match &inside.head {
@@ -205,6 +207,7 @@ struct Walk<'a> {
     archived: u64,
     /// Those below that stand here all the same.
     kept: KeptCounter,
+    erasures: Erasures,
     /// Whether a single event was already named for what no longer fits.
     found_a_culprit: bool,
 }
@@ -236,6 +239,7 @@ impl<'a> Walk<'a> {
             archive,
             archived: 0,
             kept: KeptCounter::default(),
+            erasures: Erasures::default(),
             found_a_culprit: false,
         }
     }
@@ -317,6 +321,9 @@ impl<'a> Walk<'a> {
         } else if self.tile_leaf(stored.seq)?.is_some_and(|known| known != leaf) {
             self.blame(problems, stored.seq, NOT_IN_TREE.to_owned());
         }
+        if let Ok(event) = &event {
+            self.erasures.event(stored.seq, event, stored.has_personal());
+        }
         self.time_ms = self.time_ms.max(stored.time_ms);
         for change in event.into_iter().flat_map(|event| event.rows) {
             self.expect(stored.seq, change);
@@ -337,6 +344,19 @@ impl<'a> Walk<'a> {
             if full.level > 0 {
                 self.filled.push(full);
             }
+        }
+    }
+
+    /// Names events whose personal data is gone although no record says that it was erased.
+    fn check_erasures(&mut self, problems: &mut Vec<Untrusted>) {
+        for (first, last) in self.erasures.unrecorded() {
+            let why = match last - first {
+                0 => "its personal data is gone, and no record says that it was erased".to_owned(),
+                more => format!(
+                    "its personal data and that of the {more} events after it is gone, and no record says that it was erased"
+                ),
+            };
+            self.blame(problems, first, why);
         }
     }
 
@@ -533,6 +553,10 @@ pub(crate) fn for_each_event(
 }
 
 impl Stored {
+    pub(crate) fn has_personal(&self) -> bool {
+        self.personal.is_some()
+    }
+
     fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
         let mut odd = false;
         Ok(Self {

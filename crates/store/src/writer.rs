@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::ledger::{self, Draft, Head, LedgerKeys};
 use crate::outside::OutsideFile;
+use crate::reserve::Reserve;
 use crate::tx::Tx;
 use crate::{Effect, Observer, StoreError};
 
@@ -34,7 +35,13 @@ pub struct Committed {
 /// Work for the writer.
 pub(crate) enum Job {
     /// A record alone.
-    Append { draft: Box<Draft>, epoch: Option<u64>, reply: oneshot::Sender<Result<Committed, StoreError>> },
+    Append {
+        draft: Box<Draft>,
+        epoch: Option<u64>,
+        /// Whether it may use the room that is kept for administrators.
+        reserved: bool,
+        reply: oneshot::Sender<Result<Committed, StoreError>>,
+    },
     /// Changes with their record.
     Tx(Box<dyn Member>),
     /// Empties the write-ahead log, so that nothing destroyed stays in it.
@@ -45,6 +52,8 @@ pub(crate) enum Job {
 pub(crate) trait Member: Send {
     /// Runs the closure; an error means that the savepoint is rolled back and the caller has been prepared to be told.
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), ()>;
+    /// Whether it may use the room that is kept for administrators.
+    fn is_reserved(&self) -> bool;
     /// Tells the caller.
     fn finish(self: Box<Self>, outcome: Result<Committed, StoreError>);
 }
@@ -60,8 +69,9 @@ pub(crate) struct Writer {
     pub(crate) observer: Observer,
     pub(crate) outside: std_mpsc::Sender<ToOutside>,
     pub(crate) stopped: Stopped,
-    /// Whether the last batch found the disk full.
+    /// Whether the last batch found the disk full, or the reserve has been given up and not been made anew.
     pub(crate) full: Arc<AtomicBool>,
+    pub(crate) reserve: Reserve,
     /// Which file the database is: its device and inode.
     pub(crate) file: (u64, u64),
 }
@@ -99,7 +109,7 @@ impl Writer {
         }
     }
 
-    fn commit_members(&mut self, mut batch: Vec<Job>) {
+    fn commit_members(&mut self, batch: Vec<Job>) {
         // What is written into a file that has lost its name is gone with this process.
         if file_identity(&self.path).ok() != Some(self.file) {
             let why = format!("`{}` was removed or replaced while it was in use", self.path.display());
@@ -107,10 +117,32 @@ impl Writer {
             batch.into_iter().for_each(|job| job.fail(StoreError::Stopped(why.clone())));
             return;
         }
+        // What is left of the reserve is for those who make room; the others wait until it stands again.
+        match self.reserve.restore() {
+            true => self.commit_admitted(batch),
+            false => {
+                self.full.store(true, Ordering::Relaxed);
+                let admitted = self.only_reserved(batch);
+                self.commit_admitted(admitted);
+            }
+        }
+    }
+
+    /// Refuses all but what may use the reserve.
+    fn only_reserved(&self, batch: Vec<Job>) -> Vec<Job> {
+        let (admitted, refused): (Vec<_>, Vec<_>) = batch.into_iter().partition(Job::is_reserved);
+        refused.into_iter().for_each(|job| job.fail(StoreError::Full(self.path.clone())));
+        admitted
+    }
+
+    fn commit_admitted(&mut self, mut batch: Vec<Job>) {
+        if batch.is_empty() {
+            return;
+        }
         let mut head = self.head.clone();
         match self.write_batch(&mut batch, &mut head) {
             Ok(Written { outcomes, effects, note }) => {
-                self.full.store(false, Ordering::Relaxed);
+                self.full.store(!self.reserve.is_kept(), Ordering::Relaxed);
                 self.head = head;
                 if !effects.is_empty() {
                     (self.observer)(effects);
@@ -123,6 +155,13 @@ impl Writer {
                     && let Err(error) = self.connection.execute_batch("ROLLBACK")
                 {
                     self.stop(format!("a failed transaction could not be rolled back: {error}"));
+                }
+                let is_full = error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull);
+                if is_full && batch.iter().any(Job::is_reserved) && self.reserve.release() {
+                    self.full.store(true, Ordering::Relaxed);
+                    let admitted = self.only_reserved(batch);
+                    // The reserve is given up once, so this comes here once.
+                    return self.commit_admitted(admitted);
                 }
                 let fault = self.classify(error);
                 batch.into_iter().for_each(|job| job.fail(fault()));
@@ -289,6 +328,14 @@ impl Head {
 }
 
 impl Job {
+    fn is_reserved(&self) -> bool {
+        match self {
+            Job::Append { reserved, .. } => *reserved,
+            Job::Tx(member) => member.is_reserved(),
+            Job::Scrub(_) => true,
+        }
+    }
+
     fn fail(self, error: StoreError) {
         match self {
             // In each arm the caller may have gone away, which changes nothing.
@@ -447,6 +494,11 @@ mod tests {
     use super::*;
     use crate::{DataDir, Durability, Kind, SealedStore, Store, Trust};
 
+    fn private_dir() -> tempfile::TempDir {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        tempfile::Builder::new().permissions(mode).tempdir().unwrap()
+    }
+
     /// A store whose database has at most so many pages, or whose file outside cannot be written.
     fn open(dir: &Path, keys: LedgerKeys, pages: Option<u32>, outside_fails: bool) -> Store {
         let sealed = SealedStore::open(DataDir::lock(dir).unwrap(), Durability::Disk).unwrap();
@@ -504,7 +556,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_database_refuses_and_recovers() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = private_dir();
         let instance = InstanceKey::generate();
         let path = dir.path().join("keymoat.db");
         let store = open(dir.path(), keys(&instance), Some(60), false);
@@ -550,8 +602,35 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_administrators_work_gives_up_the_reserve_and_nobody_elses() {
+        let dir = private_dir();
+        let instance = InstanceKey::generate();
+        let store = open(dir.path(), keys(&instance), Some(60), false);
+        let reserve = || dir.path().join("reserve").exists();
+        let mut written = 0;
+        while put(&store, format!("k{written}"), 5000, false).await.is_ok() {
+            written += 1;
+        }
+        assert!(reserve() && store.is_full());
+        // The page limit is there whatever room the disk has, so this shows only who gives the reserve up.
+        let large = put(&store.reserved(), "large".to_owned(), 50_000, false).await;
+        assert!(matches!(large, Err(StoreError::Full(_))), "{large:?}");
+        assert!(!reserve() && store.is_full());
+        assert_eq!(store.stopped(), None);
+        // Making room works, and with the next work the reserve stands again.
+        let remove = move |tx: &mut Tx<'_>| {
+            tx.append(draft());
+            (0..written).try_for_each(|number| tx.remove(Kind::Version, &format!("k{number}")).map(|_| ()))
+        };
+        store.reserved().run_tx("remove", remove).await.map(|((), _)| ()).unwrap();
+        put(&store, "after".to_owned(), 5000, false).await.unwrap();
+        assert!(reserve() && !store.is_full());
+        store.close().await;
+    }
+
+    #[tokio::test]
     async fn a_failing_file_outside_stops_the_store() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = private_dir();
         let instance = InstanceKey::generate();
         let store = open(dir.path(), keys(&instance), None, true);
         let failed = put(&store, "a".to_owned(), 1, false).await.unwrap_err();
@@ -567,7 +646,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_foreign_lock_is_waited_for_and_stops_nothing() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = private_dir();
         let instance = InstanceKey::generate();
         let store = open(dir.path(), keys(&instance), None, false);
         let other = Connection::open(dir.path().join("keymoat.db")).unwrap();

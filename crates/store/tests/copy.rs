@@ -70,7 +70,7 @@ async fn a_copy_is_the_same() {
     let counts = tally(&vault, &copied, &note).unwrap();
     assert_eq!((counts.rows + counts.removed, counts.events), (40, 300));
     assert!(counts.removed > 0);
-    let there = tempfile::tempdir().unwrap();
+    let there = private(|builder| builder.tempdir());
     assert_eq!(fill(&vault, there.path(), &copied, &note).unwrap(), counts);
     let sealed = SealedStore::open(DataDir::lock(there.path()).unwrap(), Durability::Os).unwrap();
     assert_eq!(sealed.verify(&vault.keys(), &there.path().join("outside"), |_| {}).unwrap().problems, vec![]);
@@ -126,7 +126,7 @@ async fn any_difference_is_noticed_and_nothing_is_written() {
         });
     }
     assert!(different.len() > 200);
-    let there = tempfile::tempdir().unwrap();
+    let there = private(|builder| builder.tempdir());
     for (n, (what, entries)) in different.iter().enumerate() {
         assert!(tally(&vault, entries, &note).is_err(), "{what}");
         if n % 5 == 0 {
@@ -147,7 +147,7 @@ async fn any_difference_is_noticed_and_nothing_is_written() {
 async fn a_source_that_fails_leaves_nothing() {
     let vault = Vault::new();
     let (copied, note) = furnished(&vault).await;
-    let there = tempfile::tempdir().unwrap();
+    let there = private(|builder| builder.tempdir());
     let store = SealedStore::open(DataDir::lock(there.path()).unwrap(), Durability::Os).unwrap();
     let failed = store.fill(&vault.keys(), &note, None, |write| {
         copied[..100].iter().try_for_each(|entry| write(entry.clone()))?;

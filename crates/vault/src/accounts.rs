@@ -14,6 +14,7 @@ use crate::desk::{Change, Deed, system_resource};
 use crate::entity::{Account, AccountKind, Entity as _, SecretName, SignInCodeEntity};
 use crate::receipt::Permit;
 use crate::state::State;
+use crate::tokens::Doomed;
 use crate::{Caller, Code, Vault, VaultError};
 
 /// An account to be made.
@@ -62,6 +63,7 @@ impl Vault {
     /// [`Code::Refused`], also when it would have more than the caller; [`Code::Conflict`]; [`Code::Invalid`].
     pub async fn create_account(&self, caller: &Caller, new: NewAccount) -> Result<Arc<Account>, VaultError> {
         check_text(&new.description)?;
+        self.check_no_key([("the description", new.description.as_str())])?;
         let os_user = new.name.os_user().is_some();
         if os_user != (new.kind == AccountKind::OsUser) {
             return Err(VaultError::invalid(format!("`{}` does not go with that kind of account", new.name))
@@ -105,6 +107,7 @@ impl Vault {
     ) -> Result<Arc<Account>, VaultError> {
         if let Some(text) = &change.description {
             check_text(text)?;
+            self.check_no_key([("the description", text.as_str())])?;
         }
         self.write_account(caller, Action::AccountUpdate, name, |old| {
             let mut account = match old {
@@ -199,12 +202,14 @@ impl Vault {
             if !self.may_change(caller, &change) {
                 return Err(self.beyond(caller, action, &permit.resource, name).await);
             }
-            let draft =
-                self.draft(caller, Deed::done(action, &permit.resource), Some(permit.decided_by.clone()));
+            let doomed = self.outgrown(&change);
+            let deed = doomed.told_in(Deed::done(action, &permit.resource));
+            let draft = self.draft(caller, deed, Some(permit.decided_by.clone()));
             let (pass, stored) = (permit.pass, Arc::clone(&account));
             self.store()
                 .run_tx("write_account", move |tx| {
                     pass.enter(tx)?;
+                    doomed.remove(tx)?;
                     tx.put(Kind::Account, &stored.key(), &stored.body(), None)?;
                     tx.append(draft.clone());
                     Ok::<_, VaultError>(())
@@ -316,7 +321,8 @@ impl Vault {
             if !self.may_change(caller, &change) {
                 return Err(self.beyond(caller, action, &permit.resource, name).await);
             }
-            self.end(&permit, &account, action, after).await
+            let outgrown = self.outgrown(&change);
+            self.end(&permit, &account, action, after, outgrown).await
         })
         .await
     }
@@ -327,27 +333,29 @@ impl Vault {
         account: &Arc<Account>,
         action: Action,
         after: Option<Arc<Account>>,
+        outgrown: Doomed,
     ) -> Result<Ended, VaultError> {
-        let deed = Deed::done(action, &permit.resource).detail("ended", AuditText::new("tokens and grants"));
-        let draft = self.draft(&permit.caller, deed, Some(permit.decided_by.clone()));
         let (pass, account) = (permit.pass, Arc::clone(account));
         // All of these decide access, so what is read here is what stands when the pass is still good.
-        let (tokens, grants, members) = self.state(|state| {
-            let tokens =
-                state.tokens.values().filter(|token| token.principal == account.id).map(|token| token.key());
+        let (doomed, tokens, grants, members) = self.state(|state| {
+            let own = state.tokens.values().filter(|token| token.principal == account.id);
+            let own: Vec<_> = own.map(|token| token.id).collect();
             let grants = state.grants_of(account.id).map(|stored| stored.entity.key());
             let members = state.accounts.values().filter(|member| member.groups.contains(&account.name));
             (
-                tokens.collect::<Vec<_>>(),
+                outgrown.and(own.iter().copied(), state),
+                own.len(),
                 grants.collect::<Vec<_>>(),
                 members.map(Arc::clone).collect::<Vec<_>>(),
             )
         });
-        let ended = Ended { account: account.id, tokens: tokens.len(), grants: grants.len() };
+        let deed = Deed::done(action, &permit.resource).detail("ended", AuditText::new("tokens and grants"));
+        let draft = self.draft(&permit.caller, doomed.told_in(deed), Some(permit.decided_by.clone()));
+        let ended = Ended { account: account.id, tokens, grants: grants.len() };
         self.store()
             .run_tx("end_access", move |tx| {
                 pass.enter(tx)?;
-                tokens.iter().try_for_each(|key| tx.remove(Kind::Token, key).map(|_| ()))?;
+                doomed.remove(tx)?;
                 grants.iter().try_for_each(|key| tx.remove(Kind::Grant, key).map(|_| ()))?;
                 remove_codes(tx, account.id)?;
                 match &after {

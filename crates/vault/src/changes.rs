@@ -1,9 +1,10 @@
 //! The feed of what changed, without values, so that programs follow it instead of asking again and again.
 
-use keymoat_core::policy::Capability;
+use keymoat_core::audit::{Action, AuditText, DecidedBy};
+use keymoat_core::policy::{Capability, Decision};
 use keymoat_store::Kind;
 
-use crate::desk::secret_resource;
+use crate::desk::{About, Deed, Rights, secret_resource};
 use crate::entity::SecretName;
 use crate::{Caller, Vault, VaultError};
 
@@ -28,7 +29,7 @@ pub struct ChangeEvent {
 }
 
 impl Vault {
-    /// The changes after number `after`, at once.
+    /// The changes after number `after`, at once. Who is shown some has a record of it, one a minute.
     ///
     /// # Errors
     /// Those of the store.
@@ -42,14 +43,48 @@ impl Vault {
             let version = self.find(&name).ok().and_then(|secret| secret.versions.current());
             Some(ChangeEvent { seq: row.seq, name, version })
         });
-        // Whoever is given the value learns of each new version anyway, and must know when to ask for it.
-        let may_know = |event: &ChangeEvent| {
-            let resource = secret_resource(&event.name, None);
-            let may = |capability| self.may(caller, capability, &resource);
-            may(Capability::List) || may(Capability::Reveal)
-        };
-        let changes = events.filter(may_know);
-        Ok(ChangePage { changes: changes.collect(), next })
+        let events: Vec<ChangeEvent> = events.collect();
+        self.retry_stale(|| async {
+            let (rights, epoch) = self.state(|state| (Rights::of_caller(state, caller), state.epoch));
+            let rights = rights.uncounted();
+            let mut decided_by = None;
+            // Whoever is given the value learns of each new version anyway, and must know when to ask for it.
+            let may_know = |event: &&ChangeEvent| {
+                let resource = secret_resource(&event.name, None);
+                let decide = |capability| rights.decide(&self.request(caller, capability, &resource));
+                let mut decisions = [Capability::List, Capability::Reveal].into_iter().map(decide);
+                let by = decisions.find_map(|decision| match decision {
+                    Decision::Allowed { by } => Some(by),
+                    Decision::Refused { .. } => None,
+                });
+                by.map(|by| decided_by.get_or_insert(by)).is_some()
+            };
+            let changes: Vec<ChangeEvent> = events.iter().filter(may_know).cloned().collect();
+            if !changes.is_empty() {
+                self.record_following(caller, after, decided_by, epoch).await?;
+            }
+            Ok(ChangePage { changes, next })
+        })
+        .await
+    }
+
+    /// Writes down that somebody follows the feed: once a minute, not with every page.
+    async fn record_following(
+        &self,
+        caller: &Caller,
+        after: u64,
+        decided_by: Option<DecidedBy>,
+        epoch: u64,
+    ) -> Result<(), VaultError> {
+        let (follower, now) = (format!("changes {:?} {:?}", caller.principal, caller.token), self.now());
+        if self.following().is_covered(&follower, now) {
+            return Ok(());
+        }
+        let deed = Deed::done(Action::List, About::default())
+            .detail("feed_after", AuditText::new(&after.to_string()));
+        self.store().append(self.draft(caller, deed, decided_by), Some(epoch)).await?;
+        self.following().cover(follower, now);
+        Ok(())
     }
 
     /// Returns when there is a change after number `after`, or never.

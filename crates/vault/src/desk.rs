@@ -2,6 +2,7 @@
 //!
 //! Every use-case goes through here. This is the one place that makes permits and receipts.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use keymoat_core::audit::{
@@ -14,16 +15,17 @@ use keymoat_core::policy::{
     self, Capability, CompiledPolicy, Decision, Explained, Refusal, Request, Resource,
 };
 use keymoat_crypto::SecretBytes;
-use keymoat_store::{Committed, Draft, Kind, StoreError, Tx};
+use keymoat_store::{Committed, Draft, Kind, Store, StoreError, Tx};
 
 use crate::entity::{
     Account, AccountKind, Entity as _, GrantEntity, Secret, SecretName, company_text, version_key,
 };
+use crate::grants::is_administrator;
 use crate::keyring::Keyring;
 use crate::receipt::{Pass, Permit, Reader, Receipt};
 use crate::refusals::{Source, seconds_left};
 use crate::state::{State, StoredGrant, StoredPolicy};
-use crate::tokens::not_signed_in;
+use crate::tokens::{Doomed, not_signed_in};
 use crate::{Caller, Code, Origin, Vault, VaultError};
 
 /// What a record is about.
@@ -154,6 +156,12 @@ impl Vault {
         self.state(|state| Rights::of_caller(state, caller).decide(&request).is_allowed())
     }
 
+    /// Whether the caller may, without a record and without a use being taken off a grant that counts them.
+    pub(crate) fn may_uncounted(&self, caller: &Caller, capability: Capability, resource: &Resource) -> bool {
+        let request = self.request(caller, capability, resource);
+        self.state(|state| Rights::of_caller(state, caller).uncounted().decide(&request).is_allowed())
+    }
+
     /// Whether the caller may be shown more of a secret than its name in an answer about something else, without a
     /// record. A grant with a number of uses does not count here: nothing is taken off it.
     pub fn may_inspect(&self, caller: &Caller, name: &SecretName) -> bool {
@@ -162,12 +170,11 @@ impl Vault {
 
     /// Answers [`Vault::may_inspect`] for many secrets, from the rights that the caller has now.
     pub fn inspector(&self, caller: &Caller) -> impl Fn(&SecretName) -> bool {
-        let rights = self.state(|state| Rights::of_caller(state, caller));
+        let rights = self.state(|state| Rights::of_caller(state, caller)).uncounted();
         let now = self.now();
         move |name| {
             let resource = secret_resource(name, None);
-            let decision = rights.decide(&request_at(caller, Capability::Inspect, &resource, now));
-            decision.is_allowed() && rights.counted_grant(&decision).is_none()
+            rights.decide(&request_at(caller, Capability::Inspect, &resource, now)).is_allowed()
         }
     }
 
@@ -177,11 +184,44 @@ impl Vault {
         let now = self.now();
         self.state(|state| {
             let actor = Rights::of_caller(state, caller);
-            change.touched(state).iter().all(|(before, after)| {
+            change.touched(state).iter().all(|Touched { before, after, .. }| {
                 // A new denial takes away, and nobody takes from who may do more than he may himself.
                 let covers = || actor.may_change(&Rights::none(), before, now);
                 actor.may_change(before, after, now) && (!after.denies_more_than(before, now) || covers())
             })
+        })
+    }
+
+    /// The tokens and sign-in codes that somebody else made for an account to which a change gives what he could not
+    /// have given it himself: with them he would get what was never his to pass on.
+    pub(crate) fn outgrown(&self, change: &Change) -> Doomed {
+        let now = self.now();
+        self.state(|state| {
+            let mut doomed = Doomed::as_of(state);
+            for Touched { account, before, after } in change.touched(state) {
+                let Some(account) = account else { continue };
+                let could_give = |hands: &BTreeSet<PrincipalId>| {
+                    let mut others = hands.iter().filter(|hand| **hand != account);
+                    !hands.is_empty()
+                        && others.all(|hand| Rights::of(state, *hand).may_change(&before, &after, now))
+                };
+                // Nothing is added where even somebody without any rights could make the change.
+                if Rights::none().may_change(&before, &after, now) {
+                    continue;
+                }
+                doomed.widened.insert(account);
+                let tokens = state.tokens.values().filter(|token| {
+                    token.principal == account
+                        && token.foreign_since.is_some()
+                        && !could_give(&token.created_by_ids)
+                });
+                doomed.tokens.extend(tokens.map(|token| token.id));
+                let codes = state.sign_in_codes.values().filter(|code| {
+                    code.principal == account && code.foreign && !could_give(&code.created_by_ids)
+                });
+                doomed.codes.extend(codes.map(|code| code.digest.clone()));
+            }
+            doomed.with_descendants(state)
         })
     }
 
@@ -218,10 +258,14 @@ impl Vault {
     pub(crate) async fn record(&self, permit: &Permit, deed: Deed) -> Result<Committed, VaultError> {
         let (pass, is_use) = (permit.pass, deed.outcome == Outcome::Allowed);
         let draft = self.draft(&permit.caller, deed, Some(permit.decided_by.clone()));
+        let store = match permit.capability {
+            Capability::List | Capability::Inspect | Capability::Delete => self.store_for(&permit.caller),
+            _ => self.store().clone(),
+        };
         if pass.spends.is_none() || !is_use {
-            return Ok(self.store().append(draft, Some(pass.epoch)).await?);
+            return Ok(store.append(draft, Some(pass.epoch)).await?);
         }
-        let recorded = self.store().run_tx("spend_grant", move |tx| {
+        let recorded = store.run_tx("spend_grant", move |tx| {
             pass.enter(tx)?;
             tx.append(draft.clone());
             Ok::<_, VaultError>(())
@@ -255,14 +299,33 @@ impl Vault {
         Receipt::for_system(part, secret.id, version)
     }
 
+    /// The store as this caller may use it to look or to remove: while the disk is full, an administrator may use the
+    /// room that is kept for that.
+    pub(crate) fn store_for(&self, caller: &Caller) -> Store {
+        if !self.store().is_full() {
+            return self.store().clone();
+        }
+        let now = self.now();
+        let is_let_in = self.state(|state| {
+            is_signed_in(state, caller)
+                && state.account(caller.principal).is_some_and(|own| is_administrator(state, own, now))
+        });
+        if is_let_in { self.store().reserved() } else { self.store().clone() }
+    }
+
     /// Does it again when the access rules changed meanwhile, a few times.
     pub(crate) async fn retry_stale<R, F: Future<Output = Result<R, VaultError>>>(
         &self,
         mut work: impl FnMut() -> F,
     ) -> Result<R, VaultError> {
+        let mut was_full = self.store().is_full();
         for _ in 1..STALE_TRIES {
             match work().await {
                 Err(error) if error.is_stale() => {}
+                // Now that the disk is known to be full, an administrator's next try may use the reserve.
+                Err(error) if error.code == Code::Unavailable && !was_full && self.store().is_full() => {
+                    was_full = true;
+                }
                 outcome => return outcome,
             }
         }
@@ -369,6 +432,9 @@ impl Vault {
             return error;
         }
         let message = format!("`{}` may not {capability} `{}`: {why}", caller.name, resource_text(resource));
+        if let Some(near) = self.place_meant(caller, resource) {
+            return VaultError::new(Code::Refused, message).hint(format!("did you mean `{near}`?"));
+        }
         VaultError::new(Code::Refused, message).hint(format!(
             "ask an administrator; `keymoat policy explain {} {capability} {}` shows every rule that was looked at",
             caller.name,
@@ -402,12 +468,19 @@ pub(crate) enum Change {
     Grant(Arc<StoredGrant>),
 }
 
+/// What somebody has before and after a change; no account for a policy by itself.
+struct Touched {
+    account: Option<PrincipalId>,
+    before: Rights,
+    after: Rights,
+}
+
 impl Change {
     /// What everybody it touches has before and after.
     ///
     /// An account that is switched off counts as if it were on: who is given something now must not have it later
     /// through somebody who did not look.
-    fn touched(&self, state: &State) -> Vec<(Rights, Rights)> {
+    fn touched(&self, state: &State) -> Vec<Touched> {
         match self {
             Change::Account { before, after } => self.account_touched(state, before.as_ref(), after.as_ref()),
             Change::Policy { name, after } => {
@@ -417,7 +490,11 @@ impl Change {
                     policies: policy.into_iter().map(Arc::clone).collect(),
                     grants: Vec::new(),
                 };
-                touched.push((alone(state.policies.get(name)), alone(after.as_ref())));
+                touched.push(Touched {
+                    account: None,
+                    before: alone(state.policies.get(name)),
+                    after: alone(after.as_ref()),
+                });
                 touched
             }
             Change::Grant(grant) => {
@@ -431,8 +508,9 @@ impl Change {
         state: &State,
         before: Option<&Arc<Account>>,
         after: Option<&Arc<Account>>,
-    ) -> Vec<(Rights, Rights)> {
-        let Some(name) = before.or(after).map(|account| account.name.clone()) else { return Vec::new() };
+    ) -> Vec<Touched> {
+        let Some(account) = before.or(after) else { return Vec::new() };
+        let (id, name) = (account.id, account.name.clone());
         let is_switched_on = after.is_some_and(|account| account.active);
         let rights = |account: Option<&Arc<Account>>, change: Option<&Change>| match account {
             Some(account) => Rights::with(state, account, change),
@@ -440,22 +518,25 @@ impl Change {
         };
         // What is switched on gets everything; what stays off is compared as if it were on.
         let old = before.filter(|account| account.active || !is_switched_on);
-        let mut touched = vec![(rights(old, None), rights(after, Some(self)))];
+        let mut touched =
+            vec![Touched { account: Some(id), before: rights(old, None), after: rights(after, Some(self)) }];
         let members = state.accounts.values().filter(|account| account.groups.contains(&name));
-        touched
-            .extend(members.map(|account| (rights(Some(account), None), rights(Some(account), Some(self)))));
+        touched.extend(members.map(|account| self.touch(state, account)));
         touched
     }
 
     /// Those of whom `is_it` holds, and the members of groups of which it holds.
-    fn members_touched(&self, state: &State, is_it: impl Fn(&Account) -> bool) -> Vec<(Rights, Rights)> {
+    fn members_touched(&self, state: &State, is_it: impl Fn(&Account) -> bool) -> Vec<Touched> {
         let in_group = |account: &Account| {
             account.groups.iter().filter_map(|name| state.accounts.get(name)).any(|group| is_it(group))
         };
         let touched = state.accounts.values().filter(|account| is_it(account) || in_group(account));
-        touched
-            .map(|account| (Rights::with(state, account, None), Rights::with(state, account, Some(self))))
-            .collect()
+        touched.map(|account| self.touch(state, account)).collect()
+    }
+
+    fn touch(&self, state: &State, account: &Account) -> Touched {
+        let (before, after) = (Rights::with(state, account, None), Rights::with(state, account, Some(self)));
+        Touched { account: Some(account.id), before, after }
     }
 
     /// The group of that name as it will be.
@@ -498,7 +579,7 @@ fn too_many_refusals(now: jiff::Timestamp) -> VaultError {
 
 /// Whether what the caller signed in with is still good: his account acts, and his token was not revoked.
 fn is_signed_in(state: &State, caller: &Caller) -> bool {
-    let has_token = caller.token.is_none_or(|id| state.tokens.contains_key(&id));
+    let has_token = caller.token.is_none_or(|id| state.stands(id));
     has_token && state.account(caller.principal).is_some_and(|account| account.active)
 }
 
@@ -582,6 +663,13 @@ impl Rights {
         Self { policies, grants }
     }
 
+    /// Without the grants that count their uses: for what is not one use of one secret.
+    pub(crate) fn uncounted(mut self) -> Self {
+        // A grant never denies, so nothing is allowed by leaving one out.
+        self.grants.retain(|stored| stored.entity.uses_left.is_none());
+        self
+    }
+
     /// The grant that a decision uses up a part of.
     fn counted_grant(&self, decision: &Decision) -> Option<GrantId> {
         let Decision::Allowed { by: DecidedBy::Grant { id, .. } } = decision else { return None };
@@ -633,6 +721,23 @@ impl Rights {
     /// The rules that allow, of policies and of grants that have effect.
     pub(crate) fn allowing_rules(&self, now: jiff::Timestamp) -> impl Iterator<Item = &policy::CompiledRule> {
         self.all_rules(now).filter(|rule| rule.effect() == policy::Effect::Allow)
+    }
+
+    /// The rules that allow, with how a record names them.
+    pub(crate) fn allowing_rules_with_names(
+        &self,
+        now: jiff::Timestamp,
+    ) -> impl Iterator<Item = (DecidedBy, &policy::CompiledRule)> {
+        let of_policies = self.policies.iter().flat_map(|stored| {
+            let named = (0..).zip(stored.compiled.rules());
+            named.map(|(rule, it)| (DecidedBy::Policy { name: stored.entity.policy.name.clone(), rule }, it))
+        });
+        let granted = self.grants.iter().filter(move |stored| stored.grant.is_active(now));
+        let of_grants = granted.flat_map(|stored| {
+            let named = (0..).zip(stored.grant.rules());
+            named.map(|(rule, it)| (DecidedBy::Grant { id: stored.entity.id, rule }, it))
+        });
+        of_policies.chain(of_grants).filter(|(_, rule)| rule.effect() == policy::Effect::Allow)
     }
 
     fn policies(&self) -> Vec<&CompiledPolicy> {

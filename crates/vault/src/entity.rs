@@ -410,6 +410,9 @@ pub struct TokenEntity {
     /// When somebody else made it, or the code or token that it comes from; none when it is its holder's own.
     #[serde(default)]
     pub foreign_since: Option<Timestamp>,
+    /// The token that its maker was signed in with, without which it is good for nothing.
+    #[serde(default)]
+    pub made_with: Option<TokenId>,
 }
 
 /// A policy as stored.
@@ -543,6 +546,9 @@ pub struct SignInCodeEntity {
     /// Whose hands made it; empty for the one that is made with the vault.
     #[serde(default)]
     pub created_by_ids: BTreeSet<PrincipalId>,
+    /// The token that its maker was signed in with, without which it is good for nothing.
+    #[serde(default)]
+    pub made_with: Option<TokenId>,
     /// When it ends.
     pub expires_at: Timestamp,
 }

@@ -13,10 +13,10 @@ use keymoat_store::{Kind, Tx};
 
 use crate::accounts::is_owner;
 use crate::desk::{Change, Deed, Rights, system_resource};
-use crate::entity::{Account, Entity as _, GrantEntity};
+use crate::entity::{Account, Entity as _, GrantEntity, StoredGrantState};
 use crate::lineage::Lineage;
 use crate::state::{State, StoredGrant};
-use crate::tokens::{later, not_signed_in};
+use crate::tokens::{Doomed, later, not_signed_in};
 use crate::{Caller, Code, Vault, VaultError};
 
 /// A grant to be made.
@@ -45,6 +45,7 @@ impl Vault {
     /// # Errors
     /// [`Code::Refused`]; [`Code::NotFound`]; [`Code::Invalid`].
     pub async fn create_grant(&self, caller: &Caller, new: NewGrant) -> Result<GrantEntity, VaultError> {
+        self.check_no_key([("the reason", new.reason.as_str())])?;
         self.retry_stale(|| async {
             let resource = system_resource(&format!("grants/{}", new.account))?;
             let permit = self.authorize(caller, Capability::Grant, Action::GrantCreate, resource.clone()).await?;
@@ -57,11 +58,13 @@ impl Vault {
                 deed = deed.detail("break_glass", AuditText::new("yes"));
                 tracing::warn!(by = %caller.name, to = %new.account, grant = %entity.id, "the glass was broken: a grant beyond the giver's own rights was asked for");
             }
-            let draft = self.draft(caller, deed, Some(permit.decided_by.clone()));
+            let doomed = self.outgrown_by_grant(&entity)?;
+            let draft = self.draft(caller, doomed.told_in(deed), Some(permit.decided_by.clone()));
             let (pass, stored) = (permit.pass, entity.clone());
             self.store()
                 .run_tx("create_grant", move |tx| {
                     pass.enter(tx)?;
+                    doomed.remove(tx)?;
                     tx.put(Kind::Grant, &stored.key(), &stored.body(), None)?;
                     tx.append(draft.clone());
                     Ok::<_, VaultError>(())
@@ -140,7 +143,13 @@ impl Vault {
             {
                 return Err(self.failed(&permit, action, error).await);
             }
-            let draft = self.draft(caller, Deed::done(action, &resource), Some(permit.decided_by.clone()));
+            let doomed = match (action, stored) {
+                (Action::GrantApprove, Some(mut entity)) => work(&mut entity)
+                    .map_or_else(|_| Ok(Doomed::default()), |()| self.outgrown_by_grant(&entity))?,
+                _ => Doomed::default(),
+            };
+            let deed = doomed.told_in(Deed::done(action, &resource));
+            let draft = self.draft(caller, deed, Some(permit.decided_by.clone()));
             let (pass, work) = (permit.pass, Arc::clone(&work));
             let changed = self
                 .store()
@@ -148,6 +157,7 @@ impl Vault {
                     pass.enter(tx)?;
                     let mut entity = stored_grant(tx, id)?;
                     work(&mut entity)?;
+                    doomed.remove(tx)?;
                     tx.put(Kind::Grant, &entity.key(), &entity.body(), None)?;
                     tx.append(draft.clone());
                     Ok::<_, VaultError>(entity)
@@ -165,6 +175,14 @@ impl Vault {
             }
         })
         .await
+    }
+
+    /// The tokens that a grant makes good for more than their makers could give; none while it waits for approval.
+    fn outgrown_by_grant(&self, entity: &GrantEntity) -> Result<Doomed, VaultError> {
+        match entity.state {
+            StoredGrantState::NeedsApproval => Ok(Doomed::default()),
+            _ => Ok(self.outgrown(&Change::Grant(Arc::new(StoredGrant::new(entity.clone())?)))),
+        }
     }
 
     /// The grant that is asked for, and whether the caller may give it by himself.
@@ -194,7 +212,7 @@ impl Vault {
             return Err(VaultError::invalid("the grant would have ended before it is made"));
         }
         entity.checked().map_err(VaultError::invalid)?;
-        self.check_rules_name_places(&entity.rules)?;
+        self.check_rules_name_places(caller, &entity.rules)?;
         let change = Change::Grant(Arc::new(StoredGrant::new(entity.clone())?));
         if self.may_change(caller, &change) {
             return Ok((entity, true));
@@ -323,7 +341,7 @@ fn receives(account: &Account, receiver: PrincipalId, state: &State) -> bool {
 }
 
 /// Whether an account has charge of everything in Keymoat itself, and acts.
-fn is_administrator(state: &State, account: &Account, now: Timestamp) -> bool {
+pub(crate) fn is_administrator(state: &State, account: &Account, now: Timestamp) -> bool {
     let acts = account.active && account.kind.principal_kind().is_some();
     acts && Rights::with(state, account, None).cover(&[&ADMINISTRATION], now)
 }

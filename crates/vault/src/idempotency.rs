@@ -2,16 +2,30 @@
 //!
 //! A key is claimed before the work and answered after it, each durably. A claim without an answer means that nobody
 //! knows how the first attempt ended; then the work is not done again. What is remembered never holds a value: the
-//! door gives only answers without any, and of the request only a keyed hash is kept.
+//! door gives only answers without any, and of the request only a keyed hash is kept. Who may not do the work claims
+//! nothing, and is told nothing of what was answered before. What has ended is dropped by the sweep, in the order of
+//! its end.
 
 use jiff::{SignedDuration, Timestamp};
 use keymoat_core::audit::{Action, AuditText};
+use keymoat_core::id::TokenId;
+use keymoat_core::names::Scope;
+use keymoat_core::policy::{Capability, Resource};
 use keymoat_store::{Draft, Kind};
 
 use crate::desk::{Deed, system_resource};
 use crate::entity::{Entity as _, IdempotencyEntity};
 use crate::tokens::later;
 use crate::{Caller, Code, Vault, VaultError};
+
+/// What a request that may be sent again needs.
+#[derive(Debug, Clone)]
+pub struct RequestNeeds {
+    /// The capability; none where being signed in is enough.
+    pub capability: Option<Capability>,
+    /// On what.
+    pub resource: Resource,
+}
 
 /// Whether a request is the first under its key.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,39 +34,73 @@ pub enum Attempt {
     First,
     /// It was answered before, with this.
     Answered(serde_json::Value),
+    /// The caller may not do it, so nothing is claimed: whoever does the work is to refuse it.
+    NotAllowed,
 }
 
 impl Vault {
-    /// Claims a key of the caller's for a request, or says what the same request was answered before.
+    /// Claims a key of the caller's for a request, or says what the same request was answered before. The caller must
+    /// be allowed what the request needs; a replayed answer is on record.
     ///
     /// `request` is everything that makes the request what it is, in parts.
     ///
     /// # Errors
     /// [`Code::Invalid`] when the key is malformed or was used for another request; [`Code::Conflict`] when the first
-    /// attempt is not finished, or nobody knows how it ended.
-    pub async fn claim(&self, caller: &Caller, key: &str, request: &[&[u8]]) -> Result<Attempt, VaultError> {
+    /// attempt is not finished, or nobody knows how it ended; [`Code::RateLimited`] when too many keys of the caller
+    /// are remembered.
+    pub async fn claim(
+        &self,
+        caller: &Caller,
+        key: &str,
+        request: &[&[u8]],
+        needs: &RequestNeeds,
+    ) -> Result<Attempt, VaultError> {
         check_key(key)?;
-        let now = self.now();
-        let entity = self.idempotency(caller, key, request, serde_json::Value::Null, now);
-        let draft = self.bookkeeping("claimed")?;
-        let is_pruning = entity.request.starts_with(PRUNING_DIGIT);
-        let (attempt, _) = self
-            .store()
-            .run_tx("claim_key", move |tx| {
-                let known =
-                    tx.row(Kind::Idempotency, &entity.key())?.map(|row| IdempotencyEntity::parse(&row));
-                if let Some(known) = known.transpose()?.filter(|known| now < known.expires_at) {
-                    return answer_of(known, &entity);
-                }
-                tx.put(Kind::Idempotency, &entity.key(), &entity.body(), None)?;
-                tx.append(draft.clone());
-                Ok(Attempt::First)
-            })
-            .await?;
-        if is_pruning {
-            self.prune_idempotency().await?;
-        }
-        Ok(attempt)
+        self.retry_stale(|| async {
+            let epoch = self.state(|state| state.epoch);
+            if !self.is_allowed(caller, needs) {
+                return Ok(Attempt::NotAllowed);
+            }
+            let now = self.now();
+            let entity = self.idempotency(caller, key, request, serde_json::Value::Null, now);
+            let is_full = self.state(|state| state.answers_of(caller.principal)) >= KEYS_MAX;
+            let claimed = self.bookkeeping("claimed")?;
+            let replayed =
+                Deed::done(Action::Inspect, &needs.resource).detail("replayed", AuditText::new("yes"));
+            let replayed = self.draft(caller, replayed, None);
+            let (attempt, _) = self
+                .store()
+                .run_tx("claim_key", move |tx| {
+                    tx.check_epoch(epoch)?;
+                    let known = tx.row(Kind::Idempotency, &entity.key())?;
+                    let known = known.map(|row| IdempotencyEntity::parse(&row)).transpose()?;
+                    if let Some(known) = known.filter(|known| now < known.expires_at) {
+                        let answer = answer_of(known, &entity)?;
+                        tx.append(replayed.clone());
+                        return Ok(answer);
+                    }
+                    if is_full {
+                        return Err(too_many_keys());
+                    }
+                    tx.put(Kind::Idempotency, &entity.key(), &entity.body(), None)?;
+                    tx.append(claimed.clone());
+                    Ok(Attempt::First)
+                })
+                .await?;
+            Ok(attempt)
+        })
+        .await
+    }
+
+    /// Whether the caller may do what a request needs. Everybody may end his own tokens.
+    fn is_allowed(&self, caller: &Caller, needs: &RequestNeeds) -> bool {
+        let Some(capability) = needs.capability else { return true };
+        let own = |id: TokenId| {
+            self.state(|state| state.tokens.get(&id).is_some_and(|token| token.principal == caller.principal))
+        };
+        let token = needs.resource.path.as_str().strip_prefix("tokens/").and_then(|id| id.parse().ok());
+        let ends_own = needs.resource.scope == Scope::System && token.is_some_and(own);
+        ends_own || self.may(caller, capability, &needs.resource)
     }
 
     /// Remembers the answer to a claimed request for a day. The answer must not hold a value.
@@ -85,27 +133,6 @@ impl Vault {
     pub async fn forget(&self, caller: &Caller, key: &str) -> Result<(), VaultError> {
         let key = format!("{}/{key}", caller.principal);
         self.remove_remembered(vec![key]).await
-    }
-
-    /// Drops what was remembered longer than it had to be.
-    async fn prune_idempotency(&self) -> Result<(), VaultError> {
-        let now = self.now();
-        let ended = self
-            .store()
-            .read(move |reader| {
-                let rows = reader.rows_with_prefix(Kind::Idempotency, "", usize::MAX)?;
-                let has_ended = |row: &keymoat_store::Row| {
-                    IdempotencyEntity::parse(row).is_ok_and(|known| known.expires_at <= now)
-                };
-                Ok(rows
-                    .into_iter()
-                    .filter(has_ended)
-                    .take(PRUNED_AT_ONCE)
-                    .map(|row| row.key)
-                    .collect::<Vec<_>>())
-            })
-            .await?;
-        if ended.is_empty() { Ok(()) } else { self.remove_remembered(ended).await }
     }
 
     async fn remove_remembered(&self, keys: Vec<String>) -> Result<(), VaultError> {
@@ -167,6 +194,15 @@ fn answer_of(known: IdempotencyEntity, asked: &IdempotencyEntity) -> Result<Atte
     }
 }
 
+fn too_many_keys() -> VaultError {
+    let error = VaultError::new(
+        Code::RateLimited,
+        format!("{KEYS_MAX} idempotency keys of this caller are remembered"),
+    )
+    .hint("each is forgotten a day after its request; send requests that need not be repeated without one");
+    VaultError { retry_after_secs: Some(RETRY_SECS), ..error }
+}
+
 fn check_key(key: &str) -> Result<(), VaultError> {
     let is_fine = !key.is_empty() && key.len() <= KEY_BYTES_MAX && key.bytes().all(|b| b.is_ascii_graphic());
     if is_fine {
@@ -180,7 +216,7 @@ fn check_key(key: &str) -> Result<(), VaultError> {
 const REMEMBERED_FOR: SignedDuration = SignedDuration::from_hours(24);
 /// A UUID, or a few of them.
 const KEY_BYTES_MAX: usize = 128;
-/// One claim in 16, whichever it is, looks for what can be dropped.
-const PRUNING_DIGIT: char = '0';
-/// Keeps one transaction short; the next time drops more.
-const PRUNED_AT_ONCE: usize = 1000;
+/// A request every nine seconds all day long; bounds what a caller can have kept for him.
+const KEYS_MAX: usize = 10_000;
+/// Keys end one after the other, so it is not worth asking again at once.
+const RETRY_SECS: u64 = 60;

@@ -4,7 +4,7 @@
 //! is about is no personal data in this sense: that an account `ana` was made stays on record under its path.
 
 use jiff::Timestamp;
-use keymoat_core::audit::{Action, Actor, AuditText, DetailValue, ReasonCode};
+use keymoat_core::audit::{Action, Actor, AuditText, DetailValue, MAX_DETAILS, MAX_TEXT_CHARS, ReasonCode};
 use keymoat_core::names::AccountName;
 use keymoat_core::policy::Capability;
 use keymoat_store::{Draft, PersonalOf, PersonalRange};
@@ -128,28 +128,48 @@ impl Vault {
             _ => range.until,
         };
         let draft = self.draft(&permit.caller, deed.clone(), Some(permit.decided_by.clone()));
-        let done = self.store().run_tx("erase_personal", move |tx| {
+        let store = self.store_for(&permit.caller);
+        let done = store.run_tx("erase_personal", move |tx| {
             if let Some(pass) = pass {
                 pass.enter(tx)?;
             }
-            let records = tx.erase_personal(&events)?;
-            tx.append(counted(&draft, records));
-            Ok::<_, VaultError>(records)
+            let erased = tx.erase_personal(&events)?;
+            for draft in naming(&draft, &erased) {
+                tx.append(draft);
+            }
+            Ok::<_, VaultError>(erased.len() as u64)
         });
         let (records, committed) = done.await?;
         Ok(Erased { records, event: committed.event })
     }
 }
 
-fn counted(draft: &Draft, records: u64) -> Draft {
-    let mut draft = draft.clone();
-    let text = AuditText::new(&records.to_string());
-    if let Ok(name) = "records".parse() {
-        let added = draft.event.details.insert(name, DetailValue::Text(text));
+/// Records that name every event beside which something was erased, so that a verification tells an erasure from a
+/// column that somebody emptied. Mostly it is one; scattered numbers may need more.
+fn naming(draft: &Draft, erased: &[u64]) -> Vec<Draft> {
+    let mut texts = keymoat_store::number_texts(erased, MAX_TEXT_CHARS).into_iter().peekable();
+    let mut drafts = Vec::new();
+    while drafts.is_empty() || texts.peek().is_some() {
+        let mut draft = draft.clone();
+        if drafts.is_empty() {
+            add(&mut draft, "records", &erased.len().to_string());
+        }
+        for (number, text) in (1..=TEXTS_IN_A_RECORD).zip(texts.by_ref()) {
+            add(&mut draft, &format!("{}{number}", keymoat_store::ERASED), &text);
+        }
+        drafts.push(draft);
+    }
+    drafts
+}
+
+fn add(draft: &mut Draft, name: &str, text: &str) {
+    if let Ok(name) = name.parse() {
+        let added = draft.event.details.insert(name, DetailValue::Text(AuditText::new(text)));
         debug_assert!(added.is_ok(), "a record has room for every fact that the vault adds");
     }
-    draft
 }
 
 /// Keeps each transaction short: others wait for it.
 const ERASED_AT_ONCE: usize = 5000;
+/// What a record takes besides whose data it was, from before when, and how many there were.
+const TEXTS_IN_A_RECORD: usize = MAX_DETAILS - 4;

@@ -31,26 +31,25 @@ impl Vault {
     pub async fn put_policy(&self, caller: &Caller, policy: Policy) -> Result<PolicyEntity, VaultError> {
         let name = policy.name.clone();
         check_not_built_in(&name)?;
+        self.check_no_key([("the description", policy.description.as_str())])?;
         let entity = PolicyEntity { policy, updated_at: self.now(), updated_by: caller.name.to_string() };
         let stored = Arc::new(StoredPolicy::compile(entity)?);
         self.retry_stale(|| async {
             let resource = system_resource(&format!("policies/{name}"))?;
             let permit =
                 self.authorize(caller, Capability::Write, Action::PolicyWrite, resource.clone()).await?;
-            if !self
-                .may_change(caller, &Change::Policy { name: name.clone(), after: Some(Arc::clone(&stored)) })
-            {
+            let change = Change::Policy { name: name.clone(), after: Some(Arc::clone(&stored)) };
+            if !self.may_change(caller, &change) {
                 return Err(self.beyond_policy(caller, Action::PolicyWrite, &resource, &name).await);
             }
-            let draft = self.draft(
-                caller,
-                Deed::done(Action::PolicyWrite, &resource),
-                Some(permit.decided_by.clone()),
-            );
+            let doomed = self.outgrown(&change);
+            let deed = doomed.told_in(Deed::done(Action::PolicyWrite, &resource));
+            let draft = self.draft(caller, deed, Some(permit.decided_by.clone()));
             let (pass, row) = (permit.pass, Arc::clone(&stored));
             self.store()
                 .run_tx("put_policy", move |tx| {
                     pass.enter(tx)?;
+                    doomed.remove(tx)?;
                     tx.put(Kind::Policy, &row.entity.key(), &row.entity.body(), None)?;
                     tx.append(draft.clone());
                     Ok::<_, VaultError>(())

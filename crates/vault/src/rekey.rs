@@ -12,10 +12,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
-use keymoat_core::audit::{Action, AuditText, DetailValue};
+use keymoat_core::audit::{Action, AuditText, DetailValue, ReasonCode};
 use keymoat_core::id::TokenId;
 use keymoat_core::names::{Company, Environment, SystemPart};
-use keymoat_core::policy::Capability;
+use keymoat_core::policy::{Capability, Resource};
 use keymoat_crypto::{DataKey, Pepper, SecretBytes, SlotContext, Token};
 use keymoat_store::{Draft, Kind, Row, StoreError, Tx};
 
@@ -128,18 +128,29 @@ impl Vault {
         Ok(KeyReport { slots, data_keys, peppers: peppers.collect() })
     }
 
-    /// Adds a way to unwrap the root key.
+    /// Adds a way to unwrap the root key, having seen that whoever adds it can open the vault already: a right alone,
+    /// or a token that somebody took, makes nobody a key of his own.
     ///
     /// # Errors
-    /// [`Code::Refused`]; [`Code::Conflict`] when there are as many as there may be.
-    pub async fn add_slot(&self, caller: &Caller, new: NewSlot) -> Result<Slot, VaultError> {
+    /// [`Code::Refused`], also when the offered master key opens none of the slots; [`Code::Conflict`] when there are
+    /// as many as there may be, or they were changed meanwhile.
+    pub async fn add_slot(
+        &self,
+        caller: &Caller,
+        new: NewSlot,
+        proof: &MasterKeyOffer,
+    ) -> Result<Slot, VaultError> {
         let _busy = self.rekeying().busy.lock().await;
         let new = Arc::new(new);
         self.retry_stale(|| async {
             let resource = system_resource(&format!("{KEYS}/slots"))?;
             let permit = self.authorize(caller, Capability::Rotate, Action::Rekey, resource.clone()).await?;
-            let deed =
-                Deed::done(Action::Rekey, &resource).detail("added", AuditText::new(new.source.name()));
+            let Some(proven) = self.slot_that_opens(proof).await? else {
+                return Err(self.refuse_unproven(caller, &resource).await);
+            };
+            let deed = Deed::done(Action::Rekey, &resource)
+                .detail("added", AuditText::new(new.source.name()))
+                .detail("opens_with", AuditText::new(&proven.key));
             let draft = self.draft(caller, deed, Some(permit.decided_by.clone()));
             let (keyring, new, now, pass) = (self.keyring_arc(), Arc::clone(&new), self.now(), permit.pass);
             let (slot, _) = self
@@ -147,6 +158,9 @@ impl Vault {
                 .run_tx("add_slot", move |tx| {
                     pass.enter(tx)?;
                     let rows = tx.rows_with_prefix(Kind::Slot, "", usize::MAX)?;
+                    if !rows.contains(&proven) {
+                        return Err(slots_changed());
+                    }
                     if rows.len() >= SLOTS_MAX {
                         return Err(VaultError::conflict(format!(
                             "a vault has at most {SLOTS_MAX} key slots"
@@ -195,7 +209,7 @@ impl Vault {
                     pass.enter(tx)?;
                     let stands = tx.row(Kind::Slot, &proven.key)?.is_some_and(|row| row.blob == proven.blob);
                     if !stands {
-                        return Err(VaultError::conflict("the key slots were changed meanwhile; try again"));
+                        return Err(slots_changed());
                     }
                     if !tx.remove(Kind::Slot, &slot_key(id))? {
                         return Err(no_slot(id));
@@ -226,13 +240,16 @@ impl Vault {
         company: Option<&Company>,
         progress: impl FnMut(RekeyProgress) -> ControlFlow<()> + Send,
     ) -> Result<DataKeyRotation, VaultError> {
-        self.check_environment(environment)?;
-        company.map_or(Ok(()), |company| self.check_company(company))?;
         let _busy = self.rekeying().busy.lock().await;
         let place = Place { environment: environment.clone(), company: company.cloned() };
         self.retry_stale(|| async {
             let resource = system_resource(&format!("{KEYS}/data"))?;
             let permit = self.authorize(caller, Capability::Rotate, Action::Rekey, resource.clone()).await?;
+            let known = self.check_environment(caller, environment);
+            let known = known.and(company.map_or(Ok(()), |company| self.check_company(caller, company)));
+            if let Err(error) = known {
+                return Err(self.failed(&permit, Action::Rekey, error).await);
+            }
             let deed = place.describe(Deed::done(Action::Rekey, &resource));
             let draft = self.draft(caller, deed, Some(permit.decided_by.clone()));
             let (keyring, now, pass, place) = (self.keyring_arc(), self.now(), permit.pass, place.clone());
@@ -376,6 +393,33 @@ impl Vault {
         }
         Err(VaultError::new(Code::Sealed, "the master key that was offered opens none of the other slots")
             .hint("removing a slot takes the proof that the vault can still be opened without it"))
+    }
+
+    /// The slot that an offered master key opens.
+    async fn slot_that_opens(&self, offer: &MasterKeyOffer) -> Result<Option<Row>, VaultError> {
+        let keyring = self.keyring_arc();
+        let present = keyring.root();
+        for row in self.rows(Kind::Slot).await? {
+            let slot = (Slot::parse(&row)?, row.blob.clone().unwrap_or_default());
+            match unwrap_root(self.instance(), &[slot], offer) {
+                Ok(root) if present.is(&root, keyring.instance()) => return Ok(Some(row)),
+                Ok(_) => {
+                    return Err(VaultError::damaged(format!("slot `{}` holds another root key", row.key)));
+                }
+                Err(error) if error.code == Code::Sealed => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    async fn refuse_unproven(&self, caller: &Caller, resource: &Resource) -> VaultError {
+        let deed = Deed::refused(Action::Rekey, resource, ReasonCode::BadCredentials);
+        if let Err(error) = self.record_refusal(caller, deed, None).await {
+            return error;
+        }
+        VaultError::new(Code::Refused, "the master key that was offered opens none of the slots")
+            .hint("adding a way to open the vault takes the proof that one can open it already")
     }
 
     /// Encrypts what is left under old keys of a place, then removes these keys.
@@ -754,6 +798,10 @@ fn rekey_part() -> Result<SystemPart, VaultError> {
 
 pub(crate) fn slot_key(id: u32) -> String {
     format!("{id:04}")
+}
+
+fn slots_changed() -> VaultError {
+    VaultError::conflict("the key slots were changed meanwhile; try again")
 }
 
 pub(crate) fn no_slot(id: u32) -> VaultError {

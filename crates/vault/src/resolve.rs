@@ -5,16 +5,17 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use keymoat_core::audit::{Action, AuditText, ReasonCode};
+use keymoat_core::audit::{Action, AuditText, DecidedBy, ReasonCode};
 use keymoat_core::names::{Company, Environment, Field, SecretPath, VariableName};
-use keymoat_core::policy::Capability;
+use keymoat_core::policy::{Capability, Decision};
 use keymoat_core::resolve::{
     EnvOverride, Finding, Order, Place, Question, Resolution, ResolveError, Step, Verdict, plan, resolve,
 };
 use keymoat_store::StoreError;
 
-use crate::desk::{Deed, secret_resource};
+use crate::desk::{Deed, Rights, secret_resource};
 use crate::entity::{FieldFacts, Secret, SecretName};
+use crate::receipt::Permit;
 use crate::state::Wanted;
 use crate::{Caller, Code, Revealed, Vault, VaultError};
 
@@ -114,8 +115,9 @@ impl Vault {
     /// [`Code::NotFound`] for an unknown environment or company; [`Code::Refused`] when the caller may not inspect what
     /// answers.
     pub async fn which(&self, caller: &Caller, asked: &Asked) -> Result<Answer, VaultError> {
-        self.check_asked(asked)?;
+        check_asked(asked)?;
         self.retry_stale(|| async {
+            self.check_asked_place(caller, asked, Capability::Inspect, Action::Inspect).await?;
             let found = self.look_everywhere(caller, asked, Capability::Inspect)?;
             self.record_search(caller, asked, &found, Action::Inspect).await?;
             Ok(self.answer(caller, asked, found))
@@ -133,9 +135,10 @@ impl Vault {
         caller: &Caller,
         asked: &Asked,
     ) -> Result<(Answer, Option<Revealed>), VaultError> {
-        self.check_asked(asked)?;
+        check_asked(asked)?;
         let found = self
             .retry_stale(|| async {
+                self.check_asked_place(caller, asked, Capability::Reveal, Action::Reveal).await?;
                 let found = self.look_everywhere(caller, asked, Capability::Reveal)?;
                 // A stored value that answers is recorded when it is given out.
                 if found.winner().is_none() {
@@ -159,12 +162,26 @@ impl Vault {
         Ok((answer, revealed))
     }
 
-    fn check_asked(&self, asked: &Asked) -> Result<(), VaultError> {
-        if asked.variables_set.len() > VARIABLES_MAX {
-            return Err(VaultError::invalid(format!("at most {VARIABLES_MAX} variables can be named")));
-        }
-        self.check_environment(&asked.environment)?;
-        asked.company.as_ref().map_or(Ok(()), |company| self.check_company(company))
+    /// Refuses an environment or a company that nobody made, as if a secret there had been asked for.
+    async fn check_asked_place(
+        &self,
+        caller: &Caller,
+        asked: &Asked,
+        capability: Capability,
+        action: Action,
+    ) -> Result<(), VaultError> {
+        let known = self.check_environment(caller, &asked.environment);
+        let known =
+            known.and(asked.company.as_ref().map_or(Ok(()), |company| self.check_company(caller, company)));
+        let Err(error) = known else { return Ok(()) };
+        let question = self.question(asked)?;
+        let name = SecretName {
+            environment: asked.environment.clone(),
+            company: asked.company.clone(),
+            path: question.path,
+        };
+        let permit = self.authorize(caller, capability, action, secret_resource(&name, None)).await?;
+        Err(self.failed(&permit, action, error).await)
     }
 
     /// Looks in every place; what the caller may not look at is said to be refused, and nothing is on record yet.
@@ -177,18 +194,18 @@ impl Vault {
         let epoch = self.state(|state| state.epoch);
         let question = self.question(asked)?;
         let places = plan(&asked.order, &question)?;
-        let findings: Vec<(Place, Finding)> = places
-            .into_iter()
-            .map(|place| {
-                let finding = self.look(caller, asked, &place, capability);
-                (place, finding)
-            })
-            .collect();
+        let mut findings: Vec<(Place, Finding)> = Vec::new();
+        let mut decided = Vec::new();
+        for place in places {
+            let (finding, by) = self.look(caller, asked, &place, capability);
+            findings.push((place, finding));
+            decided.push(by);
+        }
         let names = findings.iter().map(|(place, _)| stored_name(asked, place)).collect();
         let variables = findings.iter().map(|(place, _)| variable_name(place)).collect();
         let found = findings.iter().map(|(place, finding)| self.found(asked, place, finding)).collect();
         let resolution = resolve(&question, findings);
-        Ok(Search { resolution, question, names, variables, found, capability, epoch })
+        Ok(Search { resolution, question, names, variables, found, decided, capability, epoch })
     }
 
     fn answer(&self, caller: &Caller, asked: &Asked, search: Search) -> Answer {
@@ -317,27 +334,41 @@ impl Vault {
         })
     }
 
-    fn look(&self, caller: &Caller, asked: &Asked, place: &Place, capability: Capability) -> Finding {
+    /// What is in a place, and the rule by which the caller may know.
+    fn look(
+        &self,
+        caller: &Caller,
+        asked: &Asked,
+        place: &Place,
+        capability: Capability,
+    ) -> (Finding, Option<DecidedBy>) {
         let field = match place {
             Place::Variable(name) => {
-                return match asked.variables_set.contains(name) {
+                let finding = match asked.variables_set.contains(name) {
                     true => Finding::Found { version: None, same_as_next: None },
                     false => Finding::Absent,
                 };
+                return (finding, None);
             }
             Place::Upstream { name, .. } => {
-                return Finding::Down { reason: format!("no upstream store `{name}` is configured") };
+                let reason = format!("no upstream store `{name}` is configured");
+                return (Finding::Down { reason }, None);
             }
             Place::Stored { field, .. } | Place::Company { field, .. } => field.as_ref(),
         };
-        let Some(name) = stored_name(asked, place) else { return Finding::Absent };
-        if !self.may(caller, capability, &secret_resource(&name, field)) {
-            return Finding::Refused;
-        }
-        match self.current(&name, field) {
+        let Some(name) = stored_name(asked, place) else { return (Finding::Absent, None) };
+        let resource = secret_resource(&name, field);
+        let rights = self.state(|state| Rights::of_caller(state, caller));
+        // Giving out the value that answers is one use; looking at every place is none.
+        let rights = if capability == Capability::Reveal { rights } else { rights.uncounted() };
+        let Decision::Allowed { by } = rights.decide(&self.request(caller, capability, &resource)) else {
+            return (Finding::Refused, None);
+        };
+        let finding = match self.current(&name, field) {
             Some((version, _)) => Finding::Found { version: Some(version), same_as_next: None },
             None => Finding::Absent,
-        }
+        };
+        (finding, Some(by))
     }
 
     /// The current version of a secret that has the field, with what may be shown of it.
@@ -380,8 +411,9 @@ impl Vault {
         if let Some(name) = search.refused() {
             // Deciding once more writes the refusal down and says it.
             let resource = secret_resource(name, field);
-            return match self.authorize(caller, search.capability, action, resource).await {
+            return match self.authorize(caller, search.capability, action, resource.clone()).await {
                 Err(error) => Err(error),
+                Ok(permit) if permit.pass.spends.is_some() => Err(self.refuse_counted(&permit, action).await),
                 Ok(_) => Err(StoreError::Stale.into()),
             };
         }
@@ -403,8 +435,22 @@ impl Vault {
             }
             (Some(_), _) => Deed::failed(action, &resource, ReasonCode::SourceDown),
         };
-        self.store().append(self.draft(caller, deed, None), Some(search.epoch)).await?;
+        self.store().append(self.draft(caller, deed, search.decided_by()), Some(search.epoch)).await?;
         Ok(())
+    }
+
+    /// Refuses a question about many places to who has only a grant that counts single uses.
+    async fn refuse_counted(&self, permit: &Permit, action: Action) -> VaultError {
+        let deed = Deed::refused(action, &permit.resource, ReasonCode::ConditionFailed);
+        let decided_by = Some(permit.decided_by.clone());
+        if let Err(error) = self.record_refusal(&permit.caller, deed, decided_by).await {
+            return error;
+        }
+        VaultError::new(
+            Code::Refused,
+            "a grant for a number of uses gives single secrets, not where one would come from",
+        )
+        .hint("ask for the secret itself: `keymoat get PATH`")
     }
 
     /// Other stored accounts of the same provider, as far as the caller may know of them.
@@ -431,9 +477,16 @@ impl Vault {
         });
         names
             .into_iter()
-            .filter(|name| self.may(caller, Capability::List, &secret_resource(name, None)))
+            .filter(|name| self.may_uncounted(caller, Capability::List, &secret_resource(name, None)))
             .collect()
     }
+}
+
+fn check_asked(asked: &Asked) -> Result<(), VaultError> {
+    if asked.variables_set.len() > VARIABLES_MAX {
+        return Err(VaultError::invalid(format!("at most {VARIABLES_MAX} variables can be named")));
+    }
+    Ok(())
 }
 
 /// What was found where.
@@ -446,6 +499,8 @@ struct Search {
     variables: Vec<Option<VariableName>>,
     /// What was found there.
     found: Vec<Option<(SecretName, Option<String>)>>,
+    /// The rule by which the caller may know of each place.
+    decided: Vec<Option<DecidedBy>>,
     capability: Capability,
     epoch: u64,
 }
@@ -454,6 +509,14 @@ impl Search {
     /// The stored secret that answers.
     fn winner(&self) -> Option<&SecretName> {
         self.found.get(self.resolution.winner?)?.as_ref().map(|(name, _)| name)
+    }
+
+    /// The rule that decided: of the place that answers, else of the last stored one that was looked at.
+    fn decided_by(&self) -> Option<DecidedBy> {
+        match self.resolution.winner {
+            Some(winner) => self.decided.get(winner)?.clone(),
+            None => self.decided.iter().flatten().last().cloned(),
+        }
     }
 
     /// The secret that ended the search because the caller may not look at it.

@@ -1,10 +1,11 @@
 //! Use-cases on secrets: write, look at, reveal, move between versions, remove.
 
+use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use keymoat_core::audit::{Action, AuditText, ReasonCode};
+use keymoat_core::audit::{Action, AuditText, DecidedBy, DetailValue, ReasonCode};
 use keymoat_core::id::SecretId;
 use keymoat_core::names::{Company, Environment, Field, Label, ResourcePath, SecretPath, SystemPart};
 use keymoat_core::policy::Capability;
@@ -13,13 +14,14 @@ use keymoat_core::secret::{ValueKind, check_description, check_tags, check_versi
 use keymoat_core::versions::{Effect, VersionError, VersionSet};
 use keymoat_crypto::{DataKey, SecretBytes};
 use keymoat_detect::{Catalogue, Identification};
-use keymoat_store::{Kind, Tx};
+use keymoat_store::{Draft, Kind, Tx};
 
 use crate::desk::{About, Deed, Rights, open_with, secret_resource};
 use crate::entity::{
     DataKeyEntity, Entity as _, FieldFacts, FingerprintEntity, Secret, SecretName, VersionEntity,
     VersionFacts, fingerprint_key, version_key,
 };
+use crate::free_text::{holds_a_key, holds_key};
 use crate::keyring::Keyring;
 use crate::receipt::{Permit, Reader};
 use crate::state::Wanted;
@@ -115,12 +117,16 @@ impl Vault {
     /// [`Code::Refused`], [`Code::Conflict`] when another version is current or an empty value would go over one that
     /// is not, [`Code::Duplicate`] when the value stands in another environment, and those of the store.
     pub async fn put(&self, caller: &Caller, put: Put) -> Result<Written, VaultError> {
-        self.check_place(&put.name)?;
         put.annotation.check()?;
+        self.check_no_key(put.annotation.texts())?;
+        self.check_no_key(put.duplicate_because.iter().map(|why| ("the reason", why.as_str())))?;
         let put = Arc::new(put);
         self.retry_stale(|| async {
             let resource = secret_resource(&put.name, None);
             let permit = self.authorize(caller, Capability::Write, put.action, resource).await?;
+            if let Err(error) = self.check_place(caller, &put.name) {
+                return Err(self.failed(&permit, put.action, error).await);
+            }
             self.put_permitted(&permit, Arc::clone(&put)).await
         })
         .await
@@ -138,22 +144,27 @@ impl Vault {
         let found_there = deed.clone().detail("unchanged", AuditText::new("yes"));
         let done = self.draft(&permit.caller, deed, Some(permit.decided_by.clone()));
         let found_there = self.draft(&permit.caller, found_there, Some(permit.decided_by.clone()));
+        let may_delete = self.may_uncounted(&permit.caller, Capability::Delete, &permit.resource);
         let (pass, shared) = (permit.pass, Arc::clone(&put));
         let new_id = self.new_secret_id();
         let outcome = self
             .store()
             .run_tx("put", move |tx| {
                 pass.enter(tx)?;
-                let stored = writer.put(tx, &shared, new_id)?;
+                let stored = writer.put(tx, &shared, new_id, may_delete)?;
                 let mut draft = if stored.is_unchanged { found_there.clone() } else { done.clone() };
                 draft.event.version = Some(stored.version);
+                note(&mut draft, DESTROYED, &ranges(&stored.pruned));
+                if let Some((before, after)) = stored.kept {
+                    note(&mut draft, KEPT, &format!("{after}, no longer {before}"));
+                }
                 tx.append(draft);
                 Ok::<_, VaultError>(stored)
             })
             .await;
         match outcome {
             Ok((stored, committed)) => {
-                if stored.pruned {
+                if !stored.pruned.is_empty() {
                     self.scrub_later();
                 }
                 let also_at = self.visible(&permit.caller, stored.also_at);
@@ -173,6 +184,7 @@ impl Vault {
     /// A write that was allowed and could not be done is on record too.
     async fn put_failed(&self, permit: &Permit, put: &Put, error: VaultError) -> VaultError {
         let reason = match error.code {
+            Code::Refused => return self.refused_within(permit, put.action, error).await,
             Code::Duplicate => ReasonCode::Duplicate,
             Code::Conflict if !error.is_stale() => ReasonCode::Conflict,
             Code::Invalid => ReasonCode::Invalid,
@@ -184,6 +196,15 @@ impl Vault {
             Ok(_) if reason == ReasonCode::Duplicate => self.name_duplicates(&permit.caller, error),
             Ok(_) => error,
             Err(error) => error,
+        }
+    }
+
+    /// Writes down that an allowed change would have done something that the caller may not do.
+    async fn refused_within(&self, permit: &Permit, action: Action, error: VaultError) -> VaultError {
+        let deed = Deed::refused(action, &permit.resource, ReasonCode::NoRule);
+        match self.record_refusal(&permit.caller, deed, None).await {
+            Ok(()) => error,
+            Err(unrecorded) => unrecorded,
         }
     }
 
@@ -215,11 +236,12 @@ impl Vault {
         wanted: &Wanted,
         why: Option<&AuditText>,
     ) -> Result<Revealed, VaultError> {
-        self.check_place(name)?;
+        self.check_no_key(why.iter().map(|why| ("the reason", why.as_str())))?;
         self.retry_stale(|| async {
             let resource = secret_resource(name, field);
             let permit = self.authorize(caller, Capability::Reveal, Action::Reveal, resource.clone()).await?;
-            let found = match self.ciphertext(name, field, wanted).await {
+            let place = self.check_place(caller, name);
+            let found = match place.and(self.ciphertext(name, field, wanted).await) {
                 Ok(found) => found,
                 Err(error) => {
                     let reason = if error.code == Code::NotFound {
@@ -244,12 +266,11 @@ impl Vault {
     /// # Errors
     /// [`Code::Refused`]; [`Code::NotFound`].
     pub async fn inspect(&self, caller: &Caller, name: &SecretName) -> Result<Arc<Secret>, VaultError> {
-        self.check_place(name)?;
         self.retry_stale(|| async {
             let resource = secret_resource(name, None);
             let permit =
                 self.authorize(caller, Capability::Inspect, Action::Inspect, resource.clone()).await?;
-            let secret = self.find(name);
+            let secret = self.check_place(caller, name).and(self.find(name));
             let deed = match secret.is_ok() {
                 true => Deed::done(Action::Inspect, &resource),
                 false => Deed::failed(Action::Inspect, &resource, ReasonCode::NotFound),
@@ -273,24 +294,34 @@ impl Vault {
         after: Option<&SecretName>,
         limit: usize,
     ) -> Result<SecretPage, VaultError> {
-        self.check_environment(environment)?;
         let asked = Listed { environment, company, prefix, after, limit };
         self.retry_stale(|| async {
             let (rights, epoch) = self.state(|state| (Rights::of_caller(state, caller), state.epoch));
-            if !rights.may_list_in(environment, self.now()) {
+            // A list is of many secrets and takes no use off a grant, so what counts its uses gives nothing here.
+            let rights = rights.uncounted();
+            let Some(decided_by) = rights.lists_in(environment, self.now()) else {
                 let deed = Deed::refused(Action::List, asked.about(), ReasonCode::NoRule);
                 self.record_refusal(caller, deed, None).await?;
                 let why = format!("`{}` may not list anything in `{environment}`", caller.name);
-                return Err(
-                    VaultError::new(Code::Refused, why).hint("ask an administrator for a policy or a grant")
-                );
+                return Err(VaultError::new(Code::Refused, why)
+                    .hint("ask an administrator for a policy, or a grant without a number of uses"));
+            };
+            if let Err(error) = self.check_listed(caller, &asked) {
+                let deed = Deed::failed(Action::List, asked.about(), ReasonCode::NotFound);
+                self.store().append(self.draft(caller, deed, Some(decided_by)), Some(epoch)).await?;
+                return Err(error);
             }
             let page = self.page(caller, &rights, &asked);
-            let draft = self.draft(caller, Deed::done(Action::List, asked.about()), None);
-            self.store().append(draft, Some(epoch)).await?;
+            let draft = self.draft(caller, Deed::done(Action::List, asked.about()), Some(decided_by));
+            self.store_for(caller).append(draft, Some(epoch)).await?;
             Ok(page)
         })
         .await
+    }
+
+    fn check_listed(&self, caller: &Caller, asked: &Listed<'_>) -> Result<(), VaultError> {
+        self.check_environment(caller, asked.environment)?;
+        asked.company.map_or(Ok(()), |company| self.check_company(caller, company))
     }
 
     /// Goes through the names a part at a time, so that nobody who changes something waits for a long list.
@@ -332,8 +363,16 @@ impl Vault {
         annotation: Annotation,
     ) -> Result<Arc<Secret>, VaultError> {
         annotation.check()?;
+        self.check_no_key(annotation.texts())?;
         self.change(caller, name, Capability::Write, Action::Annotate, None, move |change| {
-            annotation.apply(change.secret)
+            let before = change.secret.max_versions;
+            annotation.check_history(change.secret, change.may_delete)?;
+            annotation.apply(change.secret)?;
+            if change.secret.max_versions < before {
+                let after = change.secret.max_versions;
+                change.notes.push((KEPT, format!("{after}, no longer {before}")));
+            }
+            Ok(())
         })
         .await
     }
@@ -376,6 +415,7 @@ impl Vault {
         label: Label,
         version: Option<u32>,
     ) -> Result<Arc<Secret>, VaultError> {
+        self.check_no_key([("the label", label.as_str())])?;
         self.change(caller, name, Capability::Write, Action::Label, version, move |change| {
             change.versions(|versions| match version {
                 Some(number) => versions.set_label(label.clone(), number),
@@ -398,6 +438,7 @@ impl Vault {
         let now = self.now();
         self.change(caller, name, Capability::Delete, Action::Delete, only(&versions), move |change| {
             let numbers = change.numbers(&versions);
+            change.notes.push((VERSIONS, ranges(&numbers)));
             change.versions(|set| set.delete(&numbers, now))
         })
         .await
@@ -415,6 +456,7 @@ impl Vault {
     ) -> Result<Arc<Secret>, VaultError> {
         self.change(caller, name, Capability::Delete, Action::Undelete, only(&versions), move |change| {
             let numbers = change.numbers(&versions);
+            change.notes.push((VERSIONS, ranges(&numbers)));
             change.versions(|set| set.undelete(&numbers))
         })
         .await
@@ -437,6 +479,7 @@ impl Vault {
                     true => change.secret.versions.versions().keys().copied().collect(),
                     false => versions.clone(),
                 };
+                change.notes.push((DESTROYED, ranges(&numbers)));
                 change.versions(|set| set.destroy(&numbers, now))?;
                 change.drop_values(&numbers)?;
                 change.forget_fingerprints(&numbers);
@@ -457,28 +500,42 @@ impl Vault {
         version: Option<u32>,
         work: impl Fn(&mut Change<'_, '_>) -> Result<(), VaultError> + Send + Sync + 'static,
     ) -> Result<Arc<Secret>, VaultError> {
-        self.check_place(name)?;
         let work = Arc::new(work);
         self.retry_stale(|| async {
             let resource = secret_resource(name, None);
             let permit = self.authorize(caller, capability, action, resource.clone()).await?;
             let mut deed = Deed::done(action, &resource);
             deed.version = version;
+            if let Err(error) = self.check_place(caller, name) {
+                return Err(self.failed(&permit, action, error).await);
+            }
+            let may_delete = self.may_uncounted(caller, Capability::Delete, &resource);
             let draft = self.draft(caller, deed, Some(permit.decided_by.clone()));
             let (pass, key, work) = (permit.pass, name.clone(), Arc::clone(&work));
-            let changed = self
-                .store()
+            let store = match capability {
+                Capability::Delete => self.store_for(caller),
+                _ => self.store().clone(),
+            };
+            let changed = store
                 .run_tx("change", move |tx| {
                     pass.enter(tx)?;
                     let mut secret = stored_secret(tx, &key)?.ok_or_else(|| no_secret(&key))?;
-                    work(&mut Change { tx, secret: &mut secret })?;
+                    let mut change = Change { tx, secret: &mut secret, may_delete, notes: Vec::new() };
+                    work(&mut change)?;
+                    let mut draft = draft.clone();
+                    for (name, text) in change.notes {
+                        note(&mut draft, name, &text);
+                    }
                     tx.put(Kind::Secret, &secret.key(), &secret.body(), None)?;
-                    tx.append(draft.clone());
+                    tx.append(draft);
                     Ok::<_, VaultError>(secret)
                 })
                 .await;
             match changed {
                 Ok((secret, _)) => Ok(Arc::new(secret)),
+                Err(error) if error.code == Code::Refused => {
+                    Err(self.refused_within(&permit, action, error).await)
+                }
                 Err(error)
                     if matches!(error.code, Code::NotFound)
                         || (error.code == Code::Conflict && !error.is_stale()) =>
@@ -536,7 +593,7 @@ impl Vault {
 
     /// Those of the places that the caller may inspect.
     fn visible(&self, caller: &Caller, places: Vec<SecretName>) -> Vec<SecretName> {
-        let may = |name: &SecretName| self.may(caller, Capability::Inspect, &secret_resource(name, None));
+        let may = self.inspector(caller);
         places.into_iter().filter(may).collect()
     }
 }
@@ -586,12 +643,14 @@ impl Listed<'_> {
 }
 
 impl Rights {
-    /// Whether some rule allows to list something in an environment.
-    fn may_list_in(&self, environment: &Environment, now: Timestamp) -> bool {
+    /// The first rule that allows to list something in an environment.
+    fn lists_in(&self, environment: &Environment, now: Timestamp) -> Option<DecidedBy> {
         let scope = environment.clone().into();
-        self.allowing_rules(now).map(|rule| rule.as_written()).any(|rule| {
-            rule.capabilities.contains(&Capability::List)
-                && rule.environments.iter().any(|pattern| pattern.matches(&scope))
+        self.allowing_rules_with_names(now).find_map(|(by, rule)| {
+            let rule = rule.as_written();
+            let lists = rule.capabilities.contains(&Capability::List)
+                && rule.environments.iter().any(|pattern| pattern.matches(&scope));
+            lists.then_some(by)
         })
     }
 }
@@ -640,6 +699,31 @@ impl Annotation {
         }
     }
 
+    /// What is kept in clear, with what it is.
+    fn texts(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let said = [("the description", &self.description), ("the owner", &self.owner)];
+        let said = said.into_iter().filter_map(|(what, text)| Some((what, text.as_deref()?)));
+        let tags = self.tags.iter().flatten().chain(&self.add_tags);
+        said.chain(
+            tags.flat_map(|(name, value)| [("a tag's name", name.as_str()), ("a tag", value.as_str())]),
+        )
+    }
+
+    /// Keeping fewer versions lets the next write destroy some, so it needs what destroying needs.
+    fn check_history(&self, secret: &Secret, may_delete: bool) -> Result<(), VaultError> {
+        match self.max_versions {
+            Some(count) if count < secret.max_versions && !may_delete => {
+                let why = format!(
+                    "keeping fewer versions of `{}` destroys some, which needs `delete`",
+                    secret.name
+                );
+                Err(VaultError::new(Code::Refused, why)
+                    .hint(format!("it keeps {}; ask somebody who may delete there", secret.max_versions)))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Changes what is said; fails when the tags have become too many.
     fn apply(&self, secret: &mut Secret) -> Result<(), VaultError> {
         let set = |target: &mut String, value: &Option<String>| {
@@ -680,12 +764,20 @@ struct Stored {
     /// Whether the value stood there already, so that only what is said about the secret was written.
     is_unchanged: bool,
     also_at: Vec<SecretName>,
-    /// Whether versions were dropped because there were too many.
-    pruned: bool,
+    /// The versions that were destroyed because there were too many.
+    pruned: Vec<u32>,
+    /// How many were kept, and are from now on, where that is fewer.
+    kept: Option<(u32, u32)>,
 }
 
 impl Writer {
-    fn put(&self, tx: &mut Tx<'_>, put: &Put, new_id: SecretId) -> Result<Stored, VaultError> {
+    fn put(
+        &self,
+        tx: &mut Tx<'_>,
+        put: &Put,
+        new_id: SecretId,
+        may_delete: bool,
+    ) -> Result<Stored, VaultError> {
         let existing = stored_secret(tx, &put.name)?;
         let is_new = existing.is_none();
         let mut secret = existing.unwrap_or_else(|| new_secret(put.name.clone(), new_id, self.now));
@@ -702,8 +794,20 @@ impl Writer {
         if empties {
             check_nothing_is_emptied(&put.name, old.as_ref(), &fields)?;
         }
+        if fields
+            .iter()
+            .flat_map(|(field, _)| field)
+            .any(|field| holds_a_key(&self.catalogue, field.as_str()))
+        {
+            return Err(holds_key("the name of a field"));
+        }
         let said_before = secret.body();
+        // A new secret has no history that could be lost.
+        put.annotation.check_history(&secret, may_delete || is_new)?;
+        let kept_before = secret.max_versions;
         put.annotation.apply(&mut secret)?;
+        let kept =
+            (!is_new && secret.max_versions < kept_before).then_some((kept_before, secret.max_versions));
         if let Some(version) = secret.versions.current().filter(|_| may_stand)
             && let Some(old) = &old
             && whole.is_same_as(old)?
@@ -713,7 +817,15 @@ impl Writer {
                 tx.put(Kind::Secret, &secret.key(), &secret.body(), None)?;
             }
             let also_at = Vec::new();
-            return Ok(Stored { secret, version, is_new, is_unchanged: true, also_at, pruned: false });
+            return Ok(Stored {
+                secret,
+                version,
+                is_new,
+                is_unchanged: true,
+                also_at,
+                pruned: Vec::new(),
+                kept,
+            });
         }
 
         let effect = match put.pending {
@@ -725,9 +837,8 @@ impl Writer {
         let also_at = self.fingerprint(tx, put, &secret, version, &facts)?;
         let facts = VersionFacts { created_by: self.by.clone(), kind: whole.kind, fields: facts };
         secret.facts.insert(version, facts);
-        let kept = secret.max_versions as usize;
-        let pruned = secret.versions.prune(kept).removed;
-        let mut change = Change { tx, secret: &mut secret };
+        let pruned = secret.versions.prune(secret.max_versions as usize).removed;
+        let mut change = Change { tx, secret: &mut secret, may_delete, notes: Vec::new() };
         change.drop_values(&pruned)?;
         pruned.iter().for_each(|number| drop(change.secret.facts.remove(number)));
 
@@ -736,7 +847,7 @@ impl Writer {
         tx.put(Kind::Secret, &secret.key(), &secret.body(), None)?;
         let entity = VersionEntity { secret: secret.id, version, data_key: key.id() };
         tx.put(Kind::Version, &entity.key(), &entity.body(), Some(&ciphertext))?;
-        Ok(Stored { secret, version, is_new, is_unchanged: false, also_at, pruned: !pruned.is_empty() })
+        Ok(Stored { secret, version, is_new, is_unchanged: false, also_at, pruned, kept })
     }
 
     /// The current value, which fields go over and a new one is compared with; opened for that alone, in the
@@ -871,6 +982,10 @@ pub(crate) fn put_data_key(
 struct Change<'t, 'c> {
     tx: &'t mut Tx<'c>,
     secret: &'t mut Secret,
+    /// Whether who changes it may destroy versions of it.
+    may_delete: bool,
+    /// Facts for the record.
+    notes: Vec<(&'static str, String)>,
 }
 
 impl Change<'_, '_> {
@@ -1040,6 +1155,31 @@ fn version_error(error: VersionError) -> VaultError {
     VaultError::new(code, error.to_string())
 }
 
+/// Adds a fact to a record; nothing for an empty text.
+fn note(draft: &mut Draft, name: &str, text: &str) {
+    if let (false, Ok(name)) = (text.is_empty(), name.parse()) {
+        let added = draft.event.details.insert(name, DetailValue::Text(AuditText::new(text)));
+        debug_assert!(added.is_ok(), "a record has room for every fact that the vault adds");
+    }
+}
+
+/// Numbers as people write them: `1-4, 7`. Those of the most versions that are kept fit into a fact of a record.
+fn ranges(numbers: &[u32]) -> String {
+    let numbers: BTreeSet<u32> = numbers.iter().copied().collect();
+    let mut runs: Vec<(u32, u32)> = Vec::new();
+    for number in numbers {
+        match runs.last_mut() {
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => runs.push((number, number)),
+        }
+    }
+    let text = |(first, last): &(u32, u32)| match first == last {
+        true => first.to_string(),
+        false => format!("{first}-{last}"),
+    };
+    runs.iter().map(text).collect::<Vec<_>>().join(", ")
+}
+
 fn only(versions: &[u32]) -> Option<u32> {
     match versions {
         [one] => Some(*one),
@@ -1047,6 +1187,11 @@ fn only(versions: &[u32]) -> Option<u32> {
     }
 }
 
+/// The facts of records that name versions: those that were destroyed, those that a change is about, and how many are
+/// kept from now on.
+const DESTROYED: &str = "destroyed";
+const VERSIONS: &str = "versions";
+const KEPT: &str = "versions_kept";
 /// Names looked at before the state is let go of for a moment.
 const LISTED_AT_ONCE: usize = 512;
 /// Versions kept of a secret that says nothing else.

@@ -3,6 +3,7 @@
 //! It is fed by the store alone: every row when the vault opens, every effect as soon as it is durable. Nobody else
 //! changes it. It holds ciphertext, never a value.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -47,7 +48,11 @@ pub(crate) struct State {
     grants_of: HashMap<PrincipalId, BTreeSet<GrantId>>,
     pub(crate) sign_in_codes: HashMap<TokenDigest, SignInCodeEntity>,
     /// When remembered answers are forgotten, by their row's key.
-    pub(crate) answers_end: HashMap<String, Timestamp>,
+    answers_end: HashMap<String, Timestamp>,
+    /// Remembered answers in the order in which they are forgotten.
+    pub(crate) answers_by_end: BTreeSet<(Timestamp, String)>,
+    /// How many there are of a principal.
+    answers_of: HashMap<PrincipalId, usize>,
     /// What of the audit log stands in archives.
     pub(crate) archive: Option<Archive>,
     /// Rows that could not be taken in, in words; the vault does not open with any.
@@ -87,6 +92,8 @@ impl State {
             grants_of: HashMap::new(),
             sign_in_codes: HashMap::new(),
             answers_end: HashMap::new(),
+            answers_by_end: BTreeSet::new(),
+            answers_of: HashMap::new(),
             archive: None,
             damaged: Vec::new(),
         }
@@ -125,6 +132,32 @@ impl State {
 
     pub(crate) fn token_by_digest(&self, digest: &TokenDigest) -> Option<&Arc<TokenEntity>> {
         self.tokens.get(self.tokens_by_digest.get(digest)?)
+    }
+
+    /// Whether a token is there, and every one that it was made with, each of somebody who may act.
+    pub(crate) fn stands(&self, token: TokenId) -> bool {
+        let mut next = Some(token);
+        for _ in 0..=MADE_WITH_MAX {
+            let Some(id) = next else { return true };
+            let Some(token) = self.tokens.get(&id) else { return false };
+            if !self.account(token.principal).is_some_and(|account| account.active) {
+                return false;
+            }
+            next = token.made_with;
+        }
+        next.is_none()
+    }
+
+    /// How many tokens a token was made with, one after the other.
+    pub(crate) fn makers_of(&self, token: &TokenEntity) -> usize {
+        let parent = |token: &Arc<TokenEntity>| token.made_with.and_then(|id| self.tokens.get(&id));
+        let first = token.made_with.and_then(|id| self.tokens.get(&id));
+        std::iter::successors(first, |token| parent(token)).take(MADE_WITH_MAX + 1).count()
+    }
+
+    /// How many answers are remembered for a principal, claims without one included.
+    pub(crate) fn answers_of(&self, principal: PrincipalId) -> usize {
+        self.answers_of.get(&principal).copied().unwrap_or_default()
     }
 
     /// The grants to a principal.
@@ -188,6 +221,9 @@ impl State {
             }
             Kind::Idempotency => {
                 let answer = IdempotencyEntity::parse(&row)?;
+                self.answer_removed(&row.key);
+                *self.answers_of.entry(answer.principal).or_default() += 1;
+                self.answers_by_end.insert((answer.expires_at, row.key.clone()));
                 self.answers_end.insert(row.key, answer.expires_at);
             }
             Kind::Instance => keyring.absorb_instance(&row)?,
@@ -237,9 +273,22 @@ impl State {
                     self.sign_in_codes.remove(&digest);
                 }
             }
-            Kind::Idempotency => drop(self.answers_end.remove(key)),
+            Kind::Idempotency => self.answer_removed(key),
             // The mark of archives is never removed.
             Kind::Instance | Kind::Fingerprint | Kind::Setting | Kind::Archive => {}
+        }
+    }
+
+    fn answer_removed(&mut self, key: &str) {
+        let Some(end) = self.answers_end.remove(key) else { return };
+        self.answers_by_end.remove(&(end, key.to_owned()));
+        // The key of the row begins with the principal, see `IdempotencyEntity`.
+        let principal = key.split_once('/').and_then(|(principal, _)| principal.parse().ok());
+        if let Some(Entry::Occupied(mut count)) = principal.map(|id| self.answers_of.entry(id)) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
         }
     }
 
@@ -331,6 +380,9 @@ impl State {
         self.ciphertexts = ciphertexts;
     }
 }
+
+/// How many tokens may stand behind one another, each made with the one before: each is looked at with every request.
+pub(crate) const MADE_WITH_MAX: usize = 8;
 
 /// Which version is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -149,21 +149,21 @@ impl Swept {
 
 /// The rows that have ended, at most as many as one sweep takes.
 fn ended_rows(state: &State, now: Timestamp) -> Vec<(Kind, String)> {
-    let tokens =
-        state.tokens.values().filter(|token| token.has_ended(now)).map(|token| (Kind::Token, token.key()));
+    let tokens = state.tokens.values().filter(|token| token.has_ended(now) || is_orphan(state, token));
+    let tokens = tokens.map(|token| (Kind::Token, token.key()));
     let codes = state.sign_in_codes.values().filter(|code| code.has_ended(now));
     let codes = codes.map(|code| (Kind::SignInCode, code.key()));
     let grants = state.grants.values().filter(|stored| stored.entity.is_long_over(now));
     let grants = grants.map(|stored| (Kind::Grant, stored.entity.key()));
-    let answers = state.answers_end.iter().filter(|(_, end)| now >= **end);
-    let answers = answers.map(|(key, _)| (Kind::Idempotency, key.clone()));
+    let answers = state.answers_by_end.iter().take_while(|(end, _)| now >= *end);
+    let answers = answers.map(|(_, key)| (Kind::Idempotency, key.clone()));
     tokens.chain(codes).chain(grants).chain(answers).take(SWEPT_AT_ONCE).collect()
 }
 
 /// Removes a row unless it was prolonged, or written anew, meanwhile.
 fn remove_if_ended(tx: &mut Tx<'_>, kind: Kind, key: &str, now: Timestamp) -> Result<bool, VaultError> {
     let Some(row) = tx.row(kind, key)? else { return Ok(false) };
-    if !has_ended(&row, now)? {
+    if !has_ended(&row, now)? && !has_lost_its_maker(tx, &row)? {
         return Ok(false);
     }
     Ok(tx.remove(kind, key)?)
@@ -177,6 +177,19 @@ fn has_ended(row: &Row, now: Timestamp) -> Result<bool, VaultError> {
         Kind::Idempotency => now >= IdempotencyEntity::parse(row)?.expires_at,
         _ => false,
     })
+}
+
+/// Whether the token that a token was made with is gone; it is good for nothing then.
+fn is_orphan(state: &State, token: &TokenEntity) -> bool {
+    token.made_with.is_some_and(|maker| !state.tokens.contains_key(&maker))
+}
+
+fn has_lost_its_maker(tx: &Tx<'_>, row: &Row) -> Result<bool, VaultError> {
+    if row.kind != Kind::Token {
+        return Ok(false);
+    }
+    let Some(maker) = TokenEntity::parse(row)?.made_with else { return Ok(false) };
+    Ok(tx.row(Kind::Token, &maker.to_string())?.is_none())
 }
 
 impl TokenEntity {

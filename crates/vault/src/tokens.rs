@@ -10,7 +10,7 @@ use keymoat_core::names::AccountName;
 use keymoat_core::policy::Capability;
 use keymoat_core::secret::check_description;
 use keymoat_crypto::{Pepper, SecretBytes, SignInCode, Token, TokenDigest, TokenKind};
-use keymoat_store::{Kind, Tx};
+use keymoat_store::{Kind, StoreError, Tx};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::desk::{About, Deed, Rights, SUPPRESSED_BEFORE, system_resource};
 use crate::entity::{Account, AccountKind, Entity as _, SignInCodeEntity, TokenEntity};
 use crate::refusals::Source;
 use crate::rekey::check_pepper;
-use crate::state::State;
+use crate::state::{MADE_WITH_MAX, State};
 use crate::{Caller, Code, Origin, Vault, VaultError};
 
 /// A token to be made.
@@ -113,13 +113,15 @@ impl Vault {
             uses: None,
             networks: Vec::new(),
         };
+        let maker = code.made_with.and_then(|id| self.state(|state| state.tokens.get(&id).map(Arc::clone)));
         let foreign_since = code.foreign.then(|| self.now());
-        let (token, mut entity) = self.make_token(&caller, &account, &new, foreign_since)?;
+        let (token, mut entity) =
+            self.make_token(&caller, &account, &new, foreign_since, maker.as_deref())?;
         entity.created_by_ids.extend(&code.created_by_ids);
         let deed = Deed::done(Action::SignIn, &system_resource(&format!("accounts/{}", account.name))?);
         let draft = self.draft(&caller, deed, None);
         let stored = entity.clone();
-        self.store()
+        self.store_for(&caller)
             .run_tx("sign_in_code", move |tx| {
                 // Removing it is what makes it good for one use only, however many ask at once.
                 if !tx.remove(Kind::SignInCode, &code.digest)? {
@@ -141,12 +143,13 @@ impl Vault {
     /// [`Code::Refused`]; [`Code::NotFound`]; [`Code::Invalid`].
     pub async fn create_token(&self, caller: &Caller, new: NewToken) -> Result<IssuedToken, VaultError> {
         check_new_token(&new)?;
+        self.check_no_key([("the description", new.description.as_str())])?;
         self.retry_stale(|| async {
             let resource = system_resource(&format!("tokens/{}", new.account))?;
             let permit =
                 self.authorize(caller, Capability::Grant, Action::TokenCreate, resource.clone()).await?;
             let account = match self.actor_named(&new.account).and_then(|account| {
-                self.check_within_own_token(caller, &new.networks)?;
+                self.check_within_own_token(caller, Some(&new))?;
                 Ok(account)
             }) {
                 Ok(account) => account,
@@ -156,7 +159,8 @@ impl Vault {
                 return Err(self.beyond(&permit.caller, Action::TokenCreate, &resource, &account.name).await);
             }
             let foreign_since = self.foreign_since(caller, &account);
-            let (token, entity) = self.make_token(caller, &account, &new, foreign_since)?;
+            let own = self.own_token(caller);
+            let (token, entity) = self.make_token(caller, &account, &new, foreign_since, own.as_deref())?;
             let draft = self.draft(
                 caller,
                 Deed::done(Action::TokenCreate, &resource),
@@ -198,7 +202,7 @@ impl Vault {
         }))
     }
 
-    /// Ends a token at once. Everybody may end his own.
+    /// Ends a token at once, with all that were made with it. Everybody may end his own.
     ///
     /// # Errors
     /// [`Code::Refused`]; [`Code::NotFound`].
@@ -220,11 +224,13 @@ impl Vault {
             }
             let decided_by = decided.as_ref().map(|permit| permit.decided_by.clone());
             let pass = decided.as_ref().map(|permit| permit.pass);
-            let draft = self.draft(caller, Deed::done(Action::TokenRevoke, &resource), decided_by);
+            let doomed = self.state(|state| Doomed::default().and([id], state));
+            let deed = doomed.told_in(Deed::done(Action::TokenRevoke, &resource));
+            let draft = self.draft(caller, deed, decided_by);
             self.store()
                 .run_tx("revoke_token", move |tx| {
                     pass.map_or(Ok(()), |pass| pass.enter(tx))?;
-                    tx.remove(Kind::Token, &id.to_string())?;
+                    doomed.remove(tx)?;
                     tx.append(draft.clone());
                     Ok::<_, VaultError>(())
                 })
@@ -234,7 +240,8 @@ impl Vault {
         .await
     }
 
-    /// Prolongs the caller's own token by its time to live, as far as it may be.
+    /// Prolongs the caller's own token by its time to live, as far as it may be: never beyond the end of the token that
+    /// it was made with.
     ///
     /// # Errors
     /// [`Code::Invalid`] when the caller has no token or it cannot be renewed.
@@ -257,6 +264,8 @@ impl Vault {
                 }
                 let wanted =
                     later(now, SignedDuration::from_secs(i64::try_from(token.ttl_secs).unwrap_or(i64::MAX)));
+                let maker = token.made_with.map(|maker| stored_token(tx, maker)).transpose()?;
+                let until = maker.map_or(until, |maker| until.min(maker.expires_at));
                 token.expires_at = wanted.min(until).max(token.expires_at);
                 tx.put_count(Kind::Token, &token.key(), &token.body())?;
                 tx.append(draft.clone());
@@ -280,7 +289,7 @@ impl Vault {
             let permit =
                 self.authorize(caller, Capability::Grant, Action::TokenCreate, resource.clone()).await?;
             let account = match self.actor_named(account).and_then(|account| {
-                self.check_within_own_token(caller, &[])?;
+                self.check_within_own_token(caller, None)?;
                 Ok(account)
             }) {
                 Ok(account) => account,
@@ -318,8 +327,11 @@ impl Vault {
         let pepper =
             self.keyring().newest_pepper().ok_or_else(|| VaultError::damaged("there is no pepper"))?;
         let code = SignInCode::generate();
-        let made_by =
-            MadeBy { hands: self.hands(caller), foreign: self.foreign_since(caller, account).is_some() };
+        let made_by = MadeBy {
+            hands: self.hands(caller),
+            foreign: self.foreign_since(caller, account).is_some(),
+            made_with: caller.token,
+        };
         let entity = SignInCodeEntity::of(&code, &pepper, account.id, Some(made_by), self.now());
         Ok((code, entity))
     }
@@ -352,12 +364,14 @@ impl Vault {
         self.state(|state| state.tokens.get(&own).and_then(|token| token.foreign_since))
     }
 
-    /// What a token is bound to, what is made with it is bound to as well.
-    fn check_within_own_token(&self, caller: &Caller, networks: &[IpNet]) -> Result<(), VaultError> {
-        let Some(own) = caller.token.and_then(|id| self.state(|state| state.tokens.get(&id).map(Arc::clone)))
-        else {
-            return Ok(());
-        };
+    fn own_token(&self, caller: &Caller) -> Option<Arc<TokenEntity>> {
+        caller.token.and_then(|id| self.state(|state| state.tokens.get(&id).map(Arc::clone)))
+    }
+
+    /// What a token is bound to, what is made with it is bound to as well: a token, or a sign-in code for none.
+    fn check_within_own_token(&self, caller: &Caller, new: Option<&NewToken>) -> Result<(), VaultError> {
+        let Some(own) = self.own_token(caller) else { return Ok(()) };
+        let networks = new.map_or(&[][..], |new| &new.networks);
         if own.uses_left.is_some() {
             return Err(VaultError::new(
                 Code::Refused,
@@ -372,7 +386,12 @@ impl Vault {
                 "your token is bound to addresses, so the new one must be bound to some of them",
             ));
         }
-        Ok(())
+        if self.state(|state| state.makers_of(&own)) + 1 >= MADE_WITH_MAX {
+            let why =
+                format!("your token is the last of {MADE_WITH_MAX} that were each made with the one before");
+            return Err(VaultError::new(Code::Refused, why).hint("make it with one of those before it"));
+        }
+        new.map_or(Ok(()), |new| check_within_end(&own, new, self.now()))
     }
 
     /// Records that somebody wanted to give what he does not have, and says so.
@@ -422,7 +441,7 @@ impl Vault {
             {
                 return Err(ReasonCode::ConditionFailed);
             }
-            let account = state.account(token.principal).filter(|account| account.active);
+            let account = state.account(token.principal).filter(|_| state.stands(token.id));
             Ok((Arc::clone(account.ok_or(ReasonCode::Revoked)?), Arc::clone(token)))
         })
     }
@@ -434,6 +453,7 @@ impl Vault {
         self.state(|state| {
             let code = digests.iter().find_map(|digest| state.sign_in_codes.get(digest));
             let code = code.filter(|code| now < code.expires_at)?;
+            let code = Some(code).filter(|code| code.made_with.is_none_or(|id| state.stands(id)))?;
             let account = state.account(code.principal).filter(|account| account.active)?;
             Some((Arc::clone(account), code.clone()))
         })
@@ -449,7 +469,7 @@ impl Vault {
         let resource = system_resource(&format!("tokens/{}", token.id))?;
         let draft = self.draft(&caller, Deed::done(Action::SignIn, &resource), None);
         let id = token.id;
-        self.store()
+        self.store_for(&caller)
             .run_tx("count_use", move |tx| {
                 // Read again here: the writer is the one place where two uses cannot both see the last one left.
                 let mut token = stored_token(tx, id)?;
@@ -469,6 +489,7 @@ impl Vault {
         account: &Account,
         new: &NewToken,
         foreign_since: Option<Timestamp>,
+        maker: Option<&TokenEntity>,
     ) -> Result<(Token, TokenEntity), VaultError> {
         let pepper =
             self.keyring().newest_pepper().ok_or_else(|| VaultError::damaged("there is no pepper"))?;
@@ -488,12 +509,13 @@ impl Vault {
             created_at: now,
             created_by: caller.name.to_string(),
             created_by_ids: self.hands(caller),
-            expires_at: later(now, new.ttl),
+            expires_at: maker.map_or(Timestamp::MAX, |maker| maker.expires_at).min(later(now, new.ttl)),
             renewable_until: new.renewable_for.map(|far| later(now, far)),
             ttl_secs: u64::try_from(new.ttl.as_secs()).unwrap_or_default(),
             uses_left: new.uses,
             networks: new.networks.clone(),
             foreign_since,
+            made_with: maker.map(|maker| maker.id),
         };
         Ok((token, entity))
     }
@@ -504,6 +526,92 @@ impl Vault {
 pub(crate) struct MadeBy {
     hands: BTreeSet<PrincipalId>,
     foreign: bool,
+    made_with: Option<TokenId>,
+}
+
+/// Tokens and sign-in codes that end with a change, with all that were made with them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Doomed {
+    pub(crate) tokens: BTreeSet<TokenId>,
+    /// Made with those; they are good for nothing without them, so that what does not fit in one transaction can wait
+    /// for the sweep.
+    descendants: BTreeSet<TokenId>,
+    /// The keys of the codes' rows.
+    pub(crate) codes: BTreeSet<String>,
+    /// The accounts that get more, and the number of the change up to which their tokens were looked at.
+    pub(crate) widened: BTreeSet<PrincipalId>,
+    as_of: u64,
+}
+
+impl Doomed {
+    /// None yet, looked for in this state.
+    pub(crate) fn as_of(state: &State) -> Self {
+        Self { as_of: state.change, ..Self::default() }
+    }
+
+    /// These, and more tokens.
+    pub(crate) fn and(mut self, tokens: impl IntoIterator<Item = TokenId>, state: &State) -> Self {
+        self.tokens.extend(tokens);
+        self.with_descendants(state)
+    }
+
+    /// These, with what was made with them.
+    pub(crate) fn with_descendants(mut self, state: &State) -> Self {
+        for _ in 0..MADE_WITH_MAX {
+            let is_known = |id: &TokenId| self.tokens.contains(id) || self.descendants.contains(id);
+            let made = |token: &&Arc<TokenEntity>| token.made_with.is_some_and(|id| is_known(&id));
+            let found = state.tokens.values().filter(made).map(|token| token.id);
+            let found: Vec<TokenId> = found.filter(|id| !is_known(id)).collect();
+            if found.is_empty() {
+                break;
+            }
+            self.descendants.extend(found);
+        }
+        let is_gone = |id: TokenId| self.tokens.contains(&id) || self.descendants.contains(&id);
+        let codes = state.sign_in_codes.values().filter(|code| code.made_with.is_some_and(is_gone));
+        self.codes.extend(codes.map(|code| code.digest.clone()));
+        self
+    }
+
+    /// Removes them; the record names each row that goes. Who finds that somebody made one more meanwhile, for an
+    /// account that gets more, has to decide again.
+    pub(crate) fn remove(&self, tx: &mut Tx<'_>) -> Result<(), VaultError> {
+        if !self.widened.is_empty() {
+            self.check_none_is_new(tx)?;
+        }
+        let room = DESCENDANTS_AT_ONCE.saturating_sub(self.tokens.len());
+        for id in self.tokens.iter().chain(self.descendants.iter().take(room)) {
+            tx.remove(Kind::Token, &id.to_string())?;
+        }
+        for key in self.codes.iter().take(DESCENDANTS_AT_ONCE) {
+            tx.remove(Kind::SignInCode, key)?;
+        }
+        Ok(())
+    }
+
+    fn check_none_is_new(&self, tx: &Tx<'_>) -> Result<(), VaultError> {
+        for row in tx.changed_since(Kind::Token, self.as_of)? {
+            let token = TokenEntity::parse(&row)?;
+            if token.foreign_since.is_some() && self.widened.contains(&token.principal) {
+                return Err(StoreError::Stale.into());
+            }
+        }
+        for row in tx.changed_since(Kind::SignInCode, self.as_of)? {
+            let code = SignInCodeEntity::parse(&row)?;
+            if code.foreign && self.widened.contains(&code.principal) {
+                return Err(StoreError::Stale.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Says how many there are, where there are any.
+    pub(crate) fn told_in(&self, deed: Deed) -> Deed {
+        match self.tokens.len() + self.descendants.len() {
+            0 => deed,
+            count => deed.detail("tokens_ended", AuditText::new(&count.to_string())),
+        }
+    }
 }
 
 impl SignInCodeEntity {
@@ -515,13 +623,14 @@ impl SignInCodeEntity {
         made_by: Option<MadeBy>,
         now: Timestamp,
     ) -> Self {
-        let MadeBy { hands, foreign } = made_by.unwrap_or_default();
+        let MadeBy { hands, foreign, made_with } = made_by.unwrap_or_default();
         Self {
             digest: BASE64.encode(code.digest(pepper).as_bytes()),
             pepper: pepper.id(),
             principal,
             foreign,
             created_by_ids: hands,
+            made_with,
             expires_at: later(now, SIGN_IN_CODE_TTL),
         }
     }
@@ -555,6 +664,20 @@ pub(crate) fn caller_of(
 fn stored_token(tx: &Tx<'_>, id: TokenId) -> Result<TokenEntity, VaultError> {
     let row = tx.row(Kind::Token, &id.to_string())?.ok_or_else(not_signed_in)?;
     TokenEntity::parse(&row)
+}
+
+/// Refuses a token that would last, or could be renewed, beyond the one that it is made with.
+fn check_within_end(own: &TokenEntity, new: &NewToken, now: Timestamp) -> Result<(), VaultError> {
+    let last = own.renewable_until.map_or(own.expires_at, |until| until.max(own.expires_at));
+    let renewed = new.renewable_for.map(|far| later(now, far));
+    if later(now, new.ttl) <= own.expires_at && renewed.is_none_or(|until| until <= last) {
+        return Ok(());
+    }
+    let left = own.expires_at.duration_since(now).as_secs().max(0);
+    let why = format!("your own token ends at {}, and what is made with it ends no later", own.expires_at);
+    Err(VaultError::new(Code::Refused, why).hint(format!(
+        "ask for at most {left} seconds; or make it on the vault's machine as the user who runs it, who needs no token"
+    )))
 }
 
 fn check_new_token(new: &NewToken) -> Result<(), VaultError> {
@@ -615,5 +738,7 @@ const ADMINISTRATOR_TTL: SignedDuration = SignedDuration::from_hours(12);
 const TOKEN_TTL_MAX: SignedDuration = SignedDuration::from_hours(366 * 24);
 /// Whatever lasts longer outlives those who know of it.
 const RENEWABLE_MAX: SignedDuration = SignedDuration::from_hours(3660 * 24);
+/// Keeps one transaction short, and within what one may change.
+const DESCENDANTS_AT_ONCE: usize = 9_000;
 /// More are better said as larger networks.
 const NETWORKS_MAX: usize = 32;

@@ -68,9 +68,9 @@ async fn a_master_key_is_changed_by_adding_one_and_removing_the_other() {
     let me = owner(&vault).await;
     put(&vault, &me, "prod/stripe", text("made up")).await;
     let (new, phrase) = passphrase_slot("correct horse, made up");
-    assert_eq!(vault.add_slot(&me, new).await.unwrap().id, 2);
+    assert_eq!(vault.add_slot(&me, new, &first).await.unwrap().id, 2);
     let (new, second) = slot();
-    assert_eq!(vault.add_slot(&me, new).await.unwrap().id, 3);
+    assert_eq!(vault.add_slot(&me, new, &first).await.unwrap().id, 3);
     vault.close().await;
 
     for offer in [&first, &phrase, &second] {
@@ -108,14 +108,33 @@ async fn a_master_key_is_changed_by_adding_one_and_removing_the_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_cannot_open_the_vault_makes_no_key_of_his_own() {
+    let here = Place::new();
+    let (vault, first) = here.create().await;
+    let me = owner(&vault).await;
+    for wrong in [slot().1, passphrase_slot("made up words of nobody").1] {
+        assert_eq!(vault.add_slot(&me, slot().0, &wrong).await.unwrap_err().code, Code::Refused);
+    }
+    let refused = records(&vault, Action::Rekey).await;
+    assert_eq!(refused.iter().map(|record| record.event.result).collect::<Vec<_>>(), [Outcome::Refused; 2]);
+    // The new one is proof for the next, and one that is gone is none.
+    let (new, second) = slot();
+    vault.add_slot(&me, new, &first).await.unwrap();
+    vault.remove_slot(&me, 1, &second).await.unwrap();
+    assert_eq!(vault.add_slot(&me, slot().0, &first).await.unwrap_err().code, Code::Refused);
+    vault.add_slot(&me, slot().0, &second).await.unwrap();
+    vault.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn there_are_not_too_many_slots() {
     let here = Place::new();
-    let (vault, _) = here.create().await;
+    let (vault, offer) = here.create().await;
     let me = owner(&vault).await;
     for _ in 1..16 {
-        vault.add_slot(&me, slot().0).await.unwrap();
+        vault.add_slot(&me, slot().0, &offer).await.unwrap();
     }
-    assert_eq!(vault.add_slot(&me, slot().0).await.unwrap_err().code, Code::Conflict);
+    assert_eq!(vault.add_slot(&me, slot().0, &offer).await.unwrap_err().code, Code::Conflict);
     vault.close().await;
 }
 
@@ -127,7 +146,7 @@ async fn who_may_not_rotate_changes_no_key() {
     let prod = environment("prod");
     let before = vault.list_keys(&owner(&vault).await).await.unwrap();
     let refused = [
-        vault.add_slot(&stranger, slot().0).await.err().unwrap(),
+        vault.add_slot(&stranger, slot().0, &offer).await.err().unwrap(),
         vault.remove_slot(&stranger, 1, &offer).await.err().unwrap(),
         vault.rotate_data_key(&stranger, &prod, None, on).await.err().unwrap(),
         vault.rotate_pepper(&stranger).await.err().unwrap(),
@@ -567,9 +586,9 @@ async fn a_root_key_ends_with_no_row_under_it() {
     let (vault, first) = here.create().await;
     let me = owner(&vault).await;
     let (new, phrase) = passphrase_slot("correct horse, made up");
-    vault.add_slot(&me, new).await.unwrap();
+    vault.add_slot(&me, new, &first).await.unwrap();
     let (new, third) = slot();
-    vault.add_slot(&me, new).await.unwrap();
+    vault.add_slot(&me, new, &first).await.unwrap();
     vault.put_company(&me, "acme".parse().unwrap(), String::new()).await.unwrap();
     let values = filled(&vault, &me, 20, 3).await;
     put(&vault, &me, "prod/acme:own", text("made up and its own")).await;
@@ -599,7 +618,7 @@ async fn a_root_key_ends_with_no_row_under_it() {
     assert_eq!(vault.checkpoint(&me).await.unwrap().1, signer);
     try_put(&vault, &me, "dev/acme:first", "made up in a place without a key").await.unwrap();
     let (new, fourth) = slot();
-    assert_eq!(vault.add_slot(&me, new).await.unwrap().id, 3);
+    assert_eq!(vault.add_slot(&me, new, &first).await.unwrap().id, 3);
     vault.rotate_pepper(&me).await.unwrap();
     vault.rotate_data_key(&me, &environment("prod"), None, on).await.unwrap();
     let new_backup = backup_of(&vault, &me).await;
@@ -649,7 +668,7 @@ async fn a_root_key_stays_when_a_slot_would_be_lost() {
     let (vault, first) = here.create().await;
     let me = owner(&vault).await;
     let (new, phrase) = passphrase_slot("correct horse, made up");
-    vault.add_slot(&me, new).await.unwrap();
+    vault.add_slot(&me, new, &first).await.unwrap();
     put(&vault, &me, "prod/stripe", text("made up")).await;
     let before = wrapped(&here);
     /// Slots kept with what is offered for them, slots dropped, the refusal.
@@ -849,7 +868,7 @@ async fn a_server_can_wait_for_it_on_any_thread() {
     let (vault, offer) = here.create().await;
     let (me, prod) = (owner(&vault).await, environment("prod"));
     sends(vault.list_keys(&me));
-    sends(vault.add_slot(&me, slot().0));
+    sends(vault.add_slot(&me, slot().0, &offer));
     sends(vault.remove_slot(&me, 1, &offer));
     sends(vault.rotate_data_key(&me, &prod, None, on));
     sends(vault.resume_rekeying(on));

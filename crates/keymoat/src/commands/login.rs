@@ -81,7 +81,7 @@ async fn sign_in(context: &Context) -> Result<u8, CliError> {
 /// When its file cannot be read.
 pub fn saved_token(context: &Context, server: &str) -> Result<Option<SecretBytes>, CliError> {
     let path = token_file(context, server);
-    if path.exists() { master_key::read_secret_file(&path).map(Some) } else { Ok(None) }
+    if path.exists() { master_key::read_private_file("token", &path).map(Some) } else { Ok(None) }
 }
 
 fn token_file(context: &Context, server: &str) -> PathBuf {

@@ -23,7 +23,7 @@ use crate::{Context, master_key, prompt};
 pub enum Rekey {
     /// List the ways to open the vault, its data keys and its peppers.
     List,
-    /// Add a way to open the vault.
+    /// Add a way to open the vault, having shown that one opens it.
     AddSlot(AddSlot),
     /// Remove a way to open the vault, having shown that another one opens it.
     RemoveSlot(RemoveSlot),
@@ -61,6 +61,9 @@ pub struct AddSlot {
     /// A file that holds the new passphrase; asked for twice when left out.
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     passphrase_file: Option<PathBuf>,
+    /// The file of a master key that opens the vault now; looked for as for every command when left out.
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    key_file: Option<PathBuf>,
     /// Shares needed.
     #[arg(long, value_name = "K", default_value_t = 2)]
     needed: u8,
@@ -122,10 +125,13 @@ impl Rekey {
 impl AddSlot {
     async fn run(&self, context: &Context, client: &Client) -> Result<u8, CliError> {
         check_is_local(client)?;
+        let slots = keys(client).await?.slots;
+        let all: Vec<&Slot> = slots.iter().collect();
+        let proof = to_wire(offer_for_one_of(self.key_file.as_deref(), context, client, &all).await?);
         let key = match self.source {
-            Source::File => self.key_file(context, client).await?,
-            Source::Passphrase => self.passphrase()?,
-            Source::Shamir => self.split()?,
+            Source::File => self.new_file(proof, context, client).await?,
+            Source::Passphrase => self.passphrase(proof)?,
+            Source::Shamir => self.split(proof)?,
         };
         let added = client.call::<_, Slot>(Method::POST, "/api/v1/rekey/slots", Some(&key.body)).await;
         let slot = match added {
@@ -143,7 +149,12 @@ impl AddSlot {
         Ok(0)
     }
 
-    async fn key_file(&self, context: &Context, client: &Client) -> Result<NewKey, CliError> {
+    async fn new_file(
+        &self,
+        proof: KeyOffer,
+        context: &Context,
+        client: &Client,
+    ) -> Result<NewKey, CliError> {
         let path = match &self.file {
             Some(path) => path.clone(),
             None => {
@@ -154,13 +165,13 @@ impl AddSlot {
         };
         let master = MasterKey::generate();
         master_key::write_key_file(&path, &master)?;
-        let body = body("key", &master);
+        let body = body("key", &master, proof);
         Ok(NewKey { body, file: Some(path), shares: Vec::new() })
     }
 
-    fn passphrase(&self) -> Result<NewKey, CliError> {
+    fn passphrase(&self, proof: KeyOffer) -> Result<NewKey, CliError> {
         let passphrase = match &self.passphrase_file {
-            Some(path) => master_key::read_secret_file(path)?,
+            Some(path) => master_key::read_private_file("passphrase", path)?,
             None => {
                 let first =
                     prompt::secret_or("New passphrase of the vault", "name its file with --passphrase-file")?;
@@ -176,23 +187,27 @@ impl AddSlot {
             MasterKey::from_passphrase(&passphrase, &argon2).map_err(|e| CliError::new(e.to_string()))?;
         let argon2 =
             serde_json::to_value(&argon2).map_err(|e| CliError::new(format!("cannot write JSON: {e}")))?;
-        let body = WireAddSlot { argon2: Some(argon2), ..body("passphrase", &master) };
+        let body = WireAddSlot { argon2: Some(argon2), ..body("passphrase", &master, proof) };
         Ok(NewKey { body, file: None, shares: Vec::new() })
     }
 
-    fn split(&self) -> Result<NewKey, CliError> {
+    fn split(&self, proof: KeyOffer) -> Result<NewKey, CliError> {
         let master = MasterKey::generate();
         let shares = master.split(self.needed, self.shares).map_err(|e| CliError::new(e.to_string()))?;
-        let body =
-            WireAddSlot { needed: Some(self.needed), shares: Some(self.shares), ..body("shamir", &master) };
+        let body = WireAddSlot {
+            needed: Some(self.needed),
+            shares: Some(self.shares),
+            ..body("shamir", &master, proof)
+        };
         Ok(NewKey { body, file: None, shares: shares.iter().map(Share::to_text).collect() })
     }
 }
 
-fn body(kind: &str, master: &MasterKey) -> WireAddSlot {
+fn body(kind: &str, master: &MasterKey, proof: KeyOffer) -> WireAddSlot {
     WireAddSlot {
         kind: kind.to_owned(),
         master: WireSecret(master.to_text()),
+        proof,
         argon2: None,
         needed: None,
         shares: None,

@@ -38,10 +38,17 @@ impl Home {
         self.dir.path()
     }
 
+    /// A file that nobody else can read.
     pub fn file(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path().join(name);
         std::fs::write(&path, text).unwrap();
+        self.mode(name, 0o600);
         path
+    }
+
+    pub fn mode(&self, name: &str, mode: u32) {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(self.path().join(name), mode).unwrap();
     }
 
     pub fn read(&self, name: &str) -> String {

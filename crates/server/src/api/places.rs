@@ -11,9 +11,12 @@ use crate::context::SignedIn;
 use crate::params::Names;
 use crate::wire;
 
-/// The environments.
-pub(crate) async fn environments(State(app): State<AppState>) -> Answer<Vec<wire::Place>> {
-    let all = app.vault.environments().into_iter();
+/// The environments that the caller may know.
+pub(crate) async fn environments(
+    State(app): State<AppState>,
+    SignedIn(caller): SignedIn,
+) -> Answer<Vec<wire::Place>> {
+    let all = app.vault.environments(&caller).await?.into_iter();
     Ok(Json(all.map(|it| place(it.name.to_string(), it.description, it.created_at)).collect()))
 }
 
@@ -28,9 +31,12 @@ pub(crate) async fn put_environment(
     Ok(Json(place(made.name.to_string(), made.description, made.created_at)))
 }
 
-/// The companies.
-pub(crate) async fn companies(State(app): State<AppState>) -> Answer<Vec<wire::Place>> {
-    let all = app.vault.companies().into_iter();
+/// The companies that the caller may know.
+pub(crate) async fn companies(
+    State(app): State<AppState>,
+    SignedIn(caller): SignedIn,
+) -> Answer<Vec<wire::Place>> {
+    let all = app.vault.companies(&caller).await?.into_iter();
     Ok(Json(all.map(|it| place(it.name.to_string(), it.description, it.created_at)).collect()))
 }
 

@@ -25,7 +25,7 @@ pub(crate) async fn list(State(app): State<AppState>, SignedIn(caller): SignedIn
     Ok(Json(keys(app.vault.list_keys(&caller).await?)))
 }
 
-/// Adds a way to open the vault.
+/// Adds a way to open the vault, having seen that the caller has one.
 pub(crate) async fn add_slot(
     State(app): State<AppState>,
     SignedIn(caller): SignedIn,
@@ -35,7 +35,7 @@ pub(crate) async fn add_slot(
     door.check(&app, &caller, "slots").await?;
     let master = MasterKey::parse(&sent.master.0).map_err(as_invalid)?;
     let new = NewSlot { source: source(&sent)?, master };
-    let added = app.vault.add_slot(&caller, new).await?;
+    let added = app.vault.add_slot(&caller, new, &offer(sent.proof)?).await?;
     Ok((StatusCode::CREATED, Json(slot(&added))))
 }
 

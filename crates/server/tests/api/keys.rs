@@ -5,11 +5,29 @@ use serde_json::json;
 
 use crate::common::{House, text_of};
 
+fn proof(house: &House) -> serde_json::Value {
+    json!({ "key": text_of(&house.master) })
+}
+
+#[tokio::test]
+async fn a_slot_is_added_by_who_can_open_the_vault_already() {
+    let house = House::new().await;
+    let new =
+        |proof| json!({ "kind": "key", "master": text_of(&MasterKey::generate().to_text()), "proof": proof });
+    let add = |body| house.owner("POST", "/api/v1/rekey/slots").json(body).send();
+    let wrong = json!({ "key": text_of(&MasterKey::generate().to_text()) });
+    add(new(wrong)).await.refused(403, "refused", "opens none");
+    let none = json!({ "kind": "key", "master": text_of(&MasterKey::generate().to_text()) });
+    add(none).await.refused(422, "invalid", "proof");
+    assert_eq!(add(new(proof(&house))).await.status, 201);
+}
+
 #[tokio::test]
 async fn slots_are_added_and_removed_on_the_vaults_own_machine() {
     let house = House::new().await;
     let (token, _) = house.token("os:ana", 600).await;
-    let new = json!({ "kind": "key", "master": text_of(&MasterKey::generate().to_text()) });
+    let new =
+        json!({ "kind": "key", "master": text_of(&MasterKey::generate().to_text()), "proof": proof(&house) });
     let over_network =
         house.client("POST", "/api/v1/rekey/slots", Some(&token)).json(new.clone()).send().await;
     let problem = over_network.refused(403, "refused", "does not travel");
@@ -25,7 +43,7 @@ async fn slots_are_added_and_removed_on_the_vaults_own_machine() {
     let other = json!({ "key": text_of(&house.master) });
     let removed = house.owner("POST", "/api/v1/rekey/slots/2/remove").json(other).send().await;
     assert_eq!(removed.status, 204, "{}", removed.text);
-    let half = json!({ "kind": "shamir", "master": text_of(&MasterKey::generate().to_text()), "needed": 3, "shares": 2 });
+    let half = json!({ "kind": "shamir", "master": text_of(&MasterKey::generate().to_text()), "needed": 3, "shares": 2, "proof": proof(&house) });
     house.owner("POST", "/api/v1/rekey/slots").json(half).send().await.refused(422, "invalid", "shamir");
 }
 
@@ -36,7 +54,7 @@ async fn the_root_key_changes_on_the_vaults_own_machine() {
     let token = house.service("shop", json!([])).await;
     let (remote, _) = house.token("os:ana", 600).await;
     let master = MasterKey::generate();
-    let recovery = json!({ "kind": "key", "master": text_of(&master.to_text()) });
+    let recovery = json!({ "kind": "key", "master": text_of(&master.to_text()), "proof": proof(&house) });
     assert_eq!(house.owner("POST", "/api/v1/rekey/slots").json(recovery).send().await.status, 201);
     let keep = json!([{ "slot": 1, "offer": { "key": text_of(&house.master) } }]);
     let body = json!({ "keep": keep, "drop": [2] });

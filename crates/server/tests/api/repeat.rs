@@ -93,3 +93,31 @@ async fn answers_with_values_are_never_kept() {
         house.owner("PUT", STRIPE).json(json!({ "value": { "text": "x" } })).header("idempotency-key", "a b");
     malformed.send().await.refused(422, "invalid", "visible");
 }
+
+#[tokio::test]
+async fn who_may_no_longer_do_it_gets_no_remembered_answer() {
+    let house = House::new().await;
+    let rules = json!([{ "capabilities": ["write"], "environments": ["prod"], "paths": ["**"] }]);
+    let token = house.service("shop", rules).await;
+    let send = |path: &str, body| {
+        house.client("PUT", path, Some(&token)).json(body).header("idempotency-key", "k6").send()
+    };
+    let body = || json!({ "value": { "text": "made-up" } });
+    send("/api/v1/secrets/staging/stripe", body()).await.refused(403, "refused", "may not write");
+    send(STRIPE, body()).await.ok();
+    send("/api/v1/secrets/staging/stripe", body()).await.refused(403, "refused", "may not write");
+    assert_eq!(send(STRIPE, body()).await.header("idempotency-replayed"), "true");
+    house.owner("PATCH", "/api/v1/accounts/shop").json(json!({ "policies": [] })).send().await.ok();
+    send(STRIPE, body()).await.refused(403, "refused", "may not write");
+}
+
+#[tokio::test]
+async fn everybody_may_send_what_is_about_himself_again() {
+    let house = House::new().await;
+    let token = house.service("shop", json!([])).await;
+    let (own, id) = house.token("shop", 3600).await;
+    let path = format!("/api/v1/tokens/{id}");
+    let end = |token: &str| house.client("DELETE", &path, Some(token)).header("idempotency-key", "k7").send();
+    assert_eq!(end(&token).await.status, 204);
+    house.client("GET", "/api/v1/whoami", Some(&own)).send().await.refused(401, "not_signed_in", "");
+}

@@ -173,7 +173,9 @@ impl Walked<'_> {
             ("POST", "/api/v1/audit/erase-personal") => json!({ "account": "os:ana" }),
             ("POST", "/api/v1/audit/events") => json!({ "action": "made up", "result": "allowed" }),
             ("POST", "/api/v1/providers/identify") => json!({ "value": "made-up" }),
-            ("POST", "/api/v1/rekey/slots") => json!({ "kind": "key", "master": "made-up" }),
+            ("POST", "/api/v1/rekey/slots") => {
+                json!({ "kind": "key", "master": "made-up", "proof": { "key": "made-up" } })
+            }
             ("POST", "/api/v1/rekey/slots/{id}/remove") => json!({ "key": "made-up" }),
             ("POST", "/api/v1/rekey/root") => {
                 json!({ "keep": [{ "slot": 1, "offer": { "key": "made-up" } }], "drop": [] })

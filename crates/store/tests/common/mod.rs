@@ -107,7 +107,7 @@ impl Vault {
 
 /// In memory where there is such a place: most tests sync a great deal and ask nothing of the disk.
 fn tempdir() -> TempDir {
-    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+    private(|builder| builder.tempdir_in("/dev/shm").or_else(|_| builder.tempdir()))
 }
 
 /// What [`Vault::leave_keys`] left in this directory.
@@ -128,8 +128,18 @@ fn keys_of(instance: &InstanceKey) -> LedgerKeys {
     }
 }
 
+/// A directory that nobody else can enter.
+pub fn private(make: impl FnOnce(&mut tempfile::Builder<'_, '_>) -> std::io::Result<TempDir>) -> TempDir {
+    make(tempfile::Builder::new().permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700))).unwrap()
+}
+
+pub fn make_private(dir: &Path) {
+    std::fs::create_dir_all(dir).unwrap();
+    std::fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+}
+
 fn copy_dir(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
+    make_private(to);
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();

@@ -4,7 +4,7 @@ use jiff::SignedDuration;
 use keymoat_core::audit::{Action, AuditText, DecidedBy, Outcome, ReasonCode};
 use keymoat_core::policy::Capability;
 use keymoat_vault::entity::{AccountKind, StoredGrantState};
-use keymoat_vault::{AccountChange, Caller, Code, NewGrant, Wanted};
+use keymoat_vault::{AccountChange, Asked, Caller, Code, NewGrant, Target, VaultError, Wanted};
 
 use crate::common::*;
 
@@ -298,7 +298,7 @@ async fn broken_glass_waits_for_another_administrator() {
     refused(desk.reveal(&admin, "prod/stripe").await);
     // A second administrator whom the first one makes on the spot is none.
     desk.account(&admin, "mate", AccountKind::User, &["administrator"], &[]).await.unwrap();
-    let token = desk.vault.create_token(&admin, new_token("mate")).await.unwrap();
+    let token = desk.token_by(&admin, "mate").await.unwrap();
     let mate = desk.vault.sign_in_with_token(token.token.text(), desk.origin()).await.unwrap();
     refused(desk.vault.approve_grant(&mate, grant.id).await);
     desk.clock.forward(SignedDuration::from_mins(50));
@@ -435,4 +435,118 @@ async fn an_update_never_brings_back_what_somebody_took_away_meanwhile() {
     }
     drop(shop);
     assert_eq!(desk.records(|r| r.event.action == Action::AccountUpdate).await.len(), 150);
+}
+
+#[tokio::test]
+async fn every_look_says_by_which_rule_and_takes_a_use_or_gives_nothing() {
+    let desk = Desk::new().await;
+    let owner = desk.owner().await;
+    desk.put(&owner, "prod/stripe", STRIPE).await.unwrap();
+    desk.put(&owner, "prod/twilio", "made up").await.unwrap();
+    let shop = desk.service("shop", READS).await;
+    let vault = &desk.vault;
+    let (prod, stripe, asked) = ("prod".parse().unwrap(), secret("prod/stripe"), asked("stripe"));
+    let rule = DecidedBy::Policy { name: "shop".parse().unwrap(), rule: 0 };
+    let (_, listed) = desk.records_of(vault.list(&shop, &prod, None, None, None, 9)).await;
+    let (_, inspected) = desk.records_of(vault.inspect(&shop, &stripe)).await;
+    let (_, which) = desk.records_of(vault.which(&shop, &asked)).await;
+    let (_, resolved) = desk.records_of(vault.resolve(&shop, &asked)).await;
+    let (changes, followed) = desk.records_of(vault.changes(&shop, 0, 100)).await;
+    assert_eq!(changes.unwrap().changes.len(), 2);
+    for records in [listed, inspected, which, resolved, followed] {
+        assert_eq!(records.len(), 1, "{records:?}");
+        assert_eq!(records[0].event.decided_by, Some(rule.clone()), "{records:?}");
+    }
+    // The feed is on record once a minute, not with every page; who is shown nothing has none.
+    let (_, records) = desk.records_of(vault.changes(&shop, 0, 100)).await;
+    assert_eq!(records.len(), 0);
+    desk.clock.forward(SignedDuration::from_mins(1));
+    let (_, records) = desk.records_of(vault.changes(&shop, 0, 100)).await;
+    assert_eq!(records.len(), 1);
+    // A grant that counts its uses: a look at a single secret is one, and lists, the feed and `which` give nothing.
+    desk.account(&owner, "vendor", AccountKind::User, &[], &[]).await.unwrap();
+    let vendor = desk.sign_in("vendor").await;
+    let grant = NewGrant { uses: Some(2), ..new_grant("vendor", READS, 1) };
+    vault.create_grant(&owner, grant).await.unwrap();
+    refused(vault.list(&vendor, &prod, None, None, None, 9).await);
+    refused(vault.which(&vendor, &asked).await);
+    assert_eq!(vault.changes(&vendor, 0, 100).await.unwrap().changes.len(), 0);
+    assert!(!vault.may_inspect(&vendor, &stripe));
+    vault.inspect(&vendor, &stripe).await.unwrap();
+    vault.resolve(&vendor, &asked).await.unwrap();
+    refused(vault.inspect(&vendor, &stripe).await);
+}
+
+#[tokio::test]
+async fn a_name_that_nobody_made_is_on_record_and_tells_no_others() {
+    let desk = Desk::new().await;
+    let owner = desk.owner().await;
+    let vault = &desk.vault;
+    vault.put_company(&owner, "acme".parse().unwrap(), String::new()).await.unwrap();
+    desk.put(&owner, "staging/stripe", "made up").await.unwrap();
+    let shop = desk.service("shop", READS).await;
+    let nobody = desk
+        .service("nobody", r#"[{"capabilities":["grant"],"environments":["sys"],"paths":["none"]}]"#)
+        .await;
+    let everywhere =
+        r#"[{"capabilities":["list","inspect","reveal","write"],"environments":["*"],"paths":["**"]}]"#;
+    let everywhere = desk.service("everywhere", everywhere).await;
+    let wanted = Wanted::default();
+    let asked_in = |environment: &str| Asked { environment: environment.parse().unwrap(), ..asked("stripe") };
+    for environment in ["prodd", "staging"] {
+        let path = secret(&format!("{environment}/stripe"));
+        let asked = asked_in(environment);
+        for (who, hint) in [(&shop, Some("did you mean `prod`?")), (&nobody, None)] {
+            let looks: Vec<Result<(), VaultError>> = vec![
+                vault.reveal(who, &path, None, &wanted, None).await.map(drop),
+                vault.inspect(who, &path).await.map(drop),
+                vault.which(who, &asked).await.map(drop),
+                vault.resolve(who, &asked).await.map(drop),
+                vault.put(who, put(&format!("{environment}/stripe"), "made up")).await.map(drop),
+                vault.delete(who, &path, vec![]).await.map(drop),
+                vault.list(who, &path.environment, None, None, None, 9).await.map(drop),
+            ];
+            for (number, look) in looks.into_iter().enumerate() {
+                let error = refused(look);
+                if environment == "prodd" && number < 6 {
+                    assert_eq!(error.hint.as_deref().filter(|hint| hint.contains("mean")), hint, "{error:?}");
+                }
+                assert!(!format!("{error:?}").replace(environment, "").contains("staging"), "{error:?}");
+            }
+        }
+    }
+    let unknown = secret("prodd/stripe");
+    let (result, records) = desk.records_of(vault.reveal(&everywhere, &unknown, None, &wanted, None)).await;
+    assert!(coded(result, Code::NotFound).hint.unwrap().contains("`prod`"));
+    assert_eq!((records.len(), records[0].event.result), (1, Outcome::Failed));
+    for failed in [
+        desk.records_of(vault.inspect(&everywhere, &secret("prod/nobody:stripe"))).await.1,
+        desk.records_of(vault.put(&everywhere, put("prodd/stripe", "x"))).await.1,
+        desk.records_of(vault.which(&everywhere, &asked_in("prodd"))).await.1,
+        desk.records_of(vault.list(&everywhere, &unknown.environment, None, None, None, 9)).await.1,
+    ] {
+        assert_eq!((failed.len(), failed[0].event.result), (1, Outcome::Failed), "{failed:?}");
+    }
+    // Everybody is shown the names of places where he may do anything.
+    let names = async |who: &Caller| {
+        let environments = vault.environments(who).await.unwrap();
+        let companies = vault.companies(who).await.unwrap();
+        let names = environments.iter().map(|it| it.name.to_string());
+        names.chain(companies.iter().map(|it| it.name.to_string())).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&shop).await, ["prod", "acme"]);
+    assert_eq!(names(&nobody).await, Vec::<String>::new());
+    assert_eq!(names(&desk.administrator().await).await, ["prod", "staging", "acme"]);
+}
+
+fn asked(path: &str) -> Asked {
+    Asked {
+        target: Target::Secret { path: path.parse().unwrap(), field: None },
+        environment: "prod".parse().unwrap(),
+        company: None,
+        variable: None,
+        variables_set: Vec::new(),
+        unqualified_variable: false,
+        order: keymoat_core::resolve::Order::usual(&[]),
+    }
 }

@@ -8,17 +8,17 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use jiff::{SignedDuration, Timestamp};
 use keymoat_core::audit::{Action, AuditText};
-use keymoat_core::names::AccountName;
-use keymoat_core::policy::{Policy, Rule};
+use keymoat_core::names::{AccountName, Scope};
+use keymoat_core::policy::{Capability, Policy, Resource, Rule};
 use keymoat_core::secret::ValueKind;
 use keymoat_crypto::{MasterKey, SecretBytes};
 use keymoat_detect::Catalogue;
 use keymoat_store::Durability;
 use keymoat_vault::entity::{AccountKind, SecretName, SlotSource};
 use keymoat_vault::{
-    Annotation, AuditQuery, AuditRecord, Caller, Clock, Code, MasterKeyOffer, NewAccount, NewGrant, NewSlot,
-    NewToken, NewValue, NewVault, Origin, Put, Revealed, SealedVault, Surroundings, Vault, VaultError,
-    Wanted, Written,
+    Annotation, AuditQuery, AuditRecord, Caller, Clock, Code, IssuedToken, MasterKeyOffer, NewAccount,
+    NewGrant, NewSlot, NewToken, NewValue, NewVault, Origin, Put, RequestNeeds, Revealed, SealedVault,
+    Surroundings, Vault, VaultError, Wanted, Written,
 };
 use tempfile::TempDir;
 
@@ -152,6 +152,16 @@ impl Desk {
         self.vault.sign_in_with_token(token.token.text(), self.origin()).await.unwrap()
     }
 
+    /// A token that lasts as long as that of its maker allows.
+    pub async fn token_by(&self, by: &Caller, account: &str) -> Result<IssuedToken, VaultError> {
+        let tokens = self.vault.list_tokens(&self.owner().await, None).await.unwrap();
+        let own = tokens.iter().find(|token| Some(token.id) == by.token);
+        let left = own.map(|own| own.expires_at.duration_since(self.vault.now()));
+        let new = new_token(account);
+        let ttl = left.map_or(new.ttl, |left| left.min(new.ttl));
+        self.vault.create_token(by, NewToken { ttl, ..new }).await
+    }
+
     pub async fn put(&self, by: &Caller, path: &str, value: &str) -> Result<Written, VaultError> {
         self.vault.put(by, put(path, value)).await
     }
@@ -270,6 +280,14 @@ pub fn put_fields(path: &str, fields: &[(&str, &str)]) -> Put {
 
 pub fn policy(name: &str, rules: &str) -> Policy {
     serde_json::from_str(&format!(r#"{{"name":"{name}","rules":{rules}}}"#)).unwrap()
+}
+
+/// What writing a secret needs.
+pub fn needs_write(path: &str) -> RequestNeeds {
+    let name = secret(path);
+    let (scope, path) = (Scope::Environment(name.environment), name.path.into());
+    let resource = Resource { scope, company: name.company, path, field: None };
+    RequestNeeds { capability: Some(Capability::Write), resource }
 }
 
 pub fn rules(json: &str) -> Vec<Rule> {

@@ -20,7 +20,7 @@ async fn furnished() -> (Desk, Caller, Caller, Caller) {
 
 /// Long enough that nothing was made just now.
 fn wait(desk: &Desk) {
-    desk.clock.forward(SignedDuration::from_hours(2));
+    desk.clock.forward(SignedDuration::from_mins(61));
 }
 
 async fn puppet(desk: &Desk, by: &Caller, account: &str) -> Caller {
@@ -29,7 +29,7 @@ async fn puppet(desk: &Desk, by: &Caller, account: &str) -> Caller {
 }
 
 async fn token_of(desk: &Desk, by: &Caller, account: &str) -> Caller {
-    let token = desk.vault.create_token(by, new_token(account)).await.unwrap();
+    let token = desk.token_by(by, account).await.unwrap();
     desk.vault.sign_in_with_token(token.token.text(), desk.origin()).await.unwrap()
 }
 
@@ -67,7 +67,8 @@ async fn puppets_of_any_kind_do_not_approve() {
     check_dependent(&desk, &admin, &grandchild).await;
     // The one in between is no more.
     desk.vault.delete_account(&admin, &name("alt")).await.unwrap();
-    check_dependent(&desk, &admin, &grandchild).await;
+    coded(desk.vault.list_accounts(&grandchild).await, Code::NotSignedIn);
+    check_dependent(&desk, &admin, &desk.sign_in("grandchild").await).await;
     // An old account that he promotes, or makes a token for.
     desk.account(&owner, "ci", AccountKind::ServiceAccount, &[], &[]).await.unwrap();
     let promote =
@@ -77,10 +78,11 @@ async fn puppets_of_any_kind_do_not_approve() {
     desk.account(&owner, "old", AccountKind::User, &["administrator"], &[]).await.unwrap();
     let old = token_of(&desk, &admin, "old").await;
     check_dependent(&desk, &admin, &old).await;
-    // A token made with that token is no more his own, also when the first one is gone.
+    // A token made with that token is no more his own, and ends with it.
     let second = token_of(&desk, &old, "old").await;
-    desk.vault.revoke_token(&old, old.token.unwrap()).await.unwrap();
     check_dependent(&desk, &admin, &second).await;
+    desk.vault.revoke_token(&old, old.token.unwrap()).await.unwrap();
+    coded(desk.vault.list_accounts(&second).await, Code::NotSignedIn);
     // Somebody independent of all of them approves.
     let grant = ask(&desk, &admin, "admin").await;
     desk.vault.approve_grant(&peer, grant.id).await.unwrap();

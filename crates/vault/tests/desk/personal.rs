@@ -192,3 +192,26 @@ async fn more_than_one_transaction_takes_is_erased_in_parts() {
     assert!(parts.iter().all(|record| record.personal.is_some()));
     assert_eq!(desk.vault.verify(&owner).await.unwrap().problems, []);
 }
+
+#[tokio::test]
+async fn what_somebody_emptied_by_hand_is_told_from_what_was_erased() {
+    let desk = Desk::new().await;
+    let owner = desk.owner().await;
+    florentine(&desk, 3).await;
+    // Scattered numbers, so that they are not one run.
+    for _ in 0..200 {
+        let caller = desk.sign_in("florentine").await;
+        desk.reveal(&caller, "prod/none").await.unwrap_err();
+        desk.clock.forward(jiff::SignedDuration::from_mins(1));
+    }
+    desk.vault.erase_personal(&owner, of("florentine")).await.unwrap();
+    assert_eq!(desk.vault.verify(&owner).await.unwrap().problems, []);
+    let kept = desk.records(|record| record.personal.is_some()).await;
+    let by_hand = kept[kept.len() / 2].event.seq;
+    let other = rusqlite::Connection::open(keymoat_store::database_in(&desk.data())).unwrap();
+    other.execute("UPDATE events SET personal = NULL WHERE seq = ?1", [by_hand]).unwrap();
+    let problems = desk.vault.verify(&owner).await.unwrap().problems;
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    let told = problems[0].to_string();
+    assert!(told.contains(&format!("event {by_hand} ")) && told.contains("no record says"), "{told}");
+}

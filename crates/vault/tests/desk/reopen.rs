@@ -130,6 +130,7 @@ async fn a_vault_put_back_is_refused_until_it_is_accepted() {
     let desk = desk
         .closed_then(|shut| {
             std::fs::create_dir(&copy).unwrap();
+            std::fs::set_permissions(&copy, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
             for entry in std::fs::read_dir(shut.tmp.path().join("data")).unwrap() {
                 let path = entry.unwrap().path();
                 std::fs::copy(&path, copy.join(path.file_name().unwrap())).unwrap();

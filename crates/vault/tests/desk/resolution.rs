@@ -145,7 +145,9 @@ async fn who_may_not_look_is_told_so_and_does_not_fall_through() {
     // Without a company it asks for what all share, and the company's tag does not answer for it.
     refused(desk.vault.resolve(&acme, &asked(&USUAL, false, &[])).await);
     let typo = Asked { environment: "prd".parse().unwrap(), ..asked(&USUAL, false, &[]) };
-    coded(desk.vault.which(&acme, &typo).await, Code::NotFound);
+    let error = refused(desk.vault.which(&acme, &typo).await);
+    assert_eq!(error.hint.as_deref(), Some("did you mean `prod`?"));
+    coded(desk.vault.which(&desk.owner().await, &typo).await, Code::NotFound);
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ async fn what_has_ended_is_taken_away_and_written_down() {
     let revoked = desk.vault.create_grant(&owner, new_grant("shop", READS, 24 * 80)).await.unwrap();
     desk.vault.revoke_grant(&owner, revoked.id).await.unwrap();
     desk.vault.create_grant(&owner, new_grant("shop", READS, 24 * 80)).await.unwrap();
-    desk.vault.claim(&owner, "a-key", &[b"request"]).await.unwrap();
+    desk.vault.claim(&owner, "a-key", &[b"request"], &needs_write("prod/a")).await.unwrap();
     let sweep = async || desk.vault.sweep().await.unwrap();
     assert_eq!(sweep().await, Swept::default());
     desk.clock.forward(SignedDuration::from_hours(1));

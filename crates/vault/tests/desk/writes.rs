@@ -1,10 +1,10 @@
 //! Values: writing, moving between versions, removing for good.
 
-use keymoat_core::audit::{Action, Outcome};
+use keymoat_core::audit::{Action, DetailValue, Outcome};
 use keymoat_core::names::Label;
 use keymoat_core::secret::ValueKind;
 use keymoat_vault::entity::SecretName;
-use keymoat_vault::{Annotation, Code, NewValue, Put, VaultError, Wanted};
+use keymoat_vault::{Annotation, AuditRecord, Code, NewValue, Put, VaultError, Wanted};
 
 use crate::common::*;
 
@@ -308,11 +308,13 @@ async fn wrong_places_say_what_was_meant() {
     let desk = Desk::new().await;
     let owner = desk.owner().await;
     let nobody = desk.service("nobody", READS_STRIPE).await;
+    let meant = |error: VaultError, name: &str| error.hint == Some(format!("did you mean `{name}`?"));
+    assert!(meant(coded(desk.reveal(&owner, "prd/stripe").await, Code::NotFound), "prod"));
+    assert!(meant(coded(desk.put(&owner, "stagin/stripe", "x").await, Code::NotFound), "staging"));
+    // Names of places where he may do nothing are not told.
+    assert!(meant(refused(desk.reveal(&nobody, "prd/stripe").await), "prod"));
+    assert!(!meant(refused(desk.put(&nobody, "stagin/stripe", "x").await), "staging"));
     for who in [&owner, &nobody] {
-        let error = coded(desk.reveal(who, "prd/stripe").await, Code::NotFound);
-        assert_eq!(error.hint.as_deref(), Some("did you mean `prod`?"));
-        let error = coded(desk.put(who, "stagin/stripe", "x").await, Code::NotFound);
-        assert_eq!(error.hint.as_deref(), Some("did you mean `staging`?"));
         let error = coded(desk.reveal(who, "prod/acme:stripe").await, Code::NotFound);
         assert!(error.hint.unwrap().contains("company add acme"));
     }
@@ -328,10 +330,57 @@ async fn wrong_places_say_what_was_meant() {
 async fn a_row_with_an_endless_key_is_refused() {
     let desk = Desk::new().await;
     let owner = desk.owner().await;
-    desk.vault.claim(&owner, &"a".repeat(128), &[b"x"]).await.unwrap();
-    coded(desk.vault.claim(&owner, &"a".repeat(129), &[b"x"]).await, Code::Invalid);
+    desk.vault.claim(&owner, &"a".repeat(128), &[b"x"], &needs_write("prod/a")).await.unwrap();
+    coded(desk.vault.claim(&owner, &"a".repeat(129), &[b"x"], &needs_write("prod/a")).await, Code::Invalid);
     // The longest names that there are fit.
     let path = format!("prod/{}", vec!["a".repeat(31); 8].join("/"));
     desk.put(&owner, &path, STRIPE).await.unwrap();
     desk.reveal(&owner, &path).await.unwrap();
+}
+
+#[tokio::test]
+async fn history_is_lost_only_with_leave_to_delete_and_on_record() {
+    let desk = Desk::new().await;
+    let owner = desk.owner().await;
+    let writes = r#"[{"capabilities":["write"],"environments":["prod"],"paths":["**"]}]"#;
+    let writer = desk.service("writer", writes).await;
+    let keep = |count| Annotation { max_versions: Some(count), ..Annotation::default() };
+    let keeping = |count, value: &str| Put { annotation: keep(count), ..put("prod/stripe", value) };
+    // Who makes a secret says how many are kept; there is nothing yet that could be lost.
+    desk.vault.put(&writer, keeping(3, "made up 1")).await.unwrap();
+    desk.vault.put(&writer, keeping(4, "made up 2")).await.unwrap();
+    let stripe = secret("prod/stripe");
+    for refused_change in [true, false] {
+        let (error, records) = desk
+            .records_of(async {
+                match refused_change {
+                    true => desk.vault.put(&writer, keeping(1, "made up")).await.map(drop),
+                    false => desk.vault.annotate(&writer, &stripe, keep(1)).await.map(drop),
+                }
+            })
+            .await;
+        let error = refused(error);
+        assert!(error.message.contains("`delete`"), "{error}");
+        assert_eq!(records.len(), 1);
+        assert_eq!(records[0].event.result, Outcome::Refused);
+    }
+    let detail = |records: &[AuditRecord], name: &str| match records.last().unwrap().event.details.get(name) {
+        Some(DetailValue::Text(text)) => text.as_str().to_owned(),
+        other => panic!("{name}: {other:?}"),
+    };
+    for number in 3..=4 {
+        desk.put(&writer, "prod/stripe", &format!("made up {number}")).await.unwrap();
+    }
+    // Pushing out the oldest is a write like any other, and says what it destroyed.
+    let (_, records) = desk.records_of(desk.put(&writer, "prod/stripe", "made up 5")).await;
+    assert_eq!(detail(&records, "destroyed"), "1");
+    let (_, records) = desk.records_of(desk.vault.annotate(&owner, &stripe, keep(3))).await;
+    assert_eq!(detail(&records, "versions_kept"), "3, no longer 4");
+    let (_, records) = desk.records_of(desk.vault.put(&owner, keeping(1, "made up 6"))).await;
+    assert_eq!(detail(&records, "versions_kept"), "1, no longer 3");
+    assert_eq!(detail(&records, "destroyed"), "2-4");
+    desk.put(&owner, "prod/other", "made up a").await.unwrap();
+    desk.put(&owner, "prod/other", "made up b").await.unwrap();
+    let (_, records) = desk.records_of(desk.vault.destroy(&owner, &secret("prod/other"), vec![])).await;
+    assert_eq!(detail(&records, "destroyed"), "1-2");
 }

@@ -203,6 +203,7 @@ mod tests {
             renewable_until: None,
             uses_left: None,
             networks: Vec::new(),
+            made_with: None,
         };
         let check = |tokens: &[Token], expected: Level| {
             assert_eq!(tokens_that_last(tokens, Timestamp::UNIX_EPOCH).level, expected);
