@@ -20,6 +20,8 @@ import fcntl, os, signal, socket, sys
 def tell(text):
     socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(text.encode(), "events")
 
+if signal.pthread_sigmask(signal.SIG_BLOCK, []):
+    tell("has signals blocked")
 # Held back and waited for, so that none comes between looking and waiting.
 signals = {signal.SIGHUP, signal.SIGUSR1, signal.SIGINT, signal.SIGTERM}
 signal.pthread_sigmask(signal.SIG_BLOCK, signals)
@@ -28,6 +30,7 @@ try:
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 except OSError:
     tell("is there twice")
+open("pid", "w").write(str(os.getpid()))
 tell("starts with %s of %d" % (os.environ["KEY"][-4:], len(os.environ["KEY"])))
 while True:
     heard = signal.sigwait(signals)
@@ -95,7 +98,10 @@ impl Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The program first, which would outlive Keymoat; both may have ended already.
+        if let Ok(Ok(pid)) = std::fs::read_to_string(self.home.path().join("pid")).map(|pid| pid.parse()) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
         let _ = self.run.kill();
         let _ = self.run.wait();
     }
@@ -237,6 +243,7 @@ fn a_terminals_ctrl_c_reaches_the_program_once() {
     home.file(
         "program.py",
         "import os, signal, sys\n\
+         assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])\n\
          signals = {signal.SIGINT, signal.SIGTERM}\n\
          signal.pthread_sigmask(signal.SIG_BLOCK, signals)\n\
          assert os.tcgetpgrp(0) == os.getpgrp()\n\

@@ -18,20 +18,37 @@ pub struct Heard {
 
 #[cfg(target_os = "linux")]
 mod imp {
+    use std::sync::OnceLock;
+
     use nix::errno::Errno;
     use nix::sys::signal::SigSet;
     use nix::sys::signalfd::{SfdFlags, SignalFd};
+    use tokio::signal::unix::{SignalKind, signal};
     use tokio::sync::mpsc;
 
     use super::*;
 
-    /// Takes the signals out of every thread's way. Must be called before there is a second thread; a program that is
-    /// started later has none of it.
+    /// Takes the signals out of every thread's way. Must be called before there is a second thread.
     ///
     /// # Errors
     /// When the system refuses.
     pub fn hold_back() -> Result<(), CliError> {
+        let before = SigSet::thread_get_mask().map_err(wrong)?;
+        BEFORE.get_or_init(|| before);
         passed_on().thread_block().map_err(wrong)
+    }
+
+    /// Does something that takes over this thread's mask of signals, as starting a program does, with the mask that was
+    /// there before. What comes meanwhile is heard all the same: [`Signals`] has a handler for it.
+    ///
+    /// # Errors
+    /// When the system refuses; then nothing is done.
+    pub fn as_before<R>(work: impl FnOnce() -> R) -> Result<R, CliError> {
+        let before = BEFORE.get().copied().unwrap_or_else(SigSet::empty);
+        before.thread_set_mask().map_err(wrong)?;
+        let result = work();
+        passed_on().thread_block().map_err(wrong)?;
+        Ok(result)
     }
 
     /// The signals that were held back.
@@ -47,6 +64,18 @@ mod imp {
         pub fn listen() -> Result<Self, CliError> {
             let descriptor = SignalFd::with_flags(&passed_on(), SfdFlags::SFD_CLOEXEC).map_err(wrong)?;
             let (heard, receiver) = mpsc::unbounded_channel();
+            for held in PASSED_ON {
+                let mut caught = signal(SignalKind::from_raw(held as i32)).map_err(wrong)?;
+                let heard = heard.clone();
+                // Only while a program is being started: it cannot have it from the terminal yet.
+                tokio::spawn(async move {
+                    while caught.recv().await.is_some() {
+                        if heard.send(Heard { signal: held, is_from_terminal: false }).is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
             // A thread of its own that ends with the program: reading blocks until there is a signal.
             let listener = move || while pass_next(&descriptor, &heard) {};
             std::thread::Builder::new().name("signals".to_owned()).spawn(listener).map_err(wrong)?;
@@ -84,6 +113,8 @@ mod imp {
         CliError::new(format!("cannot listen for signals: {error}"))
     }
 
+    /// The mask that this process was started with.
+    static BEFORE: OnceLock<SigSet> = OnceLock::new();
     /// What people, shells and service managers send to a program. SIGSTOP and SIGKILL cannot be passed on.
     const PASSED_ON: [Signal; 9] = [
         Signal::SIGHUP,
@@ -110,6 +141,14 @@ mod imp {
         Err(CliError::new("`run --watch` needs Linux"))
     }
 
+    /// Does it.
+    ///
+    /// # Errors
+    /// None here.
+    pub fn as_before<R>(work: impl FnOnce() -> R) -> Result<R, CliError> {
+        Ok(work())
+    }
+
     /// None here.
     pub struct Signals;
 
@@ -129,4 +168,4 @@ mod imp {
     }
 }
 
-pub use imp::{Signals, hold_back};
+pub use imp::{Signals, as_before, hold_back};

@@ -19,7 +19,7 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::SignalKind;
 use tokio::sync::mpsc;
 
-use super::signals::{Heard, Signals};
+use super::signals::{self, Heard, Signals};
 use super::{Asked, Failed, Resolved, Run, resolve_all};
 use crate::client::{Client, query};
 use crate::error::CliError;
@@ -232,7 +232,9 @@ fn start(
     if !has_terminal {
         command.process_group(0);
     }
-    let child = Command::from(command).spawn().map_err(|error| watch.run.cannot_start(&error))?;
+    // It would inherit what is held back here, and hear of nothing.
+    let started = signals::as_before(|| Command::from(command).spawn())?;
+    let child = started.map_err(|error| watch.run.cannot_start(&error))?;
     let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
     let pid = pid.ok_or_else(|| lost(std::io::ErrorKind::NotFound.into()))?;
     Ok((child, Pid::from_raw(pid)))
