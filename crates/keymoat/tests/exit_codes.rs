@@ -48,6 +48,7 @@ const TABLE: &str = "\
 2 put stripe x --env prod
 2 annotate stripe --expires tomorrow --env prod
 2 annotate stripe --tag x --env prod
+2 annotate stripe --max-versions 0 --env prod
 1 which nope --env prod
 2 which nope --env prod --order nope
 2 import dotenv nope --env prod

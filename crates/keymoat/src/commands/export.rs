@@ -94,7 +94,9 @@ impl What {
         }
         let place = self.output.as_ref().map(|path| format!(" to `{}`", path.display())).unwrap_or_default();
         output::say(&format!("wrote {} secret(s) of {environment}{place}", gathered.values.len()));
-        output::warn("these are keys in the clear; remove the copy as soon as it has served");
+        if !gathered.values.is_empty() {
+            output::warn("these are keys in the clear; remove the copy as soon as it has served");
+        }
     }
 }
 

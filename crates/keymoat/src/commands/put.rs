@@ -79,7 +79,7 @@ pub struct About {
     #[arg(long, value_name = "true|false")]
     cas_required: Option<bool>,
     /// Versions kept.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=VERSIONS_MAX))]
     max_versions: Option<u32>,
 }
 
@@ -248,6 +248,9 @@ fn base64(value: &SecretBytes) -> SecretBytes {
         SecretBytes::new(base64::engine::general_purpose::STANDARD.encode(bytes).into_bytes())
     })
 }
+
+/// As many as a secret keeps.
+const VERSIONS_MAX: i64 = keymoat_core::secret::MAX_VERSIONS_KEPT as i64;
 
 #[cfg(test)]
 mod tests {

@@ -86,6 +86,7 @@ async fn values_at_the_limits_and_beyond() {
     let nested = |depth: usize| format!("{{\"a\":{}1{}}}", "[".repeat(depth), "]".repeat(depth));
     let whole = |kind, value: &[u8]| Put {
         value: NewValue::Whole { kind, value: keymoat_crypto::SecretBytes::from_slice(value) },
+        allow_empty: true,
         ..put("prod/a", "")
     };
     let rows: [(Put, Option<Code>); 14] = [
