@@ -28,8 +28,8 @@ async fn the_feed_has_no_values_and_only_what_may_be_listed() {
     let own = house.client("GET", &path, Some(&reader)).send().await.ok();
     assert_eq!(own["changes"][0]["path"], "stripe");
     assert_eq!(own["changes"].as_array().unwrap().len(), 1);
-    let nothing = house.owner("GET", &format!("/api/v1/changes?after={}", some["next"])).send().await.ok();
-    assert_eq!((&nothing["changes"], &nothing["next"]), (&json!([]), &some["next"]));
+    let nothing = house.owner("GET", &format!("/api/v1/changes?after={}", own["next"])).send().await.ok();
+    assert_eq!((&nothing["changes"], &nothing["next"]), (&json!([]), &own["next"]));
 }
 
 #[tokio::test]
