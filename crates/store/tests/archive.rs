@@ -196,7 +196,7 @@ async fn a_copy_of_an_archived_log_has_the_same_tree() {
     let (copied, note) = entries(&store).await;
     store.close().await;
 
-    let there = tempfile::tempdir().unwrap();
+    let there = common::private(|builder| builder.tempdir());
     let outside = there.path().join("outside");
     let fill = |entries: &[Entry]| {
         let store = SealedStore::open(DataDir::lock(there.path()).unwrap(), Durability::Os).unwrap();

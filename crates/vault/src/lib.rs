@@ -42,6 +42,7 @@ mod value;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use keymoat_core::id::{GrantId, PrincipalId, RequestId, SecretId, TokenId};
@@ -184,9 +185,13 @@ impl Vault {
         {
             tracing::warn!(%error, "refusals that were only counted could not be written down");
         }
-        match Arc::try_unwrap(self.inner) {
-            Ok(inner) => inner.store.close().await,
-            Err(_) => tracing::warn!("the vault is closed while still in use; it ends with its last user"),
+        let ended = self.store().ended();
+        if let Ok(inner) = Arc::try_unwrap(self.inner) {
+            inner.store.close().await;
+        }
+        // A read that nobody waits for any more ends by itself, a moment later.
+        if tokio::time::timeout(CLOSE_WITHIN, ended).await.is_err() {
+            tracing::warn!("the vault is closed while still in use; it ends with its last user");
         }
     }
 
@@ -250,6 +255,8 @@ fn duration_text(secs: i64) -> String {
 
 /// Clocks of machines that keep time at all differ by less.
 const CLOCK_TOLERANCE_SECS: i64 = 300;
+/// The longest that a read takes which was given up.
+const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 
 /// How much there is in a vault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -27,7 +27,10 @@ async fn offer(house: &House, offer: Value) -> Reply {
 async fn split(house: &House) -> Vec<String> {
     let master = MasterKey::generate();
     let shares = master.split(2, 3).unwrap().iter().map(|share| text_of(&share.to_text())).collect();
-    let body = json!({ "kind": "shamir", "master": text_of(&master.to_text()), "needed": 2, "shares": 3 });
+    let body = json!({
+        "kind": "shamir", "master": text_of(&master.to_text()), "needed": 2, "shares": 3,
+        "proof": { "key": text_of(&house.master) },
+    });
     house.owner("POST", "/api/v1/rekey/slots").json(body).send().await.ok();
     shares
 }
@@ -105,6 +108,7 @@ async fn a_passphrase_opens_and_guessing_is_slow() {
     let body = json!({
         "kind": "passphrase", "master": text_of(&master.to_text()),
         "argon2": serde_json::to_value(&argon2).unwrap(),
+        "proof": { "key": text_of(&house.master) },
     });
     house.owner("POST", "/api/v1/rekey/slots").json(body).send().await.ok();
     seal(&house).await;
