@@ -45,6 +45,9 @@ impl Catalogue {
     }
 
     fn is_sensitive(&self, word: &str) -> bool {
+        if word.len() < SHORTEST {
+            return false;
+        }
         match self.identify(word.as_bytes()) {
             Identification::Known(known) => known.key.sensitive,
             Identification::Unknown => false,
@@ -52,6 +55,8 @@ impl Catalogue {
     }
 }
 
+/// Shorter words are no keys of any provider, and most of a text is made of them.
+const SHORTEST: usize = 16;
 /// What ends a word, from wide to narrow.
 const LEVELS: [fn(char) -> bool; 3] = [
     |c| c.is_whitespace() || matches!(c, '"' | '\'' | '`' | ',' | ';' | '(' | ')'),

@@ -10,6 +10,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, header};
 use keymoat_core::audit::AuditText;
 use keymoat_crypto::SecretBytes;
+use keymoat_detect::Catalogue;
 use keymoat_vault::{Caller, Code, Origin};
 
 use crate::edge::Number;
@@ -140,7 +141,7 @@ fn origin_of(parts: &Parts) -> Result<Origin, Problem> {
     Ok(Origin {
         request,
         address,
-        user_agent: agent.map(|value| AuditText::new(&String::from_utf8_lossy(value.as_bytes()))),
+        user_agent: agent.map(|value| written_down(&String::from_utf8_lossy(value.as_bytes()))),
         module: said(&parts.headers, &MODULE)?,
         on_behalf_of: said(&parts.headers, &ON_BEHALF_OF)?,
     })
@@ -157,10 +158,15 @@ fn said(headers: &HeaderMap, name: &HeaderName) -> Result<Option<AuditText>, Pro
     };
     match std::str::from_utf8(value.as_bytes()) {
         Ok(text) if text.len() <= SAID_BYTES_MAX => {
-            Ok(Some(AuditText::new(text)).filter(|text| !text.as_str().is_empty()))
+            Ok(Some(written_down(text)).filter(|text| !text.as_str().is_empty()))
         }
         _ => Err(Problem::malformed(format!("`{name}` is not UTF-8 text of at most {SAID_BYTES_MAX} bytes"))),
     }
+}
+
+/// What a client says of itself is written down, a key in it is not.
+fn written_down(text: &str) -> AuditText {
+    AuditText::new(&Catalogue::builtin().hide_keys(text))
 }
 
 /// The token that is shown, if any.

@@ -558,7 +558,7 @@ pub struct SignInCodeEntity {
 pub struct IdempotencyEntity {
     /// Who asked.
     pub principal: PrincipalId,
-    /// The key that the client chose.
+    /// SHA-256 of the key that the client chose, in hexadecimal, keyed.
     pub key: String,
     /// SHA-256 of what was asked, in hexadecimal, keyed.
     pub request: String,

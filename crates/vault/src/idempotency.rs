@@ -2,9 +2,9 @@
 //!
 //! A key is claimed before the work and answered after it, each durably. A claim without an answer means that nobody
 //! knows how the first attempt ended; then the work is not done again. What is remembered never holds a value: the
-//! door gives only answers without any, and of the request only a keyed hash is kept. Who may not do the work claims
-//! nothing, and is told nothing of what was answered before. What has ended is dropped by the sweep, in the order of
-//! its end.
+//! door gives only answers without any, and of the key and the request only keyed hashes are kept. Who may not do the
+//! work claims nothing, and is told nothing of what was answered before. What has ended is dropped by the sweep, in the
+//! order of its end.
 
 use jiff::{SignedDuration, Timestamp};
 use keymoat_core::audit::{Action, AuditText};
@@ -131,7 +131,7 @@ impl Vault {
     /// # Errors
     /// Those of the store.
     pub async fn forget(&self, caller: &Caller, key: &str) -> Result<(), VaultError> {
-        let key = format!("{}/{key}", caller.principal);
+        let key = format!("{}/{}", caller.principal, self.tag_text(&[b"idempotency key", key.as_bytes()]));
         self.remove_remembered(vec![key]).await
     }
 
@@ -162,14 +162,18 @@ impl Vault {
     ) -> IdempotencyEntity {
         let parts: Vec<&[u8]> =
             std::iter::once(b"idempotency".as_slice()).chain(request.iter().copied()).collect();
-        let digest = self.keyring().cursors().tag(&parts);
         IdempotencyEntity {
             principal: caller.principal,
-            key: key.to_owned(),
-            request: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+            key: self.tag_text(&[b"idempotency key", key.as_bytes()]),
+            request: self.tag_text(&parts),
             answer,
             expires_at: later(now, REMEMBERED_FOR),
         }
+    }
+
+    /// A keyed hash as text.
+    fn tag_text(&self, parts: &[&[u8]]) -> String {
+        self.keyring().cursors().tag(parts).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Every change of rows has its record, this one too.

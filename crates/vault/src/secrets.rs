@@ -21,7 +21,7 @@ use crate::entity::{
     DataKeyEntity, Entity as _, FieldFacts, FingerprintEntity, Secret, SecretName, VersionEntity,
     VersionFacts, fingerprint_key, version_key,
 };
-use crate::free_text::{holds_a_key, holds_key};
+use crate::free_text::holds_key;
 use crate::keyring::Keyring;
 use crate::receipt::{Permit, Reader};
 use crate::state::Wanted;
@@ -237,6 +237,7 @@ impl Vault {
         why: Option<&AuditText>,
     ) -> Result<Revealed, VaultError> {
         self.check_no_key(why.iter().map(|why| ("the reason", why.as_str())))?;
+        self.check_no_key(field.iter().map(|field| ("the name of a field", field.as_str())))?;
         self.retry_stale(|| async {
             let resource = secret_resource(name, field);
             let permit = self.authorize(caller, Capability::Reveal, Action::Reveal, resource.clone()).await?;
@@ -794,10 +795,7 @@ impl Writer {
         if empties {
             check_nothing_is_emptied(&put.name, old.as_ref(), &fields)?;
         }
-        if fields
-            .iter()
-            .flat_map(|(field, _)| field)
-            .any(|field| holds_a_key(&self.catalogue, field.as_str()))
+        if fields.iter().flat_map(|(field, _)| field).any(|field| self.catalogue.holds_a_key(field.as_str()))
         {
             return Err(holds_key("the name of a field"));
         }
