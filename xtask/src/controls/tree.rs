@@ -131,7 +131,7 @@ impl Tree {
             "--package",
             &control.package,
         ]);
-        build.args(["--lib", "--bins", "--tests"]);
+        build.args(["--tests"]);
         let built = process::capture(&mut build, process::HARD_LIMIT)?;
         if !built.success {
             return Ok(Verdict::Unusable(format!("it does not compile:\n{}", diagnostics(&built.text))));
