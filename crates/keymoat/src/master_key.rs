@@ -214,8 +214,10 @@ pub fn read_named_file(what: &str, path: &Path, variables: &Variables) -> Result
 /// When others can read it, or it cannot be read.
 pub fn read_private_file(what: &str, path: &Path) -> Result<SecretBytes, CliError> {
     let wrong = |e: std::io::Error| CliError::file(&format!("read the {what} file"), path, &e);
-    let mode = std::fs::metadata(path).map_err(wrong)?.mode() & 0o777;
-    if mode & 0o077 != 0 {
+    let about = std::fs::metadata(path).map_err(wrong)?;
+    let mode = about.mode() & 0o777;
+    // Pipes and the like are as private as who made them.
+    if about.is_file() && mode & 0o077 != 0 {
         return Err(CliError::new(format!(
             "others can read the {what} file `{}` (mode {mode:03o})",
             path.display()

@@ -14,6 +14,14 @@ pub fn secret(what: &str) -> Result<SecretBytes, CliError> {
     secret_or(what, "pipe it to stdin with `-`, or name a file with `@FILE`")
 }
 
+/// Asks for a value to store, which may be empty.
+///
+/// # Errors
+/// When there is no terminal to ask at.
+pub fn value(what: &str) -> Result<SecretBytes, CliError> {
+    Ok(secret_or_nothing(what)?.unwrap_or_else(|| SecretBytes::new(Vec::new())))
+}
+
 /// As [`secret`]; `instead` says how it is given where nobody can be asked.
 ///
 /// # Errors
@@ -24,7 +32,7 @@ pub fn secret_or(what: &str, instead: &str) -> Result<SecretBytes, CliError> {
         if let Some(first) = what.get_mut(..1) {
             first.make_ascii_lowercase();
         }
-        return Err(CliError::new(format!("the {what} is needed, and there is nobody to ask")).hint(instead));
+        return Err(CliError::new(format!("{what} is needed, and there is nobody to ask")).hint(instead));
     }
     let text = dialoguer::Password::new()
         .with_prompt(what)

@@ -43,6 +43,11 @@ pub struct Variables {
 }
 
 impl Variables {
+    /// Lets go of the secrets among them, for whoever goes on without: a server that is sealed holds no key.
+    pub fn forget_secrets(&mut self) {
+        (self.master_key, self.passphrase, self.token) = (None, None, None);
+    }
+
     /// Reads the environment. Must be called before there is a second thread.
     #[expect(clippy::disallowed_methods, reason = "this is where the environment enters the program")]
     pub fn take() -> Self {

@@ -32,6 +32,47 @@ fn check_sealed(home: &Home) {
     assert!(status.stdout.contains("state     sealed") && !status.stdout.contains("holds"), "{status:?}");
 }
 
+/// Whether a text is anywhere in the memory of a program, as root sees it.
+fn is_in_memory(pid: u32, text: &[u8]) -> std::io::Result<bool> {
+    use std::io::{Read as _, Seek as _, SeekFrom};
+
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"))?;
+    let mut memory = std::fs::File::open(format!("/proc/{pid}/mem"))?;
+    for line in maps.lines().filter(|line| line.contains(" rw")) {
+        let range = line.split_once(' ').map_or(line, |(range, _)| range);
+        let (start, end) = range.split_once('-').unwrap();
+        let [start, end] = [start, end].map(|number| u64::from_str_radix(number, 16).unwrap());
+        let mut bytes = vec![0; usize::try_from(end - start).unwrap()];
+        // What cannot be read is no memory of its own.
+        if memory.seek(SeekFrom::Start(start)).and_then(|_| memory.read_exact(&mut bytes)).is_ok()
+            && bytes.windows(text.len()).any(|window| window == text)
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+#[test]
+fn a_sealed_server_has_no_master_key_left_from_its_environment() {
+    let home = Home::with_vault();
+    let file = key_file(&home);
+    let key = std::fs::read_to_string(&file).unwrap();
+    let text = key.trim().as_bytes();
+    std::fs::remove_file(&file).unwrap();
+    let mut command = home.command(&["serve", "--listen", "127.0.0.1:0"]);
+    command.env("KEYMOAT_MASTER_KEY", key.trim());
+    let server = home.start_server(command);
+    assert_eq!(home.run(&["status"]).code, 0);
+    home.ok(&["seal"]);
+    match is_in_memory(server.child.id(), text) {
+        Ok(is_there) => assert!(!is_there, "the master key is still in the server's memory"),
+        Err(error) => eprintln!("SKIP seal::memory_of_the_server: cannot look into it: {error}"),
+    }
+    // The search finds what is there.
+    assert!(is_in_memory(std::process::id(), text).is_ok_and(|is_there| is_there));
+}
+
 #[test]
 fn a_sealed_server_serves_again_when_the_key_file_comes() {
     let home = Home::new();

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
-use keymoat_core::audit::Event;
+use keymoat_core::audit::{Action, Event};
 use keymoat_core::tree::{Frontier, Hash, leaf_hash};
 use rusqlite::{Connection, OptionalExtension as _};
 use serde::{Deserialize, Serialize};
@@ -114,6 +114,10 @@ impl Keepers {
         }
         if let Some(name) = name {
             self.others.insert(name, place);
+        }
+        // They say why personal data beside records that stay is gone.
+        if matches!(event.action, Action::PersonalErase | Action::AuditAcceptRestore) {
+            self.others.insert(format!("erased {place}"), place);
         }
     }
 

@@ -1,7 +1,8 @@
-//! Archiving old records: what may go is handed out first, and goes only when somebody shows that he has read all of it.
+//! Archiving old records: what may go is handed out first, and goes only when somebody says that he keeps it.
 //!
-//! A client asks for the records from before a time, keeps them, and then names the root of the tree over them: only
-//! who has read every record can. From then on the mark says that they are archived, and they are taken out of the
+//! A client asks for the records from before a time, keeps them, and then names the root of the tree over them, so that
+//! a copy that is cut or altered is noticed before anything goes. Whether it is kept afterwards nobody here can know: it
+//! is on record who said so. From then on the mark says that they are archived, and they are taken out of the
 //! database in short steps that survive a kill. Records that still answer for something stay. Where archives are kept,
 //! and how they are checked later, is the client's.
 
@@ -103,6 +104,7 @@ impl Vault {
     /// days would go; [`Code::Conflict`](crate::Code::Conflict) when the root is not that of the log, or the records
     /// are archived already.
     pub async fn finish_archive(&self, caller: &Caller, claim: ArchiveClaim) -> Result<Archived, VaultError> {
+        self.check_no_key(claim.reason.iter().map(|why| ("the reason", why.as_str())))?;
         self.retry_stale(|| async {
             let resource = system_resource("audit")?;
             let action = Action::AuditArchive;
@@ -210,7 +212,7 @@ impl Vault {
             .detail("root", AuditText::new(&hex(&claim.root)));
         let draft = self.draft(&permit.caller, deed, Some(permit.decided_by.clone()));
         let pass = permit.pass;
-        self.store()
+        self.store_for(&permit.caller)
             .run_tx("archive", move |tx| {
                 pass.enter(tx)?;
                 if tx.archive()? != old {
@@ -237,7 +239,7 @@ impl Vault {
             }
             let vault = self.clone();
             let keepers = self.store().keepers(move |event| vault.reveal_that_counts(event)).await?;
-            self.store().drop_archived(mark.end, keepers.below(mark.end)).await?;
+            self.store().reserved().drop_archived(mark.end, keepers.below(mark.end)).await?;
             if let Some(archived) = self.finish_thinning(mark).await? {
                 // What stood in the pages is overwritten; the write-ahead log still has the old ones.
                 self.scrub_soon().await;
@@ -252,7 +254,8 @@ impl Vault {
             .detail("archive_end", number_text(mark.end));
         let here_before = mark.kept.records + (mark.end - mark.thinned);
         let draft = self.system_draft(&"archive".parse()?, deed);
-        let finished = self.store().run_tx("archive_finished", move |tx| {
+        let store = self.store().reserved();
+        let finished = store.run_tx("archive_finished", move |tx| {
             if tx.archive()?.as_ref() != Some(&mark) {
                 return Ok(None);
             }

@@ -121,11 +121,16 @@ impl Vault {
         let (caller, now) = (&permit.caller, self.now());
         let follower =
             format!("{:?} {:?} {:?} {:?}", caller.principal, caller.token, query.account, query.filter);
-        if self.following().is_covered(&follower, now) {
+        if self.following().is_covered(&follower, query.from, now) {
             return Ok(());
         }
-        self.record(permit, deed.detail("follows", AuditText::new(COVERS_TEXT))).await?;
-        self.following().cover(follower, now);
+        self.record(
+            permit,
+            deed.detail("follows", AuditText::new(COVERS_TEXT))
+                .detail("from", AuditText::new(&query.from.to_string())),
+        )
+        .await?;
+        self.following().cover(follower, query.from, now);
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! The feed of what changed, without values, so that programs follow it instead of asking again and again.
 
 use keymoat_core::audit::{Action, AuditText, DecidedBy};
-use keymoat_core::policy::{Capability, Decision};
+use keymoat_core::policy::{Capability, Decision, Refusal};
 use keymoat_store::Kind;
 
 use crate::desk::{About, Deed, Rights, secret_resource};
@@ -52,11 +52,15 @@ impl Vault {
             let may_know = |event: &&ChangeEvent| {
                 let resource = secret_resource(&event.name, None);
                 let decide = |capability| rights.decide(&self.request(caller, capability, &resource));
-                let mut decisions = [Capability::List, Capability::Reveal].into_iter().map(decide);
-                let by = decisions.find_map(|decision| match decision {
+                let by = match decide(Capability::List) {
                     Decision::Allowed { by } => Some(by),
-                    Decision::Refused { .. } => None,
-                });
+                    // An explicit denial of the name stands, whatever else he may.
+                    Decision::Refused { why: Refusal::Denied { .. } } => None,
+                    Decision::Refused { .. } => match decide(Capability::Reveal) {
+                        Decision::Allowed { by } => Some(by),
+                        Decision::Refused { .. } => None,
+                    },
+                };
                 by.map(|by| decided_by.get_or_insert(by)).is_some()
             };
             let changes: Vec<ChangeEvent> = events.iter().filter(may_know).cloned().collect();
@@ -77,13 +81,13 @@ impl Vault {
         epoch: u64,
     ) -> Result<(), VaultError> {
         let (follower, now) = (format!("changes {:?} {:?}", caller.principal, caller.token), self.now());
-        if self.following().is_covered(&follower, now) {
+        if self.following().is_covered(&follower, after, now) {
             return Ok(());
         }
         let deed = Deed::done(Action::List, About::default())
             .detail("feed_after", AuditText::new(&after.to_string()));
         self.store().append(self.draft(caller, deed, decided_by), Some(epoch)).await?;
-        self.following().cover(follower, now);
+        self.following().cover(follower, after, now);
         Ok(())
     }
 

@@ -1,4 +1,5 @@
-//! Who follows the audit log. His looks within a minute share one record: one each would fill the log that he reads.
+//! Who follows the audit log or the feed of changes. His looks within a minute share one record, as long as he looks no
+//! further back: one each would fill the log that he reads.
 //!
 //! Nothing is decided here: every look is decided anew, and a refusal is always on record.
 
@@ -9,27 +10,33 @@ use jiff::{SignedDuration, Timestamp};
 
 #[derive(Default)]
 pub(crate) struct Following {
-    covered_until: Mutex<HashMap<String, Timestamp>>,
+    covered: Mutex<HashMap<String, Covered>>,
 }
 
 impl Following {
-    /// Whether the last record of this follower covers a look now.
-    pub(crate) fn is_covered(&self, follower: &str, now: Timestamp) -> bool {
-        let covered = self.covered_until.lock().unwrap_or_else(PoisonError::into_inner);
-        covered.get(follower).is_some_and(|until| now < *until)
+    /// Whether the last record of this follower covers a look now, at what comes from this number on.
+    pub(crate) fn is_covered(&self, follower: &str, from: u64, now: Timestamp) -> bool {
+        let covered = self.covered.lock().unwrap_or_else(PoisonError::into_inner);
+        covered.get(follower).is_some_and(|covered| now < covered.until && from >= covered.from)
     }
 
-    /// Lets the record that was just written cover his looks for a while.
-    pub(crate) fn cover(&self, follower: String, now: Timestamp) {
-        let mut covered = self.covered_until.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Lets the record that was just written, of a look from this number on, cover his looks for a while.
+    pub(crate) fn cover(&self, follower: String, from: u64, now: Timestamp) {
+        let mut covered = self.covered.lock().unwrap_or_else(PoisonError::into_inner);
         if covered.len() >= FOLLOWERS_MAX {
-            covered.retain(|_, until| now < *until);
+            covered.retain(|_, covered| now < covered.until);
         }
         if covered.len() < FOLLOWERS_MAX || covered.contains_key(&follower) {
             let until = now.checked_add(COVERS).unwrap_or(now);
-            covered.insert(follower, until);
+            covered.insert(follower, Covered { from, until });
         }
     }
+}
+
+/// What a record covers.
+struct Covered {
+    from: u64,
+    until: Timestamp,
 }
 
 /// What the record says of itself.
@@ -47,11 +54,16 @@ mod tests {
     fn a_record_covers_a_minute_of_one_follower() {
         let following = Following::default();
         let at = |second: i64| Timestamp::from_second(second).unwrap();
-        following.cover("a".to_owned(), at(100));
-        for (who, second, expected) in
-            [("a", 100, true), ("a", 159, true), ("a", 160, false), ("a", 500, false), ("b", 100, false)]
-        {
-            assert_eq!(following.is_covered(who, at(second)), expected, "{who} {second}");
+        following.cover("a".to_owned(), 7, at(100));
+        for (who, from, second, expected) in [
+            ("a", 7, 100, true),
+            ("a", 9, 159, true),
+            ("a", 6, 100, false),
+            ("a", 7, 160, false),
+            ("a", 7, 500, false),
+            ("b", 7, 100, false),
+        ] {
+            assert_eq!(following.is_covered(who, from, at(second)), expected, "{who} {from} {second}");
         }
     }
 
@@ -59,11 +71,12 @@ mod tests {
     fn followers_beyond_the_most_are_recorded_one_by_one() {
         let following = Following::default();
         let at = |second: i64| Timestamp::from_second(second).unwrap();
-        (0..=FOLLOWERS_MAX).for_each(|n| following.cover(n.to_string(), at(100)));
+        (0..=FOLLOWERS_MAX).for_each(|n| following.cover(n.to_string(), 0, at(100)));
         assert!(
-            following.is_covered("0", at(101)) && !following.is_covered(&FOLLOWERS_MAX.to_string(), at(101))
+            following.is_covered("0", 0, at(101))
+                && !following.is_covered(&FOLLOWERS_MAX.to_string(), 0, at(101))
         );
-        following.cover("late".to_owned(), at(160));
-        assert!(following.is_covered("late", at(161)), "what has ended makes room");
+        following.cover("late".to_owned(), 0, at(160));
+        assert!(following.is_covered("late", 0, at(161)), "what has ended makes room");
     }
 }

@@ -20,6 +20,7 @@ use crate::entity::{
     SlotSource,
 };
 use crate::following::Following;
+use crate::free_text::holds_key;
 use crate::keyring::Keyring;
 use crate::lineage::MADE_WITH_VAULT;
 use crate::refusals::Refusals;
@@ -160,6 +161,9 @@ impl SealedVault {
         why: &AuditText,
         found: &str,
     ) -> Result<Vault, VaultError> {
+        if Catalogue::builtin().holds_a_key(why.as_str()) {
+            return Err(holds_key("the reason"));
+        }
         let keyring = self.unwrap(offer)?;
         let vault = start(self.store, keyring, surroundings, Trust::Accept)?;
         let deed = Deed::done(Action::AuditAcceptRestore, &system_resource("audit")?)

@@ -59,7 +59,13 @@ impl Vault {
                 return Err(VaultError::conflict("no server is running, so nothing can be sealed")
                     .hint("without a server the vault is open only as long as a command runs"));
             }
-            self.record(&permit, Deed::done(Action::Seal, &resource)).await?;
+            let deed = Deed::done(Action::Seal, &resource);
+            if permit.pass.spends.is_some() {
+                return self.record(&permit, deed).await.map(|_| ());
+            }
+            // On a full disk too: whoever wants the keys gone at once cannot make room first.
+            let draft = self.draft(&permit.caller, deed, Some(permit.decided_by.clone()));
+            self.store_for(&permit.caller).append(draft, Some(permit.pass.epoch)).await?;
             Ok(())
         })
         .await
@@ -95,7 +101,8 @@ impl Vault {
                 Draft { event, personal: Some(personal) }
             }
         };
-        self.store().append(draft, None).await?;
+        // On a full disk too, or nobody could make room.
+        self.store().reserved().append(draft, None).await?;
         Ok(())
     }
 
@@ -109,6 +116,11 @@ impl Vault {
     pub async fn let_go(self, within: Duration) -> HeldDir {
         let held = self.held();
         let (ended, stopper) = (self.store().ended(), self.store().stopper());
+        if self.stopped().is_none()
+            && let Err(error) = self.record_all_suppressed().await
+        {
+            tracing::warn!(%error, "refusals that were only counted could not be written down");
+        }
         let keyring = Arc::downgrade(&self.keyring_arc());
         if let Ok(inner) = Arc::try_unwrap(self.inner) {
             inner.store.close().await;
@@ -217,7 +229,7 @@ impl Unsealing {
         };
         allowance.take(now)?;
         let tried = match offer {
-            MasterKeyOffer::Shares(shares) => self.gather(vault, shares, now),
+            MasterKeyOffer::Shares(shares) => self.gather(vault, shares, from, now),
             whole => {
                 vault.unlock(&whole).map(|unlocked| Fit::Keys { unlocked: Box::new(unlocked), shares: None })
             }
@@ -254,13 +266,27 @@ impl Unsealing {
     }
 
     /// The keys when there are enough shares; else how many there are and are needed.
-    fn gather(&mut self, vault: &SealedVault, shares: Vec<Share>, now: Timestamp) -> Result<Fit, VaultError> {
+    fn gather(
+        &mut self,
+        vault: &SealedVault,
+        shares: Vec<Share>,
+        from: Nearness,
+        now: Timestamp,
+    ) -> Result<Fit, VaultError> {
         let set = one_set(&shares)?;
         let fits =
             |source: &SlotSource| matches!(source, SlotSource::Shamir { needed, .. } if *needed == set.1);
         if !vault.slots().any(|slot| fits(&slot.source)) {
             return Err(VaultError::invalid("no slot of this vault opens with such shares")
                 .hint("are they shares of this vault? `keymoat unseal` says what opens it"));
+        }
+        if !self.sets.contains_key(&set) && self.sets.len() >= SETS_MAX {
+            // Made-up splits from the network must not keep out who stands at the machine.
+            let oldest =
+                self.sets.iter().min_by_key(|(_, gathered)| gathered.expires_at).map(|(set, _)| *set);
+            if let Some(oldest) = oldest.filter(|_| from == Nearness::ThisMachine) {
+                self.sets.remove(&oldest);
+            }
         }
         if !self.sets.contains_key(&set) && self.sets.len() >= SETS_MAX {
             return Err(VaultError::new(Code::RateLimited, "shares of too many different splits were given")

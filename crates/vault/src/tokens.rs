@@ -102,7 +102,7 @@ impl Vault {
         let Some((account, code)) = self.known_code(text) else {
             self.refuse_sign_in(&origin, ReasonCode::BadCredentials).await?;
             return Err(VaultError::new(Code::NotSignedIn, "the sign-in code is wrong, used or too old")
-                .hint("`keymoat login --new-code`, run on the server by the user who started it, makes a new one"));
+                .hint("the user who started the server makes a new one there with: keymoat login --new-code admin"));
         };
         let caller = caller_of(&account, None, origin)?;
         let new = NewToken {
@@ -114,6 +114,11 @@ impl Vault {
             networks: Vec::new(),
         };
         let maker = code.made_with.and_then(|id| self.state(|state| state.tokens.get(&id).map(Arc::clone)));
+        if code.made_with.is_some() && maker.is_none() {
+            // The token that it was made with has just ended, and the code with it.
+            self.refuse_sign_in(&caller.origin, ReasonCode::Revoked).await?;
+            return Err(not_signed_in());
+        }
         let foreign_since = code.foreign.then(|| self.now());
         let (token, mut entity) =
             self.make_token(&caller, &account, &new, foreign_since, maker.as_deref())?;

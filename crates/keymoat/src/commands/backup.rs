@@ -8,6 +8,7 @@ use http::Method;
 use http_body_util::BodyExt as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use keymoat_core::audit::AuditText;
+use keymoat_detect::Catalogue;
 use keymoat_vault::BackupFile;
 
 use super::private_file::PrivateFile;
@@ -119,6 +120,13 @@ impl Restore {
             header.slots.iter().map(|copy| master_key::Opens::from(&copy.slot.source)).collect::<Vec<_>>();
         let offer = master_key::offer(header.instance.id, &opens, &context.places, &context.variables)?;
         let accept = self.accept_older.as_deref().map(AuditText::new);
+        if self.accept_older.as_deref().is_some_and(|why| why.trim().is_empty()) {
+            return Err(CliError::new("say why with --accept-older: it is written into the log"));
+        }
+        if accept.as_ref().is_some_and(|why| Catalogue::builtin().holds_a_key(why.as_str())) {
+            return Err(CliError::new("the reason holds what looks like a key")
+                .hint("it would stand in the log in clear; leave keys out"));
+        }
         let progress = spinner();
         progress.set_message("checking and writing");
         let restored =

@@ -38,6 +38,9 @@ pub struct What {
     /// The file to write, readable by you alone; stdout when left out.
     #[arg(long, short, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     output: Option<PathBuf>,
+    /// Write over a file that is there.
+    #[arg(long, requires = "output")]
+    replace: bool,
     /// Write values to the terminal all the same.
     #[arg(long)]
     yes: bool,
@@ -56,6 +59,11 @@ impl Export {
         if what.output.is_none() && !what.yes && std::io::stdout().is_terminal() {
             return Err(CliError::new("an export holds keys in the clear, and stdout is a terminal")
                 .hint("write it to a file with --output FILE, or say --yes"));
+        }
+        if let Some(path) = what.output.as_ref().filter(|path| path.exists() && !what.replace) {
+            return Err(CliError::new(format!("`{}` is there already", path.display()))
+                .hint("name another file, or say --replace to write over it")
+                .exit(REFUSED));
         }
         let (environment, company) = (context.environment()?, context.company()?);
         let gathered = super::with_client(context, async |client: &Client| {

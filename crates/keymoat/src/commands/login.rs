@@ -59,7 +59,7 @@ async fn sign_in(context: &Context) -> Result<u8, CliError> {
     };
     if code.is_empty() {
         return Err(CliError::new("there is no sign-in code on stdin")
-            .hint("`keymoat login --new-code`, run where the vault is, makes one; type it, or pipe it in"));
+            .hint("who may run commands on the vault's own machine makes one there with: keymoat login --new-code admin"));
     }
     let client = Client::connect(context).await?;
     let issued: IssuedToken = client

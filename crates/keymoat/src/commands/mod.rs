@@ -44,9 +44,11 @@ use crate::error::CliError;
 /// # Errors
 /// Whatever the command could not do.
 pub async fn dispatch(context: Context, command: Command) -> Result<u8, CliError> {
-    let context = &context;
+    let owned = context;
+    let context = &owned;
     match command {
-        Command::Serve(command) => command.run(context).await,
+        // It serves for long, and without what it was opened with.
+        Command::Serve(command) => command.run(owned).await,
         Command::Init(command) => command.run(context).await,
         Command::Seal => seal::seal(context).await,
         Command::Unseal(command) => command.run(context).await,

@@ -130,7 +130,7 @@ impl Put {
 
     fn value(&self, catalogue: &Catalogue) -> Result<Value, CliError> {
         match self.values.as_slice() {
-            [] => self.whole(prompt::secret(&format!("Value of {}", self.path))?),
+            [] => self.whole(prompt::value(&format!("Value of {}", self.path))?),
             [one] if one == "-" && self.bytes => self.whole(prompt::bytes_from_stdin()?),
             [one] if one == "-" => self.whole(prompt::secret_from_stdin()?),
             [one] if one.starts_with('@') && self.bytes => {
@@ -205,7 +205,7 @@ impl About {
 fn field_value(catalogue: &Catalogue, text: &str) -> Result<(Field, SecretBytes), CliError> {
     let Some((field, source)) = text.split_once('=') else {
         let field = named_field(catalogue, text)?;
-        let value = prompt::secret(&format!("Value of {field}"))?;
+        let value = prompt::value(&format!("Value of {field}"))?;
         return Ok((field, value));
     };
     let field: Field = field.parse()?;

@@ -140,15 +140,19 @@ impl Run {
             plan.want(name, reference, "--map".to_owned(), &own)?;
         }
         for (name, value) in &own {
-            if looks_like_reference(value) && !plan.wanted.contains_key(name) {
+            if looks_like_reference(value) {
+                let stands = "your environment".to_owned();
+                let reference = reference_of(value, name, &stands)?;
+                // The same as in the file: some tool has read that too.
+                if plan.wanted.get(name).is_some_and(|wanted| wanted.reference == reference) {
+                    continue;
+                }
                 if !self.expand_env {
                     return Err(CliError::new(format!(
                         "`{name}` in your environment holds a keymoat reference that nothing has resolved"
                     ))
                     .hint("some tool read the rewritten `.env` by itself; unset the variable, or resolve it with --expand-env"));
                 }
-                let stands = "your environment".to_owned();
-                let reference = reference_of(value, name, &stands)?;
                 plan.wanted.insert(name.clone(), Wanted { reference, stands, is_set: false });
             }
         }
@@ -339,9 +343,13 @@ fn check_one_environment(context: &Context, plan: &Plan) -> Result<(), CliError>
         wrong.iter().filter_map(|(_, wanted)| elsewhere(wanted)).map(|scope| scope.to_string()).collect();
     let Some(own) = scopes.first() else { return Ok(()) };
     let (asked, all) = (output::printable(asked), wrong.len() == plan.wanted.len());
-    let list =
-        wrong.iter().map(|(name, wanted)| format!("\n  {name} ({}): `{}`", wanted.stands, wanted.reference));
-    let list = list.collect::<String>();
+    let line = |(name, wanted): &(&String, &Wanted)| {
+        format!("\n  {name} ({}): `{}`", wanted.stands, wanted.reference)
+    };
+    let mut list = wrong.iter().take(LISTED).map(line).collect::<String>();
+    if wrong.len() > LISTED {
+        list.push_str(&format!("\n  and {} more", wrong.len() - LISTED));
+    }
     let error = match (scopes.len(), all) {
         (1, true) => CliError::new(format!(
             "not started: the references are all to `{own}`, and you asked for `{asked}`:{list}"
@@ -503,6 +511,8 @@ fn keymoat_variables() -> Vec<OsString> {
     std::env::vars_os().map(|(name, _)| name).filter(is_own).collect()
 }
 
+/// References that one message names; a person looks at the first few.
+const LISTED: usize = 5;
 /// Keymoat's own variables.
 const OWN_PREFIX: &str = "KEYMOAT_";
 /// Keymoat itself failed, so that the program was not started (as `env` has it).

@@ -69,14 +69,16 @@ impl Serve {
     ///
     /// # Errors
     /// When the vault cannot be opened or an address cannot be listened on.
-    pub async fn run(&self, context: &Context) -> Result<u8, CliError> {
+    pub async fn run(&self, mut context: Context) -> Result<u8, CliError> {
         self.check_addresses()?;
         start_log(self.log_format);
         let stop = stop_signal()?;
         let manager = Manager::new(context.variables.notify_socket.clone());
         // Before the vault is made: a busy address must not leave one behind whose code nobody was shown.
         let tcp = self.listen().await?;
-        let found = self.open(context).await?;
+        let found = self.open(&context).await?;
+        context.variables.forget_secrets();
+        let context = &context;
         let listeners = match socket(&context.places.data) {
             Ok((unix, socket_path)) => Listeners { tcp, unix, socket_path },
             Err(error) => {

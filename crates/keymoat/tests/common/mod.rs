@@ -109,15 +109,15 @@ impl Home {
 
     /// As [`Home::serve`], with more flags.
     pub fn serve_with(&self, flags: &[&str]) -> Server {
+        self.start_server(self.command(&[&["serve", "--listen", "127.0.0.1:0"], flags].concat()))
+    }
+
+    /// Starts a command that serves, and waits until it does.
+    pub fn start_server(&self, mut command: Command) -> Server {
         let log = self.path().join("server.log");
         let out = std::fs::File::create(&log).unwrap();
-        let child = self
-            .command(&[&["serve", "--listen", "127.0.0.1:0"], flags].concat())
-            .stdin(Stdio::null())
-            .stdout(out.try_clone().unwrap())
-            .stderr(out)
-            .spawn()
-            .unwrap();
+        let child =
+            command.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out).spawn().unwrap();
         let mut server = Server { child, log };
         server.wait_until_it_listens();
         server

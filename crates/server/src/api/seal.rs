@@ -5,7 +5,7 @@ use axum::extract::{Extension, FromRequestParts, State};
 use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
 use http::request::Parts;
-use keymoat_vault::Nearness;
+use keymoat_vault::{Code, Nearness, VaultError};
 
 use crate::AppState;
 use crate::api::Answer;
@@ -67,8 +67,17 @@ pub(crate) async fn unseal(
     }
 }
 
-/// Forgets the shares that were given.
-pub(crate) async fn reset(Extension(custodian): Extension<Custodian>) -> Answer<wire::Unsealing> {
+/// Forgets the shares that were given: who stands at the machine may ask for it, or anybody on the network could keep
+/// the others from ever having enough.
+pub(crate) async fn reset(
+    Extension(custodian): Extension<Custodian>,
+    Door(from, _): Door,
+) -> Answer<wire::Unsealing> {
+    if from != Nearness::ThisMachine {
+        return Err(VaultError::new(Code::Refused, "shares are forgotten only on the vault's own machine")
+            .hint("they are forgotten by themselves ten minutes after the last one")
+            .into());
+    }
     custodian.custody.reset().await;
     Ok(Json(state(&custodian).await?))
 }
