@@ -138,6 +138,7 @@ impl Vault {
             catalogue: self.catalogue(),
             now: self.now(),
             by: permit.caller.name.to_string(),
+            may_compare: self.may_uncounted(&permit.caller, Capability::Inspect, &permit.resource),
         };
         let deed = Deed::done(put.action, &permit.resource);
         let deed = deed.because(put.duplicate_because.as_ref());
@@ -756,6 +757,8 @@ struct Writer {
     catalogue: Arc<Catalogue>,
     now: Timestamp,
     by: String,
+    /// Whether the writer may learn that a value is the one that stands there.
+    may_compare: bool,
 }
 
 struct Stored {
@@ -788,7 +791,8 @@ impl Writer {
         let whole = put.value.over(old.as_ref())?;
         let fields = whole.fields()?;
         let empties = !put.allow_empty && fields.iter().any(|(_, value)| value.is_empty());
-        let may_stand = put.action == Action::Import && !put.pending;
+        // Who may only write must not find out by guessing what stands there.
+        let may_stand = self.may_compare && put.action == Action::Import && !put.pending;
         if old.is_none() && (empties || may_stand) {
             old = self.current_value(tx, &secret)?;
         }

@@ -340,6 +340,22 @@ async fn a_row_with_an_endless_key_is_refused() {
 }
 
 #[tokio::test]
+async fn who_may_only_write_finds_nothing_out_by_importing_guesses() {
+    let desk = Desk::new().await;
+    let owner = desk.owner().await;
+    let rules = |capabilities: &str| {
+        format!(r#"[{{"capabilities":{capabilities},"environments":["prod"],"paths":["**"]}}]"#)
+    };
+    let blind = desk.service("blind", &rules(r#"["write"]"#)).await;
+    let seeing = desk.service("seeing", &rules(r#"["write","inspect"]"#)).await;
+    desk.put(&owner, "prod/stripe", "made up 1").await.unwrap();
+    for (who, version) in [(&owner, 1), (&seeing, 1), (&blind, 2), (&blind, 3), (&seeing, 3)] {
+        let guess = Put { action: Action::Import, ..put("prod/stripe", "made up 1") };
+        assert_eq!(desk.vault.put(who, guess).await.unwrap().version, version, "{}", who.name);
+    }
+}
+
+#[tokio::test]
 async fn history_is_lost_only_with_leave_to_delete_and_on_record() {
     let desk = Desk::new().await;
     let owner = desk.owner().await;
