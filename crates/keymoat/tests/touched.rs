@@ -162,6 +162,10 @@ fn evidence_is_not_read_while_somebody_writes() {
     let done = home.run(&["audit", "verify", "--read-only"]);
     assert!(done.code == 2 && done.stderr.contains("in use"), "{done:?}");
     assert!(home.ok(&["audit", "verify"]).stdout.starts_with("intact"));
+    // Whoever removes the lock file gets no further.
+    std::fs::remove_file(home.data().join("lock")).unwrap();
+    let done = home.run(&["audit", "verify", "--read-only"]);
+    assert!(done.code == 2 && done.stderr.contains("in use"), "{done:?}");
     assert_eq!(server.interrupt(), 0);
 }
 

@@ -78,7 +78,7 @@ pub fn socket_in(data_dir: &Path) -> PathBuf {
     data_dir.join("keymoat.sock")
 }
 
-pub(crate) const LOCK_FILE: &str = "lock";
+const LOCK_FILE: &str = "lock";
 /// What a mode may not give to the group and to others.
 const FOR_OTHERS: u32 = 0o077;
 

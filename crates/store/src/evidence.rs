@@ -20,7 +20,7 @@ pub struct Evidence {
     connection: Connection,
     path: PathBuf,
     /// Held so that nobody writes meanwhile; none where there is no lock file, as in a copy of the database alone.
-    _lock: Option<File>,
+    _lock: File,
 }
 
 impl Evidence {
@@ -75,11 +75,12 @@ impl Evidence {
     }
 }
 
-/// A shared lock on the lock file that is there: it needs no right to write.
-fn keep_writers_out(data_dir: &Path) -> Result<Option<File>, OpenError> {
-    let Ok(lock) = File::open(data_dir.join(crate::data_dir::LOCK_FILE)) else { return Ok(None) };
+/// A shared lock on the directory itself, which every writer holds alone, also when the lock file was removed. It needs
+/// no right to write.
+fn keep_writers_out(data_dir: &Path) -> Result<File, OpenError> {
+    let lock = File::open(data_dir).map_err(|e| io(data_dir, &e))?;
     match flock(&lock, FlockOperation::NonBlockingLockShared) {
-        Ok(()) => Ok(Some(lock)),
+        Ok(()) => Ok(lock),
         Err(_) => Err(OpenError::Locked { path: data_dir.to_owned(), pid: None }),
     }
 }

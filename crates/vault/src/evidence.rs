@@ -2,11 +2,9 @@
 
 use std::path::Path;
 
-use keymoat_store::Kind;
-
-use crate::entity::{Entity as _, Instance, Slot};
+use crate::entity::{Instance, Slot};
 use crate::keyring::Keyring;
-use crate::open::{outside_file, unwrap_root};
+use crate::open::{KeyRows, outside_file, unwrap_root};
 use crate::{MasterKeyOffer, VaultError, VerifyReport};
 
 /// A vault of which nothing is written.
@@ -25,15 +23,7 @@ impl Evidence {
     /// When there is no vault, somebody works in it, or it cannot be read.
     pub fn open(data_dir: &Path, scratch: &Path) -> Result<Self, VaultError> {
         let store = keymoat_store::Evidence::open(data_dir, scratch)?;
-        let instances = store.rows(Kind::Instance)?;
-        let row =
-            instances.first().ok_or_else(|| VaultError::damaged("the vault does not know its own id"))?;
-        let (instance, wrapped_instance) = (Instance::parse(row)?, row.blob.clone().unwrap_or_default());
-        let slots = store
-            .rows(Kind::Slot)?
-            .into_iter()
-            .map(|row| Ok((Slot::parse(&row)?, row.blob.unwrap_or_default())))
-            .collect::<Result<_, VaultError>>()?;
+        let KeyRows { instance, wrapped_instance, slots } = KeyRows::read(|kind| store.rows(kind))?;
         Ok(Self { store, instance, wrapped_instance, slots })
     }
 

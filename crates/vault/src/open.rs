@@ -10,7 +10,7 @@ use keymoat_core::id::PrincipalId;
 use keymoat_core::names::{AccountName, Environment, SystemPart};
 use keymoat_crypto::{MasterKey, Pepper, RootKey, SecretBytes, Share, SignInCode, SlotContext};
 use keymoat_detect::Catalogue;
-use keymoat_store::{DataDir, Durability, Effect, Kind, Observer, SealedStore, Trust, Tx};
+use keymoat_store::{DataDir, Durability, Effect, Kind, Observer, OpenError, Row, SealedStore, Trust, Tx};
 use tokio::sync::watch;
 
 use crate::clock::{Clock, HighWater};
@@ -101,15 +101,7 @@ impl SealedVault {
         if store.is_empty()? {
             return Ok(Err(EmptyDir { store }));
         }
-        let instance = store.rows(Kind::Instance)?;
-        let row =
-            instance.first().ok_or_else(|| VaultError::damaged("the vault does not know its own id"))?;
-        let (instance, wrapped_instance) = (Instance::parse(row)?, row.blob.clone().unwrap_or_default());
-        let slots = store
-            .rows(Kind::Slot)?
-            .into_iter()
-            .map(|row| Ok((Slot::parse(&row)?, row.blob.unwrap_or_default())))
-            .collect::<Result<_, VaultError>>()?;
+        let KeyRows { instance, wrapped_instance, slots } = KeyRows::read(|kind| store.rows(kind))?;
         Ok(Ok(Self { store, instance, wrapped_instance, slots }))
     }
 
@@ -323,6 +315,28 @@ impl Genesis {
             put_data_key(tx, keyring, number, name.clone(), None, now)?;
         }
         Ok(())
+    }
+}
+
+/// What can be read without a key: who the vault is, and what opens it.
+pub(crate) struct KeyRows {
+    pub(crate) instance: Instance,
+    pub(crate) wrapped_instance: Vec<u8>,
+    pub(crate) slots: Vec<(Slot, Vec<u8>)>,
+}
+
+impl KeyRows {
+    /// Reads them by way of `rows`.
+    pub(crate) fn read(rows: impl Fn(Kind) -> Result<Vec<Row>, OpenError>) -> Result<Self, VaultError> {
+        let instances = rows(Kind::Instance)?;
+        let row =
+            instances.first().ok_or_else(|| VaultError::damaged("the vault does not know its own id"))?;
+        let (instance, wrapped_instance) = (Instance::parse(row)?, row.blob.clone().unwrap_or_default());
+        let slots = rows(Kind::Slot)?
+            .into_iter()
+            .map(|row| Ok((Slot::parse(&row)?, row.blob.unwrap_or_default())))
+            .collect::<Result<_, VaultError>>()?;
+        Ok(Self { instance, wrapped_instance, slots })
     }
 }
 
