@@ -11,12 +11,14 @@ use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::OpenError;
+use crate::{Address, OpenError};
 
 /// A data directory whose lock this process holds; dropping the last clone lets go.
 #[derive(Debug, Clone)]
 pub struct DataDir {
     path: PathBuf,
+    /// The server that holds the database; none when it is a file in the directory.
+    address: Option<Arc<Address>>,
     _lock: Arc<File>,
     _itself: Arc<File>,
 }
@@ -54,7 +56,7 @@ impl DataDir {
             }
             _ => {}
         }
-        Ok(Self { path: path.to_owned(), _lock: Arc::new(lock), _itself: Arc::new(itself) })
+        Ok(Self { path: path.to_owned(), address: None, _lock: Arc::new(lock), _itself: Arc::new(itself) })
     }
 
     /// The directory.
@@ -62,10 +64,65 @@ impl DataDir {
         &self.path
     }
 
+    /// The directory of a node whose database is on a server.
+    ///
+    /// # Errors
+    /// When there is a vault in the directory itself, or the node has worked with another database.
+    pub fn with_database(mut self, address: Option<Address>) -> Result<Self, OpenError> {
+        let known = self.known_address()?;
+        let Some(address) = address else {
+            return match known {
+                None => Ok(self),
+                Some(known) => Err(OpenError::Elsewhere { path: self.path, known }),
+            };
+        };
+        if self.database().exists() {
+            return Err(OpenError::HasItsOwn(self.path));
+        }
+        self.address = Some(Arc::new(address));
+        Ok(self)
+    }
+
+    /// The server that holds the database; none when it is a file in the directory.
+    pub fn address(&self) -> Option<&Address> {
+        self.address.as_deref()
+    }
+
     /// The database file.
     pub fn database(&self) -> PathBuf {
         database_in(&self.path)
     }
+
+    /// Whether this is a node that has not worked with its database yet.
+    pub(crate) fn is_new_node(&self) -> bool {
+        self.address.is_some() && !self.path.join(NODE_FILE).exists()
+    }
+
+    /// Writes down that this node has worked with its database, and which one it is.
+    pub(crate) fn remember(&self) -> std::io::Result<()> {
+        let Some(address) = &self.address else { return Ok(()) };
+        let path = self.path.join(NODE_FILE);
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        writeln!(file, "{}", address.shown())?;
+        file.sync_all()?;
+        File::open(&self.path)?.sync_all()
+    }
+
+    fn known_address(&self) -> Result<Option<String>, OpenError> {
+        let path = self.path.join(NODE_FILE);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text.trim_end().to_owned())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io(&path, &error)),
+        }
+    }
+}
+
+/// Where the database of a data directory is, as the directory itself says: the address, without what is secret in it,
+/// of the server that its node has worked with.
+pub fn server_of(data_dir: &Path) -> Option<String> {
+    let text = fs::read_to_string(data_dir.join(NODE_FILE)).ok()?;
+    Some(text.trim_end().to_owned())
 }
 
 /// The database file of a data directory.
@@ -79,6 +136,8 @@ pub fn socket_in(data_dir: &Path) -> PathBuf {
 }
 
 const LOCK_FILE: &str = "lock";
+/// Says which server holds the database of a node.
+const NODE_FILE: &str = "node";
 /// What a mode may not give to the group and to others.
 const FOR_OTHERS: u32 = 0o077;
 
