@@ -1,9 +1,10 @@
 //! Where one request ends and the next begins, decided strictly, before the HTTP parser sees the bytes.
 //!
 //! The parser takes a bare line feed for a line's end, drops a Content-Length beside a Transfer-Encoding, and drops
-//! the second of two equal Content-Lengths (measured). A proxy in front may decide otherwise, and what the two see as
-//! one request would differ (request smuggling, RFC 9112 §11.2). Here the byte that completes such a head becomes a
-//! NUL, which the parser refuses with 400, and nothing after it on the connection is looked at.
+//! the second of two equal Content-Lengths, and cuts a target at its `#` (measured). A proxy in front may decide
+//! otherwise, and what the two see as one request would differ (request smuggling, RFC 9112 §11.2). Here the byte that
+//! completes such a head becomes a NUL, which the parser refuses with 400, and nothing after it on the connection is
+//! looked at.
 
 use std::io;
 use std::pin::Pin;
@@ -39,8 +40,18 @@ struct Head {
     line_len: usize,
     last: u8,
     has_request_line: bool,
+    request_line: RequestLine,
     content_length: Option<u64>,
     has_transfer_encoding: bool,
+}
+
+/// What is known of a request line so far; it may be far longer than what is kept of a line.
+#[derive(Debug, Default)]
+struct RequestLine {
+    spaces: u32,
+    /// A byte that has no place in it: no printable ASCII, or the beginning of a fragment, which is never sent
+    /// (RFC 9110 §4.2.5).
+    is_odd: bool,
 }
 
 /// What the end of a line means.
@@ -99,6 +110,9 @@ impl Framing {
 
 impl Head {
     fn extend(&mut self, bytes: &[u8]) {
+        if !self.has_request_line {
+            self.request_line.extend(bytes);
+        }
         let room = LINE_KEPT.saturating_sub(self.line.len()).min(bytes.len());
         self.line.extend_from_slice(&bytes[..room]);
         self.line_len += bytes.len();
@@ -118,7 +132,7 @@ impl Head {
             return if is_ambiguous || !self.has_request_line { LineEnd::Refused } else { LineEnd::HeadEnds };
         }
         if !std::mem::replace(&mut self.has_request_line, true) {
-            return LineEnd::GoesOn;
+            return if self.request_line.is_whole() { LineEnd::GoesOn } else { LineEnd::Refused };
         }
         self.header(text, is_whole)
     }
@@ -138,6 +152,24 @@ impl Head {
             }
         }
         LineEnd::GoesOn
+    }
+}
+
+impl RequestLine {
+    fn extend(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            match byte {
+                b' ' => self.spaces = self.spaces.saturating_add(1),
+                // The end of the line; the parser refuses it anywhere else.
+                b'\r' => {}
+                byte => self.is_odd |= !byte.is_ascii_graphic() || *byte == b'#',
+            }
+        }
+    }
+
+    /// Method, target and version, with one space between them (RFC 9112 §3).
+    fn is_whole(&self) -> bool {
+        self.spaces == 2 && !self.is_odd
     }
 }
 
@@ -238,6 +270,13 @@ mod tests {
         check("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\na\nb", true);
         check("PUT / HTTP/1.1\r\nContent-Length: 3\r\n\r\na\nbGET / HTTP/1.1\r\n\r\n", true);
         check("PUT / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabcGET / HTTP/1.1\n\r\n", false);
+        check("GET /?a=%20&b={} HTTP/1.1\r\nHost: a\r\n\r\n", true);
+        check("GET /#a HTTP/1.1\r\nHost: a\r\n\r\n", false);
+        check("GET /\u{e9} HTTP/1.1\r\nHost: a\r\n\r\n", false);
+        check("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", false);
+        check("GET /\r\nHost: a\r\n\r\n", false);
+        check("GET /\tHTTP/1.1\r\nHost: a\r\n\r\n", false);
+        check("GET / HTTP/1.1\r\nHost: a\r\nX: # \u{e9} a b c\r\n\r\n", true);
         check("GET / HTTP/1.1\nHost: a\r\n\r\n", false);
         check("GET / HTTP/1.1\r\nHost: a\n\r\n", false);
         check("GET / HTTP/1.1\r\nHost: a\r\n\n", false);
