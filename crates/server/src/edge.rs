@@ -95,6 +95,13 @@ fn number_of(numbers: &Numbers, headers: &HeaderMap) -> RequestId {
     own.unwrap_or_else(|| numbers.next())
 }
 
+/// What somebody gets for whom there is no room, made without looking at what he wants.
+pub(crate) fn overloaded() -> Response {
+    let bare = Response::new(axum::body::Body::empty());
+    let number = RequestId::from_parts(0, &keymoat_crypto::bytes());
+    finish(Problem::overloaded().render(number, bare.headers()), number)
+}
+
 /// A panic becomes an answer; its message goes to the log of the process alone.
 async fn caught(answer: impl Future<Output = Response>) -> Response {
     let mut answer = pin!(answer);

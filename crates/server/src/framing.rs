@@ -19,6 +19,8 @@ use tokio::time::Sleep;
 struct Framing {
     state: State,
     head: Head,
+    /// Whether a first head has ended, well or not.
+    has_head: bool,
 }
 
 #[derive(Debug, Default)]
@@ -84,6 +86,7 @@ impl Framing {
                         LineEnd::HeadEnds => self.head_ends(),
                         LineEnd::Refused => {
                             bytes[at + end] = 0;
+                            self.has_head = true;
                             self.state = State::Rest;
                             return;
                         }
@@ -96,6 +99,7 @@ impl Framing {
 
     fn head_ends(&mut self) {
         let head = std::mem::take(&mut self.head);
+        self.has_head = true;
         match head.has_transfer_encoding {
             // The edge refuses such a request and ends the connection.
             true => self.state = State::Rest,
@@ -185,6 +189,8 @@ fn length(digits: &[u8]) -> Option<u64> {
 pub(crate) struct StrictIo<S> {
     inner: S,
     framing: Framing,
+    /// What was read and looked at before the parser asked for it.
+    ahead: Vec<u8>,
     write_within: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
 }
@@ -192,7 +198,7 @@ pub(crate) struct StrictIo<S> {
 impl<S> StrictIo<S> {
     /// Wraps a connection; a write that makes no progress for `write_within` ends it.
     pub(crate) fn new(inner: S, write_within: Duration) -> Self {
-        Self { inner, framing: Framing::default(), write_within, stalled: None }
+        Self { inner, framing: Framing::default(), ahead: Vec::new(), write_within, stalled: None }
     }
 
     fn progress<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -207,6 +213,33 @@ impl<S> StrictIo<S> {
     }
 }
 
+impl<S: AsyncRead + Unpin> StrictIo<S> {
+    /// Waits for the first head, whole or refused, or for more than `most` bytes. Until then a connection costs little
+    /// more than the bytes that have come.
+    ///
+    /// # Errors
+    /// When the connection ends before.
+    pub(crate) async fn first_head(&mut self, most: usize) -> io::Result<()> {
+        while !self.framing.has_head && self.ahead.len() <= most {
+            std::future::poll_fn(|cx| self.poll_ahead(cx)).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads what there is. The buffer is on the stack: nothing is held while nothing comes.
+    fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut bytes = [0; READ_AT_ONCE];
+        let mut buffer = ReadBuf::new(&mut bytes);
+        ready!(Pin::new(&mut self.inner).poll_read(cx, &mut buffer))?;
+        if buffer.filled().is_empty() {
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        }
+        self.framing.look(buffer.filled_mut());
+        self.ahead.extend_from_slice(buffer.filled());
+        Poll::Ready(Ok(()))
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for StrictIo<S> {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -214,6 +247,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for StrictIo<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if !this.ahead.is_empty() {
+            let here = this.ahead.len().min(buffer.remaining());
+            buffer.put_slice(&this.ahead[..here]);
+            this.ahead.drain(..here);
+            if this.ahead.is_empty() {
+                this.ahead = Vec::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut this.inner).poll_read(cx, buffer))?;
         this.framing.look(&mut buffer.filled_mut()[before..]);
@@ -243,6 +285,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for StrictIo<S> {
 
 /// Far longer than a line that says how long a body is.
 const LINE_KEPT: usize = 128;
+/// Most heads at once.
+const READ_AT_ONCE: usize = 2048;
 
 #[cfg(test)]
 mod tests {

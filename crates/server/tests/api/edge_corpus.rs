@@ -63,7 +63,7 @@ impl Service<Request<Body>> for Counting {
 
 /// A server that notes what it sees.
 pub struct Watched {
-    pub house: House,
+    _house: House,
     pub addr: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
@@ -76,9 +76,9 @@ impl Watched {
         let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = tcp.local_addr().unwrap();
         let listeners =
-            Listeners { tcp: vec![tcp], unix: None, user_name: |_| None, limits: Limits::default() };
+            Listeners { tcp: vec![tcp], tls: None, unix: None, user_name: |_| None, limits: Limits::default() };
         tokio::spawn(serve(desk, listeners, std::future::pending()));
-        Self { house, addr, seen }
+        Self { _house: house, addr, seen }
     }
 
     /// What was seen since this was last asked.
