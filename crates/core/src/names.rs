@@ -736,6 +736,22 @@ mod tests {
     }
 
     #[test]
+    fn a_name_has_one_spelling() {
+        for spelling in SPELLINGS_OF_OWNER.split('|').chain(["owner|admin", ""]) {
+            assert!(spelling.parse::<PolicyName>().is_err(), "{spelling:?}");
+            assert!(spelling.parse::<AccountName>().is_err(), "{spelling:?}");
+            assert!(spelling.parse::<Environment>().is_err(), "{spelling:?}");
+            assert!(spelling.parse::<Company>().is_err(), "{spelling:?}");
+        }
+    }
+
+    #[rustfmt::skip]
+    const SPELLINGS_OF_OWNER: &str = "Owner|OWNER|oWner|owner | owner|  owner|owner\t|\towner|owner\n|owner\r\n|owner\0|\0owner|ow ner\
+        |owner\u{a0}|\u{a0}owner|owner\u{200b}|\u{200b}owner|ow\u{ad}ner|\u{feff}owner|owner\u{202e}|\u{43e}wner|own\u{435}r|\u{ff4f}wner\
+        |o\u{308}wner|\u{f6}wner|owne\u{280}|\u{1d428}wner|%6fwner|owner%20|owner%00|\\owner|owner/|/owner|./owner|owner;|owner,|owner=\
+        |\"owner\"|'owner'|owner*|*|owner\u{301}|(owner)";
+
+    #[test]
     fn other_names() {
         check::<Field>("secret_key", Ok(()));
         check::<Field>("_X.y-z", Ok(()));
