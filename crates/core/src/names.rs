@@ -46,6 +46,12 @@ macro_rules! names {
                 pub fn as_str(&self) -> &str {
                     self.0.as_str()
                 }
+
+                /// Whether a text is such a name.
+                #[allow(dead_code, reason = "all names have the same methods")]
+                pub(crate) fn accepts(text: &str) -> bool {
+                    $check(text).is_ok()
+                }
             }
 
             impl FromStr for $name {
@@ -265,6 +271,11 @@ impl Scope {
             Self::Environment(environment) => environment.as_str(),
             Self::System => SYSTEM_SCOPE,
         }
+    }
+
+    /// Whether a text is a scope.
+    pub(crate) fn accepts(text: &str) -> bool {
+        text == SYSTEM_SCOPE || Environment::accepts(text)
     }
 
     /// The environment, unless this is Keymoat itself.
