@@ -99,8 +99,8 @@ impl Step {
 /// A file as a disk holds it: what is certain, and what may have come.
 #[derive(Default)]
 struct OnDisk<'a> {
-    /// What the program sees; nothing when there is no such file.
-    seen: Option<Vec<u8>>,
+    /// Whether the program sees it.
+    is_there: bool,
     /// What the disk surely holds of the file that the program sees.
     synced: Vec<u8>,
     /// What was done to that file since its last sync.
@@ -111,30 +111,30 @@ struct OnDisk<'a> {
 
 impl<'a> OnDisk<'a> {
     fn take(&mut self, step: &'a Step) {
-        match (step, &mut self.seen) {
-            (Step::Opened(_), None) => {
-                self.seen = Some(Vec::new());
-                self.synced.clear();
-                self.pending.clear();
+        match step {
+            Step::Opened(_) if !self.is_there => {
+                self.is_there = true;
+                self.synced = Vec::new();
                 self.instead.push(None);
             }
-            (Step::Wrote { at, bytes, .. }, Some(seen)) => {
-                put(seen, *at, bytes);
-                self.pending.push(step);
-            }
-            (Step::Truncated { to, .. }, Some(seen)) => {
-                cut(seen, *to);
-                self.pending.push(step);
-            }
-            (Step::Synced(_), Some(seen)) => {
-                self.synced.clone_from(seen);
-                self.pending.clear();
-            }
-            (Step::Removed(_), Some(seen)) => {
-                self.instead.push(Some(std::mem::take(seen)));
-                self.seen = None;
+            Step::Wrote { .. } | Step::Truncated { .. } if self.is_there => self.pending.push(step),
+            Step::Synced(_) => self.sync(),
+            Step::Removed(_) if self.is_there => {
+                self.sync();
+                self.instead.push(Some(std::mem::take(&mut self.synced)));
+                self.is_there = false;
             }
             _ => {}
+        }
+    }
+
+    fn sync(&mut self) {
+        for step in self.pending.drain(..) {
+            match step {
+                Step::Wrote { at, bytes, .. } => put(&mut self.synced, *at, bytes),
+                Step::Truncated { to, .. } => cut(&mut self.synced, *to),
+                _ => {}
+            }
         }
     }
 
@@ -149,8 +149,7 @@ impl<'a> OnDisk<'a> {
             let other = dice.below(self.instead.len() as u64) as usize;
             return self.instead.swap_remove(other);
         }
-        self.seen.as_ref()?;
-        let mut left = self.synced;
+        let mut left = self.is_there.then_some(self.synced)?;
         for step in self.pending {
             match step {
                 Step::Truncated { to, .. } if dice.chance(luck) => cut(&mut left, *to),

@@ -3,12 +3,20 @@
 //! It harms only vaults that it has made itself, in directories that it was given, with made-up values. It is for the
 //! tests and for `keymoat selftest`; no other command calls it.
 
+mod deeds;
 mod dice;
 mod disk;
+mod exam;
 mod failure;
+mod place;
+mod powercut;
 mod vfs;
 
+pub use deeds::{Deed, Told, work};
 pub use dice::Dice;
 pub use disk::{Recording, Step};
+pub use exam::{Findings, examine};
 pub use failure::Failure;
+pub use place::Place;
+pub use powercut::{CrashState, PowerCuts, examine_kept};
 pub use vfs::{DiskManners, Recorder, acknowledged};
