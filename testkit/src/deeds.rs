@@ -35,6 +35,10 @@ pub enum Deed {
     Issued(String),
     /// A token was revoked.
     Revoked(String),
+    /// A backup was written to a file of this name.
+    BackedUp(String),
+    /// The backup was restored into a directory of this name.
+    Restored(String),
 }
 
 /// Who hears of every deed at the moment that it is acknowledged.
@@ -46,7 +50,7 @@ impl Told {
         Self(Arc::new(hear))
     }
 
-    fn tell(&self, deed: Deed) {
+    pub(crate) fn tell(&self, deed: Deed) {
         (self.0)(deed);
     }
 }
@@ -254,6 +258,8 @@ impl fmt::Display for Deed {
             Deed::Destroyed(secret, version) => write!(f, "destroyed {secret} {version}"),
             Deed::Issued(token) => write!(f, "issued {token}"),
             Deed::Revoked(token) => write!(f, "revoked {token}"),
+            Deed::BackedUp(name) => write!(f, "backed-up {name}"),
+            Deed::Restored(name) => write!(f, "restored {name}"),
         }
     }
 }
@@ -271,6 +277,8 @@ impl FromStr for Deed {
             ["destroyed", secret, version] => Ok(Deed::Destroyed(number(secret)?, number(version)?)),
             ["issued", token] => Ok(Deed::Issued((*token).to_owned())),
             ["revoked", token] => Ok(Deed::Revoked((*token).to_owned())),
+            ["backed-up", name] => Ok(Deed::BackedUp((*name).to_owned())),
+            ["restored", name] => Ok(Deed::Restored((*name).to_owned())),
             _ => Err(()),
         }
     }
@@ -294,6 +302,8 @@ mod tests {
             Deed::Destroyed(3, 4),
             Deed::Issued("t".to_owned()),
             Deed::Revoked("t".to_owned()),
+            Deed::BackedUp("b".to_owned()),
+            Deed::Restored("r".to_owned()),
         ] {
             assert_eq!(deed.to_string().parse(), Ok(deed));
         }
