@@ -25,7 +25,7 @@ use crate::db::{Db, DbError, FaultKind, postgres};
 use crate::follow::{self, FollowError, catch_up};
 use crate::ledger::{self, Draft, Head, LedgerKeys, SignedNote};
 use crate::listen::{Asked, TELL};
-use crate::outside::OutsideFile;
+use crate::outside::{FileStep, OutsideFile, tell};
 use crate::reserve::Reserve;
 use crate::tx::Tx;
 use crate::{Address, Durability, Effect, Observer, StoreError};
@@ -615,7 +615,7 @@ pub(crate) fn run_outside(
 
 fn sync(path: &Path) -> std::io::Result<()> {
     match std::fs::File::open(path) {
-        Ok(file) => file.sync_data(),
+        Ok(file) => file.sync_data().inspect(|()| tell(path, FileStep::Synced)),
         // It was folded into the database, which SQLite syncs by itself.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),

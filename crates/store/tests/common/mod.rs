@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+#[path = "../../../../testkit/cluster.rs"]
+pub mod cluster;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -11,14 +14,20 @@ use keymoat_core::audit::{Action, Actor, AuditText, Details, Event, Outcome, Per
 use keymoat_core::id::{PrincipalId, RequestId};
 use keymoat_crypto::{InstanceKey, MasterKey, RootKey, SecretBytes, SlotContext};
 use keymoat_store::{
-    Archive, Committed, DataDir, Draft, Durability, Effect, Kept, Kind, LedgerKeys, Observer, OpenError,
+    Address, Archive, Committed, DataDir, Draft, Durability, Effect, Kept, Kind, LedgerKeys, Observer, OpenError,
     Report, SealedStore, Store, StoreError, Trust, Tx,
 };
 use tempfile::TempDir;
 
+use cluster::Cluster;
+
 pub struct Vault {
     tmp: TempDir,
     instance: Arc<InstanceKey>,
+    /// Where the database is on a server; a file in the directory otherwise.
+    url: Option<String>,
+    /// The server, where this vault has one to itself.
+    cluster: Option<Arc<Cluster>>,
 }
 
 impl Vault {
@@ -33,7 +42,38 @@ impl Vault {
 
     pub fn in_directory(tmp: TempDir) -> Self {
         std::fs::create_dir(tmp.path().join("outside")).unwrap();
-        Self { tmp, instance: Arc::new(InstanceKey::generate()) }
+        Self { tmp, instance: Arc::new(InstanceKey::generate()), url: None, cluster: None }
+    }
+
+    /// A vault whose database is on a server.
+    pub fn on_server(cluster: Arc<Cluster>, url: String) -> Self {
+        Self { url: Some(url), cluster: Some(cluster), ..Self::new() }
+    }
+
+    /// Another node of the same vault.
+    pub fn node(&self) -> Self {
+        let node = Self::new();
+        let (url, cluster) = (self.url.clone(), self.cluster.clone());
+        Self { instance: Arc::clone(&self.instance), url, cluster, ..node }
+    }
+
+    /// The same node with its database elsewhere.
+    pub fn with_url(self, url: String) -> Self {
+        Self { url: Some(url), ..self }
+    }
+
+    /// The same with these options in the address.
+    pub fn with_url_options(self, options: &str) -> Self {
+        let url = self.url.as_ref().map(|url| format!("{url}{options}"));
+        Self { url, ..self }
+    }
+
+    pub fn cluster(&self) -> &Cluster {
+        self.cluster.as_ref().unwrap()
+    }
+
+    pub fn is_on_server(&self) -> bool {
+        self.url.is_some()
     }
 
     pub fn data(&self) -> PathBuf {
@@ -54,7 +94,9 @@ impl Vault {
 
     /// The same vault with its files copied to another place.
     pub fn copy(&self) -> Self {
-        let copy = Self { tmp: tempdir(), instance: Arc::clone(&self.instance) };
+        assert!(self.url.is_none(), "only files are copied");
+        let instance = Arc::clone(&self.instance);
+        let copy = Self { tmp: tempdir(), instance, url: None, cluster: None };
         for part in ["data", "outside"] {
             copy_dir(&self.tmp.path().join(part), &copy.tmp.path().join(part));
         }
@@ -68,7 +110,8 @@ impl Vault {
     }
 
     pub fn sealed(&self) -> Result<SealedStore, OpenError> {
-        SealedStore::open(DataDir::lock(&self.data())?, Durability::Disk)
+        let address = self.url.as_deref().map(|url| Address::parse(url).unwrap());
+        SealedStore::open(DataDir::lock(&self.data())?.with_database(address)?, Durability::Disk)
     }
 
     pub fn unseal(&self, trust: Trust, observer: Observer) -> Result<Store, OpenError> {
@@ -85,6 +128,10 @@ impl Vault {
 
     /// A connection that goes round the store.
     pub fn edit(&self, sql: &str) {
+        if let Some(cluster) = &self.cluster {
+            cluster.sql("vault", &format!("SET search_path TO keymoat; {sql}")).unwrap();
+            return;
+        }
         let connection = rusqlite::Connection::open(self.database()).unwrap();
         connection.execute_batch(sql).unwrap();
     }
@@ -275,6 +322,15 @@ impl Told {
 
     pub fn rows(&self) -> Rows {
         self.0.lock().unwrap().clone()
+    }
+}
+
+/// Waits for what a real server has to bring about.
+pub async fn until(mut is_so: impl FnMut() -> bool) {
+    let by = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while !is_so() {
+        assert!(std::time::Instant::now() < by, "it did not come about within 10 s");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
 }
 
