@@ -45,6 +45,20 @@ impl Vault {
         Self { tmp, instance: Arc::new(InstanceKey::generate()), url: None, cluster: None }
     }
 
+    /// A vault whose database is on a server of its own; none when there can be no server, which is said.
+    pub fn on_own_server(test: &str) -> Option<Self> {
+        match Cluster::start() {
+            Ok(cluster) => {
+                let url = cluster.url();
+                Some(Self::on_server(Arc::new(cluster), url))
+            }
+            Err(why) => {
+                skip(&format!("postgres {test}"), &why);
+                None
+            }
+        }
+    }
+
     /// A vault whose database is on a server.
     pub fn on_server(cluster: Arc<Cluster>, url: String) -> Self {
         Self { url: Some(url), cluster: Some(cluster), ..Self::new() }
@@ -110,8 +124,12 @@ impl Vault {
     }
 
     pub fn sealed(&self) -> Result<SealedStore, OpenError> {
+        self.sealed_with(Durability::Disk)
+    }
+
+    pub fn sealed_with(&self, durability: Durability) -> Result<SealedStore, OpenError> {
         let address = self.url.as_deref().map(|url| Address::parse(url).unwrap());
-        SealedStore::open(DataDir::lock(&self.data())?.with_database(address)?, Durability::Disk)
+        SealedStore::open(DataDir::lock(&self.data())?.with_database(address)?, durability)
     }
 
     pub fn unseal(&self, trust: Trust, observer: Observer) -> Result<Store, OpenError> {
@@ -337,4 +355,25 @@ pub async fn until(mut is_so: impl FnMut() -> bool) {
 #[allow(clippy::print_stderr, reason = "a test that was left out must be seen")]
 pub fn skip(test: &str, reason: &str) {
     eprintln!("SKIP {test}: {reason}");
+}
+
+/// Each test, which takes a new vault, on either database.
+#[macro_export]
+macro_rules! on_both_databases {
+    ($($test:ident),* $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                super::$test($crate::common::Vault::new()).await;
+            })*
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                if let Some(vault) = $crate::common::Vault::on_own_server(stringify!($test)) {
+                    super::$test(vault).await;
+                }
+            })*
+        }
+    };
 }
