@@ -2,7 +2,7 @@
 //! (PostgreSQL manual, 34.1.1), with several hosts for a cluster.
 //!
 //! A connection over a network is encrypted and the server's certificate checked, unless the address says
-//! `sslmode=disable`. Passwords come from the address, from `PGPASSWORD`, or from a file that `passfile` names.
+//! `sslmode=disable`. A password comes from the address or from a file that `passfile` names.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -22,6 +22,7 @@ pub struct Address {
     tls: Tls,
     schema: String,
     notify: bool,
+    has_own_password: bool,
 }
 
 /// How a connection is protected.
@@ -57,11 +58,9 @@ impl Address {
         };
         let tls = tls_of(&config, &ours)?;
         config.ssl_mode(if tls == Tls::Off { SslMode::Disable } else { SslMode::Require });
-        if config.get_password().is_none() {
-            match ours.get("passfile") {
-                Some(path) => drop(config.password(read_password(path)?)),
-                None => {}
-            }
+        let has_own_password = config.get_password().is_some();
+        if let Some(path) = ours.get("passfile").filter(|_| !has_own_password) {
+            config.password(read_password(path)?);
         }
         config
             .application_name("keymoat")
@@ -72,18 +71,12 @@ impl Address {
             .keepalives_retries(2)
             // A standby would take no record; of several hosts the one that writes is looked for.
             .target_session_attrs(TargetSessionAttrs::ReadWrite);
-        Ok(Self { config, tls, schema, notify })
+        Ok(Self { config, tls, schema, notify, has_own_password })
     }
 
-    /// The same with this password, unless the address brings one.
-    #[must_use]
-    pub fn or_password(mut self, password: Option<&str>) -> Self {
-        if let Some(password) = password
-            && self.config.get_password().is_none()
-        {
-            self.config.password(password);
-        }
-        self
+    /// Whether it brings a password with it.
+    pub fn holds_password(&self) -> bool {
+        self.has_own_password
     }
 
     /// The address without what is secret in it.

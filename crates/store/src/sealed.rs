@@ -75,6 +75,16 @@ impl SealedStore {
         self.dir.path()
     }
 
+    /// What tells this node from the others that work with the same database; none when it is a file.
+    pub fn node_id(&self) -> Option<&str> {
+        self.dir.node_id()
+    }
+
+    /// Whether this is a node that has worked with its database before.
+    pub fn has_worked_here(&self) -> bool {
+        self.dir.address().is_some() && !self.dir.is_new_node()
+    }
+
     /// The data directory with its lock, for whoever has to keep it beyond the store.
     pub fn held_dir(&self) -> DataDir {
         self.dir.clone()
