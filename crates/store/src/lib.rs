@@ -31,6 +31,7 @@ pub use erased::{ERASED, number_texts};
 pub use error::{OpenError, StoreError, Untrusted};
 pub use evidence::Evidence;
 pub use ledger::{Draft, LedgerKeys, SignedHead};
+pub use outside::{FileStep, watch_files};
 pub use reader::{Change, EventRange, PersonalBeside, PersonalOf, PersonalRange, Reader, StoredEvent};
 pub use row::{Effect, Kind, Observer, Row};
 pub use sealed::{Durability, SealedStore, Trust};

@@ -16,7 +16,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::ledger::{self, Draft, Head, LedgerKeys};
-use crate::outside::OutsideFile;
+use crate::outside::{FileStep, OutsideFile, tell};
 use crate::reserve::Reserve;
 use crate::tx::Tx;
 use crate::{Effect, Observer, StoreError};
@@ -469,7 +469,7 @@ pub(crate) fn run_outside(
 
 fn sync(path: &Path) -> std::io::Result<()> {
     match std::fs::File::open(path) {
-        Ok(file) => file.sync_data(),
+        Ok(file) => file.sync_data().inspect(|()| tell(path, FileStep::Synced)),
         // It was folded into the database, which SQLite syncs by itself.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
