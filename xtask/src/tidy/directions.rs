@@ -128,7 +128,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
         ],
     ),
     // It measures the built program from outside.
-    ("keymoat-benches", &[]),
+    ("keymoat-benches", &["keymoat-core", "keymoat-crypto"]),
     ("xtask", &[]),
 ];
 
