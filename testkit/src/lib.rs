@@ -3,6 +3,7 @@
 //! It harms only vaults that it has made itself, in directories that it was given, with made-up values. It is for the
 //! tests and for `keymoat selftest`; no other command calls it.
 
+mod damage;
 mod deeds;
 mod dice;
 mod disk;
@@ -13,6 +14,7 @@ mod place;
 mod powercut;
 mod vfs;
 
+pub use damage::{Outcome, Specimen, Tampering};
 pub use deeds::{Deed, Told, work};
 pub use dice::Dice;
 pub use disk::{Recording, Step};
