@@ -230,21 +230,24 @@ impl Specimen {
         damage(&copy)?;
         let findings = examine_values(&copy).await;
         remove(&copy)?;
-        if let Some(wrong) = findings.wrong.first() {
-            return Ok(Outcome::Wrong(format!("{name}: {wrong}")));
-        }
-        if is_noticed(&findings) {
+        let wrong = findings.wrong.first();
+        if wrong.is_none() && is_noticed(&findings) {
             return Ok(Outcome::Noticed);
         }
-        // Opening and looking has changed the copy, so the rows are compared in a fresh one.
+        // Opening and looking has changed the copy; a fresh one is compared, and stays when something is wrong.
         let copy = whole.copy(&self.scratch.join(name))?;
         damage(&copy)?;
-        let is_same = matches!((rows(&copy), rows(whole)), (Ok(copy), Ok(whole)) if copy == whole);
+        if let Some(wrong) = wrong {
+            return Ok(Outcome::Wrong(format!("{wrong} in `{}`", copy.dir().display())));
+        }
+        let compared = copy.copy(&self.scratch.join(format!("{name}-compared")))?;
+        let is_same = matches!((rows(&compared), rows(whole)), (Ok(copy), Ok(whole)) if copy == whole);
+        remove(&compared)?;
+        if !is_same {
+            return Ok(Outcome::Unnoticed(format!("what was done in `{}`", copy.dir().display())));
+        }
         remove(&copy)?;
-        Ok(match is_same {
-            true => Outcome::Harmless,
-            false => Outcome::Unnoticed(name.to_owned()),
-        })
+        Ok(Outcome::Harmless)
     }
 }
 

@@ -12,6 +12,7 @@ mod failure;
 mod kill;
 mod place;
 mod powercut;
+mod tally;
 mod vfs;
 
 pub use damage::{Outcome, Specimen, Tampering};
@@ -23,4 +24,5 @@ pub use failure::Failure;
 pub use kill::{Kills, line_of, live};
 pub use place::Place;
 pub use powercut::{CrashState, PowerCuts, examine_kept};
+pub use tally::Tally;
 pub use vfs::{DiskManners, Recorder, acknowledged};
