@@ -193,7 +193,7 @@ class Canary(unittest.TestCase):
         found = sorted({(self.canaries.places[canary], where) for canary, where in self.search(seen)})
         lines = "\n".join(f"  {place}: {where}" for place, where in found)
         self.assertFalse(found, f"{len(found)} of {len(self.canaries.places)} canaries came out:\n{lines}")
-        print(f"{len(self.canaries.places)} canaries, none came out")
+        print(f"FIGURE canaries: 0 of {len(self.canaries.places)} canaries came out")
 
     def over_http(self, seen):
         usual = {"authorization": f"Bearer {self.token}", "content-type": "application/json"}

@@ -9,6 +9,7 @@
 )]
 
 mod controls;
+mod figures;
 mod fuzz;
 mod process;
 mod test;
@@ -42,6 +43,7 @@ fn dispatch(arguments: &[&str]) -> Result<bool> {
         ["tidy"] => tidy::run(&Workspace::find()?),
         ["controls", rest @ ..] => controls::run(&Workspace::find()?, controls::Choice::parse(rest)?),
         ["fuzz", rest @ ..] => fuzz::run(&Workspace::find()?, &fuzz::Choice::parse(rest)?),
+        ["advisories"] => tidy::advisories::write(&Workspace::find()?),
         [] | ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             Ok(true)
@@ -55,5 +57,6 @@ usage: cargo xtask <chore>
 
   test [--only STEP]         every check and every test, then one summary; STEP is a part of a step's name
   tidy                       the rules that no compiler enforces; reads manifests and sources, builds nothing
+  advisories                 makes docs/security/advisories.md from the list beside it
   controls [--quick] [NAME]  breaks promises on purpose and expects the tests to notice; NAME is a part of a name
   fuzz [--seconds N] [NAME]  runs every parser's fuzz target, or those with NAME in their names, N seconds each (30)";

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::controls;
+use crate::figures;
 use crate::process;
 use crate::tidy;
 use crate::workspace::Workspace;
@@ -31,6 +32,7 @@ pub fn run(workspace: &Workspace, only: Option<&str>) -> Result<bool> {
         let names: Vec<&str> = STEPS.iter().map(|step| step.name).collect();
         anyhow::bail!("no step has that in its name; there are: {}", names.join(", "));
     }
+    let mut done = Vec::new();
     for step in chosen {
         if step.needs_build && !run.builds {
             println!("{}: not run, the tests do not build", step.name);
@@ -42,6 +44,10 @@ pub fn run(workspace: &Workspace, only: Option<&str>) -> Result<bool> {
             run.ledger.fail(step.name, &format!("{error:#}"));
         }
         report_time(step, before.elapsed());
+        done.push(step.name);
+    }
+    if run.builds && (done.contains(&"tests") || done.contains(&"python")) {
+        compare_figures(&mut run, &done)?;
     }
     let is_ci = std::env::var("CI").is_ok_and(|value| value == "true");
     if is_ci {
@@ -50,6 +56,20 @@ pub fn run(workspace: &Workspace, only: Option<&str>) -> Result<bool> {
     }
     print!("\n{}", run.ledger);
     Ok(run.ledger.failed == 0)
+}
+
+/// Prints what is promised in figures beside what the tests of this run left behind, and counts it as one check.
+fn compare_figures(run: &mut Run<'_>, done: &[&str]) -> Result<()> {
+    let text = fs::read_to_string(run.workspace.root.join(tidy::PROMISES))?;
+    let (promises, _) = figures::promises(&text);
+    let skipped: Vec<String> = run.ledger.skips.iter().map(|skip| skip.name.clone()).collect();
+    let comparison = figures::compare(&promises, &run.ledger.figures, |test| {
+        let step = if test.ends_with(".py") { "python" } else { "tests" };
+        !done.contains(&step) || skipped.iter().any(|name| name == test)
+    });
+    print!("\n{comparison}");
+    run.ledger.check("figures", comparison.problems.is_empty(), &comparison.problems.join("\n"));
+    Ok(())
 }
 
 /// Reads how many tests passed and failed from what test binaries print.

@@ -2,6 +2,7 @@
 //!
 //! It builds nothing and knows no types: a rule that needs them belongs to clippy, one that needs behaviour is a test.
 
+pub mod advisories;
 mod code;
 mod directions;
 mod lock;
@@ -16,6 +17,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::workspace::Workspace;
+pub use promises::PROMISES;
 use source::Source;
 
 /// Checks everything and prints what is wrong; `false` when something is.
@@ -111,6 +113,13 @@ pub fn check(workspace: &Workspace) -> Result<Report> {
     report.errors.extend(lock::check(text_of("Cargo.lock"), text_of("deny.toml")));
     let files = texts.iter().map(|(file, _)| file.as_str()).collect();
     report.errors.extend(promises::check(text_of(promises::PROMISES).unwrap_or_default(), &sources, &files));
+    let text = |name: &str| text_of(name).unwrap_or_default();
+    let advisories = advisories::Texts {
+        list: text(advisories::LIST),
+        page: text(advisories::PAGE),
+        architecture: text(advisories::ARCHITECTURE),
+    };
+    report.errors.extend(advisories::check(&advisories, &sources, &files));
     report.errors.sort();
     report.warnings.sort();
     Ok(report)

@@ -22,6 +22,8 @@ use crate::names::{
 };
 use crate::words::words;
 
+mod scan;
+
 /// One record of the audit log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
@@ -113,6 +115,28 @@ impl Event {
         if bytes.len() > MAX_EVENT_BYTES {
             return Err(EventError::TooLong);
         }
+        match scan::Parts::read(bytes).and_then(scan::Parts::event) {
+            Some(event) => Ok(event),
+            None => Self::parse_any(bytes),
+        }
+    }
+
+    /// What an auditor needs of a record: that its bytes are canonical, its number and its time.
+    ///
+    /// # Errors
+    /// Those of [`Event::parse`].
+    pub fn glance(bytes: &[u8]) -> Result<(u64, Timestamp), EventError> {
+        if bytes.len() > MAX_EVENT_BYTES {
+            return Err(EventError::TooLong);
+        }
+        match scan::Parts::read(bytes) {
+            Some(parts) => Ok((parts.seq, parts.time)),
+            None => Self::parse_any(bytes).map(|event| (event.seq, event.time)),
+        }
+    }
+
+    /// The long way: reads any JSON of a record, and writes it again to see whether it was canonical.
+    fn parse_any(bytes: &[u8]) -> Result<Self, EventError> {
         let wire: WireEvent = serde_json::from_slice(bytes).map_err(|_| EventError::Malformed)?;
         let event = wire.into_event().ok_or(EventError::Malformed)?;
         if event.canonical() != bytes {
@@ -1029,10 +1053,57 @@ mod tests {
         ] {
             let changed = canonical.replacen(from, to, 1);
             assert_ne!(changed, canonical, "{from}");
+            assert!(scan::Parts::read(changed.as_bytes()).is_none(), "{from} to {to}");
             assert!(Event::parse(changed.as_bytes()).is_err(), "{from} to {to}");
         }
         assert_eq!(Event::parse(&vec![b' '; MAX_EVENT_BYTES + 1]), Err(EventError::TooLong));
         assert!(Event::parse(format!("{canonical}\n").as_bytes()).is_err());
+    }
+
+    #[test]
+    fn usual_records_go_the_short_way() {
+        let mut event = example();
+        event.details.insert("a".parse().unwrap(), DetailValue::Number(i64::MIN)).unwrap();
+        event.details.insert("b".parse().unwrap(), DetailValue::Text(AuditText::new("x y"))).unwrap();
+        event.details.insert("c".parse().unwrap(), DetailValue::Flag(false)).unwrap();
+        event.rows = vec![RowChange::written("secret", "a/b#1", &[7; 32]), RowChange::removed("token", "t")];
+        event.reason = Some(Reason { code: ReasonCode::Expired, text: Some(AuditText::new("over")) });
+        let bytes = event.canonical();
+        assert_eq!(scan::Parts::read(&bytes).and_then(scan::Parts::event), Some(event.clone()));
+        event.module = Some(AuditText::new("sale\n"));
+        assert!(scan::Parts::read(&event.canonical()).is_none());
+        assert_eq!(Event::parse(&event.canonical()), Ok(event));
+    }
+
+    #[test]
+    fn days_of_the_calendar_are_those_of_the_library() {
+        let row = |time: &str| {
+            let canonical = String::from_utf8(example().canonical()).unwrap();
+            let other = canonical.replace("2026-11-22T07:45:08.120Z", time);
+            let short = scan::Parts::read(other.as_bytes()).map(|parts| parts.time);
+            let long = Event::parse_any(other.as_bytes()).ok().map(|event| event.time);
+            assert_eq!(short, long, "{time}");
+            long.is_some()
+        };
+        for year in [1, 4, 100, 400, 1600, 1899, 1900, 1970, 2000, 2024, 2038, 2100, 9999] {
+            for (day, is) in [
+                ("02-28", true),
+                ("02-30", false),
+                ("02-31", false),
+                ("04-31", false),
+                ("12-00", false),
+                ("13-01", false),
+                ("00-01", false),
+                ("12-29", true),
+            ] {
+                assert_eq!(row(&format!("{year:04}-{day}T23:59:59.999Z")), is, "{year} {day}");
+            }
+            row(&format!("{year:04}-02-29T00:00:00.000Z"));
+            row(&format!("{year:04}-12-31T23:59:59.999Z"));
+        }
+        for wrong in ["24:00:00.000", "23:60:00.000", "23:59:60.000", "23:59:5 .000", "23:59:59,000"] {
+            assert!(!row(&format!("2026-11-22T{wrong}Z")), "{wrong}");
+        }
     }
 
     #[test]
@@ -1228,6 +1299,33 @@ mod tests {
             prop_assert_eq!(parsed.canonical(), bytes.clone());
             prop_assert_eq!(parsed, event);
             prop_assert!(bytes.iter().all(|b| *b >= 0x20));
+        }
+
+        #[test]
+        fn the_short_way_says_what_the_long_way_says(
+            event in any_event(), bytes in prop::collection::vec(any::<u8>(), 1..4), at: prop::sample::Index, cut: bool,
+        ) {
+            let same = |bytes: &[u8]| {
+                let (long, short) = (Event::parse_any(bytes), scan::Parts::read(bytes));
+                if let Some(parts) = short {
+                    let event = long.clone().map_err(|e| TestCaseError::fail(format!("too much was taken: {e}")))?;
+                    prop_assert_eq!((parts.seq, parts.time), (event.seq, event.time));
+                    prop_assert_eq!(parts.event(), Some(event));
+                }
+                prop_assert_eq!(Event::glance(bytes), long.clone().map(|event| (event.seq, event.time)));
+                prop_assert_eq!(Event::parse(bytes), long);
+                Ok(())
+            };
+            let mut canonical = event.canonical();
+            same(&canonical)?;
+            let at = at.index(canonical.len());
+            match cut {
+                true => drop(canonical.drain(at..(at + bytes.len()).min(canonical.len()))),
+                false => canonical[at] = bytes[0],
+            }
+            same(&canonical)?;
+            canonical.splice(at..at, bytes);
+            same(&canonical)?;
         }
 
         #[test]

@@ -96,6 +96,22 @@ struct Head {
     root: Hash,
 }
 
+/// What can be said of a line alone, whatever stands before and after it; so lines can be looked at in any order, and
+/// several at a time.
+#[derive(Debug, Clone)]
+pub struct Look {
+    leaf: Hash,
+    /// Its number and its time; none when it is not a record.
+    said: Option<(u64, Timestamp)>,
+}
+
+impl Look {
+    /// Looks at a line, without its line end.
+    pub fn at(record: &[u8]) -> Self {
+        Self { leaf: leaf_hash(record), said: Event::glance(record).ok() }
+    }
+}
+
 /// What a check of an export found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExportFindings {
@@ -213,13 +229,41 @@ impl ExportCheck {
 
     /// Takes the next line, without its line end.
     pub fn line(&mut self, record: &[u8]) {
+        self.look(&Look::at(record));
+    }
+
+    /// Takes the next lines, without their line ends; so many threads look at them at a time.
+    pub fn lines(&mut self, records: &[&[u8]], threads: usize) {
+        let part = records.len().div_ceil(threads.max(1)).max(LINES_FOR_A_THREAD);
+        if records.len() <= part {
+            return records.iter().for_each(|record| self.line(record));
+        }
+        std::thread::scope(|scope| {
+            let look = |part| {
+                move || -> Vec<Look> { <[&[u8]]>::iter(part).map(|record| Look::at(record)).collect() }
+            };
+            let (first, rest) = records.split_at(part);
+            let others: Vec<_> = rest.chunks(part).map(|part| scope.spawn(look(part))).collect();
+            first.iter().for_each(|record| self.line(record));
+            for other in others {
+                other
+                    .join()
+                    .expect("looking at a line does not panic")
+                    .iter()
+                    .for_each(|seen| self.look(seen));
+            }
+        });
+    }
+
+    /// Takes the next line as it was looked at.
+    pub fn look(&mut self, look: &Look) {
         self.lines = self.lines.saturating_add(1);
         if self.frontier.size() >= self.size {
             return;
         }
-        self.look_at(record);
+        self.said(look.said);
         // INVARIANT: below the size of a signed head, which a tree may have.
-        if self.frontier.append(leaf_hash(record)).is_err() {
+        if self.frontier.append(look.leaf).is_err() {
             debug_assert!(self.frontier.size() >= MAX_SIZE, "a tree takes leaves until it is full");
         }
         self.compare();
@@ -240,23 +284,23 @@ impl ExportCheck {
     }
 
     /// What a record says of itself, which names a line where a root alone could not.
-    fn look_at(&mut self, record: &[u8]) {
+    fn said(&mut self, said: Option<(u64, Timestamp)>) {
         let line = self.lines;
-        let Ok(event) = Event::parse(record) else {
+        let Some((seq, time)) = said else {
             return self.say(ExportProblem::Line { line, why: "it is not a record as Keymoat writes them" });
         };
         let place = self.frontier.size();
-        let shift = i128::from(event.seq) - i128::from(place);
+        let shift = i128::from(seq) - i128::from(place);
         if std::mem::replace(&mut self.shift, shift) != shift && shift != 0 {
-            self.say(ExportProblem::Number { line, place, says: event.seq });
+            self.say(ExportProblem::Number { line, place, says: seq });
         }
-        if event.time < self.time {
+        if time < self.time {
             self.say(ExportProblem::Line {
                 line,
                 why: "its time is before that of the record in front of it",
             });
         }
-        self.time = self.time.max(event.time);
+        self.time = self.time.max(time);
     }
 
     /// Compares the tree with the heads of its size. Once one differs, all later ones do.
@@ -311,6 +355,8 @@ pub fn is_included_up_to(
         .is_some_and(|root| verify_consistency((end, &root), (head.size(), head.root()), consistency))
 }
 
+/// Fewer are sooner looked at than a thread is started.
+const LINES_FOR_A_THREAD: usize = 256;
 /// More than anybody reads; the first ones tell the story.
 pub const MAX_PROBLEMS: usize = 100;
 
@@ -425,6 +471,25 @@ mod tests {
             |lines| lines.clear(),
             &["line 1: it is missing, and all after it: the checkpoint covers 10 records"],
         );
+    }
+
+    #[test]
+    fn several_threads_find_what_one_finds() {
+        let records: Vec<Vec<u8>> = (0..2000).map(record).collect();
+        let heads = [head(&records[..1500]), head(&records)];
+        for touched in [None, Some(0), Some(700), Some(1499), Some(1999)] {
+            let mut lines = records.clone();
+            touched.into_iter().for_each(|at: usize| edit(&mut lines[at]));
+            let expected = findings(&heads, &lines);
+            assert_eq!(expected.problems.is_empty(), touched.is_none());
+            for threads in [0, 1, 2, 3, 7, 1000] {
+                let mut check = ExportCheck::new(&heads);
+                let all: Vec<&[u8]> = lines.iter().map(Vec::as_slice).collect();
+                check.lines(&all[..1234], threads);
+                check.lines(&all[1234..], threads);
+                assert_eq!(check.finish(), expected, "{touched:?} with {threads} threads");
+            }
+        }
     }
 
     #[test]

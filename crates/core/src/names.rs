@@ -46,6 +46,12 @@ macro_rules! names {
                 pub fn as_str(&self) -> &str {
                     self.0.as_str()
                 }
+
+                /// Whether a text is such a name.
+                #[allow(dead_code, reason = "all names have the same methods")]
+                pub(crate) fn accepts(text: &str) -> bool {
+                    $check(text).is_ok()
+                }
             }
 
             impl FromStr for $name {
@@ -265,6 +271,11 @@ impl Scope {
             Self::Environment(environment) => environment.as_str(),
             Self::System => SYSTEM_SCOPE,
         }
+    }
+
+    /// Whether a text is a scope.
+    pub(crate) fn accepts(text: &str) -> bool {
+        text == SYSTEM_SCOPE || Environment::accepts(text)
     }
 
     /// The environment, unless this is Keymoat itself.
@@ -734,6 +745,22 @@ mod tests {
         check::<SecretPath>(&"a".repeat(65), Err(NameProblem::TooLong { most: 64 }));
         check::<SecretPath>(&"a/".repeat(200), Err(NameProblem::TooLong { most: 256 }));
     }
+
+    #[test]
+    fn a_name_has_one_spelling() {
+        for spelling in SPELLINGS_OF_OWNER.split('|').chain(["owner|admin", ""]) {
+            assert!(spelling.parse::<PolicyName>().is_err(), "{spelling:?}");
+            assert!(spelling.parse::<AccountName>().is_err(), "{spelling:?}");
+            assert!(spelling.parse::<Environment>().is_err(), "{spelling:?}");
+            assert!(spelling.parse::<Company>().is_err(), "{spelling:?}");
+        }
+    }
+
+    #[rustfmt::skip]
+    const SPELLINGS_OF_OWNER: &str = "Owner|OWNER|oWner|owner | owner|  owner|owner\t|\towner|owner\n|owner\r\n|owner\0|\0owner|ow ner\
+        |owner\u{a0}|\u{a0}owner|owner\u{200b}|\u{200b}owner|ow\u{ad}ner|\u{feff}owner|owner\u{202e}|\u{43e}wner|own\u{435}r|\u{ff4f}wner\
+        |o\u{308}wner|\u{f6}wner|owne\u{280}|\u{1d428}wner|%6fwner|owner%20|owner%00|\\owner|owner/|/owner|./owner|owner;|owner,|owner=\
+        |\"owner\"|'owner'|owner*|*|owner\u{301}|(owner)";
 
     #[test]
     fn other_names() {

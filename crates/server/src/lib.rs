@@ -9,6 +9,7 @@ mod api;
 mod body;
 mod context;
 mod convert;
+mod crowd;
 mod custody;
 mod edge;
 mod framing;
@@ -19,6 +20,7 @@ mod problem;
 mod repeat;
 mod routes;
 mod serve;
+mod turn;
 pub mod wire;
 
 pub use api::audit_export::{ARCHIVE_PROOF_HEADER, CHECKPOINT_HEADER, KEY_HEADER};
@@ -26,7 +28,7 @@ pub use context::Peer;
 pub use custody::{Custody, Tend, Terms};
 pub use openapi::document;
 pub use routes::{Needs, Parameter, ROUTES, Repeat, Route, Verb};
-pub use serve::{Desk, Limits, Listeners, in_process, serve};
+pub use serve::{Desk, Limits, Listeners, TlsConfigs, in_process, serve};
 
 use std::sync::Arc;
 

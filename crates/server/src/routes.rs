@@ -571,4 +571,57 @@ mod tests {
             assert!(!changes || route.repeat == Repeat::Remembered, "{}", route.path);
         }
     }
+
+    /// Whoever adds one adds a way in: see `docs/security/advisories.md` for what went wrong elsewhere.
+    #[test]
+    fn who_is_not_signed_in_reaches_these_routes_only() {
+        let open = ROUTES.iter().filter(|route| route.needs == Needs::Nobody);
+        let open: Vec<String> =
+            open.map(|route| format!("{} {}", route.method.as_str(), route.path)).collect();
+        let expected = [
+            "GET /healthz",
+            "GET /readyz",
+            "GET /api/openapi.json",
+            "GET /api/v1/status",
+            "GET /api/v1/unseal",
+            "POST /api/v1/unseal",
+            "POST /api/v1/unseal/reset",
+            "POST /api/v1/sign-in/code",
+        ];
+        assert_eq!(open, expected);
+    }
+
+    #[test]
+    fn routes_are_about_these_things_and_no_others() {
+        let things: BTreeSet<&str> = ROUTES.iter().map(Route::tag).collect();
+        let expected = [
+            "accounts",
+            "audit",
+            "backup",
+            "changes",
+            "companies",
+            "destroy",
+            "environments",
+            "grants",
+            "labels",
+            "policies",
+            "promote",
+            "providers",
+            "rekey",
+            "resolve",
+            "reveal",
+            "rollback",
+            "seal",
+            "secrets",
+            "server",
+            "sign-in",
+            "status",
+            "tokens",
+            "undelete",
+            "unseal",
+            "which",
+            "whoami",
+        ];
+        assert_eq!(things.into_iter().collect::<Vec<_>>(), expected);
+    }
 }

@@ -5,6 +5,8 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use crate::figures::Measured;
+
 /// The counts and names of a run.
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -14,6 +16,8 @@ pub struct Ledger {
     pub failed: usize,
     /// What was left out.
     pub skips: Vec<Skip>,
+    /// What tests have measured.
+    pub figures: Vec<Measured>,
     failures: Vec<String>,
 }
 
@@ -60,6 +64,12 @@ impl Ledger {
         println!("{}", output.trim_end());
         self.failed += count;
         self.failures.push(name.to_owned());
+    }
+
+    /// Takes what tests announce on lines of their own: what they left out, and what they measured.
+    pub fn announced(&mut self, output: &str) {
+        self.skips.extend(Skip::find_all(output));
+        self.figures.extend(Measured::find_all(output));
     }
 
     /// Makes every skip that is not listed a failure of the run.

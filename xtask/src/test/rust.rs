@@ -6,7 +6,7 @@ use std::fs;
 
 use anyhow::{Context, Result, bail};
 
-use super::ledger::{Ledger, Skip};
+use super::ledger::Ledger;
 use crate::process::{self, Finished};
 use crate::workspace::Workspace;
 
@@ -65,14 +65,14 @@ fn with_nextest(workspace: &Workspace, ledger: &mut Ledger) -> Result<()> {
         bail!("cargo-nextest left no report\n{}", finished.text)
     };
     let counts = Counts::of_junit(&report).context("the report of cargo-nextest cannot be read")?;
-    ledger.skips.extend(Skip::find_all(&unescape(&report)));
+    ledger.announced(&unescape(&report));
     record(ledger, "tests", counts, &finished);
     Ok(())
 }
 
 fn with_libtest(mut command: std::process::Command, name: &str, ledger: &mut Ledger) -> Result<()> {
     let finished = process::capture(&mut command, process::HARD_LIMIT)?;
-    ledger.skips.extend(Skip::find_all(&finished.text));
+    ledger.announced(&finished.text);
     record(ledger, name, Counts::of_libtest(&finished.text), &finished);
     Ok(())
 }
@@ -139,6 +139,7 @@ const TARGETS: [&str; 3] = ["--lib", "--bins", "--tests"];
 
 #[cfg(test)]
 mod tests {
+    use super::super::ledger::Skip;
     use super::*;
 
     #[test]

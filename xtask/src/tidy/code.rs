@@ -18,6 +18,7 @@ pub fn check(source: &Source) -> Vec<Violation> {
         found.extend(exposure(place));
         found.extend(unfinished(place));
         found.extend(sql(place));
+        found.extend(reaching_out(place));
     }
     found
 }
@@ -183,6 +184,21 @@ fn sql(place: Place<'_>) -> Option<Violation> {
     place.violation("sql", format!("`{}` belongs to crates/store; add a method there", statement.trim()))
 }
 
+/// What a request asks for never leads to another machine or into another program: no server-side request forgery, no
+/// plugins, no commands.
+fn reaching_out(place: Place<'_>) -> Option<Violation> {
+    if place.is_test() || !place.is_in(&["crates/"]) {
+        return None;
+    }
+    let connects = CONNECTING.iter().find(|name| has_word(place.code(), name));
+    if let Some(name) = connects.filter(|_| !place.is_listed(&MAY_CONNECT)) {
+        return place.violation("outbound", format!("`{name}` is for the files in `MAY_CONNECT`"));
+    }
+    let runs = RUNNING.iter().find(|name| has_word(place.code(), name))?;
+    let may = place.is_listed(&MAY_RUN_PROGRAMS);
+    (!may).then(|| place.violation("program", format!("`{runs}` is for the files in `MAY_RUN_PROGRAMS`")))?
+}
+
 /// The comments of the statement that a line belongs to: on its lines so far, directly before it, and at its end.
 fn statement_comments(place: Place<'_>) -> impl Iterator<Item = &str> {
     let lines = &place.source.lines;
@@ -283,6 +299,48 @@ const RECEIPT_MAKERS: [&str; 2] = ["for_permit", "for_system"];
 const MAY_MAKE_RECEIPTS: [Exception; 2] = [
     Exception { file: "crates/vault/src/receipt.rs", why: "where they are defined" },
     Exception { file: "crates/vault/src/desk.rs", why: "has just seen the record become durable" },
+];
+
+const CONNECTING: [&str; 6] = [
+    "TcpStream::connect",
+    "TcpStream::connect_timeout",
+    "TcpSocket::new_v4",
+    "UnixStream::connect",
+    "UdpSocket::bind",
+    "lookup_host",
+];
+const MAY_CONNECT: [Exception; 4] = [
+    Exception {
+        file: "crates/keymoat/src/client.rs",
+        why: "the command line speaks to the server it was told of",
+    },
+    Exception {
+        file: "crates/keymoat/src/commands/audit.rs",
+        why: "asks whether a server runs on the directory",
+    },
+    Exception {
+        file: "crates/keymoat/src/commands/backup.rs",
+        why: "asks whether a server runs on the directory",
+    },
+    Exception {
+        file: "crates/keymoat/src/commands/doctor/machine.rs",
+        why: "asks who listens on this machine",
+    },
+];
+const RUNNING: [&str; 3] = ["Command::new", "libloading", "dlopen"];
+const MAY_RUN_PROGRAMS: [Exception; 3] = [
+    Exception {
+        file: "crates/keymoat/src/commands/run.rs",
+        why: "what its caller wants to start, as its caller",
+    },
+    Exception {
+        file: "crates/keymoat/src/master_key.rs",
+        why: "the operator's own command for the master key",
+    },
+    Exception {
+        file: "crates/keymoat/src/commands/doctor/env_files.rs",
+        why: "asks git whether it keeps a file",
+    },
 ];
 
 const UNFINISHED_MARKS: [&str; 4] = ["TODO", "FIXME", "XXX", "HACK"];
@@ -423,6 +481,19 @@ mod tests {
             fine("crates/vault/tests/a.rs", &code);
         }
         fine("crates/vault/src/a.rs", "// SELECT a\nlet a = \"Select a file\";");
+    }
+
+    #[test]
+    fn only_named_files_connect_or_start_programs() {
+        for code in ["tokio::net::TcpStream::connect(a)", "UnixStream::connect(a)", "lookup_host(a)"] {
+            refused("outbound", "crates/server/src/a.rs", code, 1);
+            fine("crates/keymoat/src/client.rs", code);
+            fine("crates/server/tests/a.rs", code);
+        }
+        refused("program", "crates/vault/src/a.rs", "Command::new(\"sh\")", 1);
+        refused("program", BINARY, "libloading::Library::new(path)", 1);
+        fine("crates/keymoat/src/commands/run.rs", "Command::new(program)");
+        fine("crates/vault/src/a.rs", "a.connect(); MyCommand::new()");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use super::Violation;
 use super::source::Source;
+use crate::figures;
 
 /// Checks the promises against the tests in the sources and the names of all files.
 pub fn check(text: &str, sources: &[Source], files: &BTreeSet<&str>) -> Vec<Violation> {
@@ -40,6 +41,11 @@ pub fn check(text: &str, sources: &[Source], files: &BTreeSet<&str>) -> Vec<Viol
             }
         }
     }
+    let (measured, wrong) = figures::promises(text);
+    found.extend(wrong.into_iter().map(|(line, advice)| Violation::new(PROMISES, line, RULE, advice)));
+    let unknown =
+        measured.iter().filter(|it| !tests.contains(it.test.as_str()) && !files.contains(it.test.as_str()));
+    found.extend(unknown.map(|it| Violation::new(PROMISES, 1, RULE, format!("there is no `{}`", it.test))));
     found
 }
 
@@ -47,22 +53,22 @@ pub fn check(text: &str, sources: &[Source], files: &BTreeSet<&str>) -> Vec<Viol
 pub const PROMISES: &str = "SECURITY.md";
 
 /// The two columns of a table's line.
-fn columns(line: &str) -> Option<(&str, &str)> {
+pub(super) fn columns(line: &str) -> Option<(&str, &str)> {
     let (promise, kept_by) = line.strip_prefix('|')?.strip_suffix('|')?.rsplit_once('|')?;
     Some((promise.trim(), kept_by.trim()))
 }
 
-/// What stands in `code`, and controls, which stand without.
-fn named(kept_by: &str) -> impl Iterator<Item = &str> {
+/// What stands in `code`, and controls and rules of tidy, which stand without.
+pub(super) fn named(kept_by: &str) -> impl Iterator<Item = &str> {
     let code = kept_by.split('`').skip(1).step_by(2);
     let controls = kept_by
         .split(|c: char| c.is_whitespace() || matches!(c, ',' | ';' | '`'))
-        .filter(|word| word.starts_with("control:"));
+        .filter(|word| word.starts_with("control:") || word.starts_with("tidy:"));
     code.filter(|word| !word.starts_with("control:")).chain(controls)
 }
 
 /// The names of all functions that are compiled for tests.
-fn tests(sources: &[Source]) -> BTreeSet<&str> {
+pub(super) fn tests(sources: &[Source]) -> BTreeSet<&str> {
     let lines = sources.iter().flat_map(|source| {
         source.lines.iter().enumerate().filter(|(index, _)| source.is_test_line(*index)).map(|(_, line)| line)
     });

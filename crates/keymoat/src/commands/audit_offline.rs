@@ -245,9 +245,39 @@ fn does_not_continue(earlier: &LogFile, tree: &Frontier, file: &LogFile) -> Stri
 /// Reads the records of a file, and gives the tree over them and what is in front of them.
 fn check_file(file: &LogFile, heads: &[&Checkpoint]) -> Result<(ExportFindings, Frontier), CliError> {
     let mut check = ExportCheck::part(file.span.start.clone(), file.span.end, heads.iter().copied());
-    each_line(&file.path, file.span.end - file.span.start.size(), |line| check.line(line))?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut batch = Batch::default();
+    each_line(&file.path, file.span.end - file.span.start.size(), |line| {
+        batch.bytes.extend_from_slice(line);
+        batch.ends.push(batch.bytes.len());
+        if batch.is_full() {
+            batch.hand_over(&mut check, threads);
+        }
+    })?;
+    batch.hand_over(&mut check, threads);
     let tree = check.tree().clone();
     Ok((check.finish(), tree))
+}
+
+/// Lines that are handed on together, so that several threads have enough to do.
+#[derive(Default)]
+struct Batch {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Batch {
+    fn is_full(&self) -> bool {
+        self.bytes.len() >= BATCH_BYTES || self.ends.len() >= BATCH_LINES
+    }
+
+    fn hand_over(&mut self, check: &mut ExportCheck, threads: usize) {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        let lines: Vec<&[u8]> = starts.zip(&self.ends).map(|(start, end)| &self.bytes[start..*end]).collect();
+        check.lines(&lines, threads);
+        self.bytes.clear();
+        self.ends.clear();
+    }
 }
 
 /// The root over everything up to the end of an archive that was just written, once it was read back and found to be
@@ -514,7 +544,7 @@ fn each_line(path: &Path, records: u64, mut each: impl FnMut(&[u8])) -> Result<(
     let style = ProgressStyle::with_template("{wide_bar} {human_pos}/{human_len} records");
     let bar = ProgressBar::new(records).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     let mut line = Vec::new();
-    loop {
+    for number in 1u64.. {
         line.clear();
         let limit = MAX_EVENT_BYTES as u64 + 1;
         if reader.by_ref().take(limit).read_until(b'\n', &mut line).map_err(wrong)? == 0 {
@@ -526,7 +556,9 @@ fn each_line(path: &Path, records: u64, mut each: impl FnMut(&[u8])) -> Result<(
             reader.skip_until(b'\n').map_err(wrong)?;
         }
         each(&line);
-        bar.inc(1);
+        if number.is_multiple_of(BATCH_LINES as u64) {
+            bar.set_position(number);
+        }
     }
     bar.finish_and_clear();
     Ok(())
@@ -546,3 +578,7 @@ fn read_text(path: &Path, limit: usize) -> Result<String, CliError> {
 /// The longest record twice, once as text in JSON, and the rest of a proof.
 const PROOF_BYTES_MAX: usize = 4 * MAX_EVENT_BYTES;
 const READ_BYTES: usize = 256 * 1024;
+/// What two threads work on for some milliseconds.
+const BATCH_LINES: usize = 8192;
+/// Where records are long, so many bytes make a batch.
+const BATCH_BYTES: usize = 4 * 1024 * 1024;

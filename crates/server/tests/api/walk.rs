@@ -36,6 +36,45 @@ async fn every_route_refuses_as_its_entry_says() {
         }
     }
     assert_eq!(walked, keymoat_server::ROUTES.len());
+    println!("FIGURE routes: 0 of {} requests got past their entry", walked * 6);
+}
+
+#[tokio::test]
+async fn who_is_not_signed_in_has_no_body_read() {
+    let house = House::new().await;
+    let document = house.client("GET", "/api/openapi.json", None).send().await.ok();
+    let things = things(&house).await;
+    let nested = format!("{}{}", "[".repeat(50_000), "]".repeat(50_000));
+    let wide = format!("{{\"a\":[{}0]}}", "{},".repeat(300_000));
+    let bodies = [nested.as_str(), wide.as_str(), "{\"a\":", "\u{0}"];
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let route = Walked { method: method.to_uppercase(), path, operation };
+            if operation["requestBody"].is_null() || operation["x-keymoat-needs"] == "nobody" {
+                continue;
+            }
+            for (number, body) in bodies.iter().enumerate() {
+                let call = house.client(&route.method, &route.target(&things), None);
+                let call = call.header("content-type", "application/json");
+                let reply = call.body((*body).to_owned()).send().await;
+                assert_eq!(reply.status, 401, "{number}: {}", route.about(&reply));
+            }
+            house.forward(jiff::SignedDuration::from_mins(1));
+        }
+    }
+    // What nobody needs to be signed in for takes two small forms, and says no to anything else.
+    for path in ["/api/v1/sign-in/code", "/api/v1/unseal"] {
+        for body in bodies {
+            let call = house.client("POST", path, None).header("content-type", "application/json");
+            let reply = call.body(body.to_owned()).send().await;
+            assert!(
+                matches!(reply.status.as_u16(), 400 | 409 | 422),
+                "{path}: {} {}",
+                reply.status,
+                reply.text
+            );
+        }
+    }
 }
 
 #[tokio::test]

@@ -318,6 +318,7 @@ fn no_sequence_of_calls_raises_what_a_limited_principal_may_do() {
         }
     });
     assert_eq!(done, SEQUENCES);
+    println!("FIGURE privilege: 0 of {done} sequences raised anybody");
     assert!(allowed_calls > SEQUENCES, "{allowed_calls} calls were allowed: the sequences try something");
 }
 

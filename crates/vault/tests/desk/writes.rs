@@ -1,10 +1,10 @@
 //! Values: writing, moving between versions, removing for good.
 
-use keymoat_core::audit::{Action, DetailValue, Outcome};
+use keymoat_core::audit::{Action, AuditText, DetailValue, EventFilter, Outcome};
 use keymoat_core::names::Label;
 use keymoat_core::secret::ValueKind;
 use keymoat_vault::entity::SecretName;
-use keymoat_vault::{Annotation, AuditRecord, Code, NewValue, Put, VaultError, Wanted};
+use keymoat_vault::{Annotation, AuditQuery, AuditRecord, Code, NewValue, Origin, Put, VaultError, Wanted};
 
 use crate::common::*;
 
@@ -45,6 +45,64 @@ async fn check_and_set() {
     assert!(error.hint.unwrap().contains("--cas"));
     desk.vault.put(&owner, Put { expected: Some(head), ..put("prod/a", "value") }).await.unwrap();
 }
+
+/// Injection: whatever a text holds, the database keeps it as a text, and nothing beside it changes.
+#[tokio::test]
+async fn text_with_the_marks_of_sql_is_only_text() {
+    let desk = Desk::new().await;
+    let owner = desk.owner().await;
+    desk.put(&owner, "prod/beside", "made up").await.unwrap();
+    for (number, marks) in MARKS_OF_SQL.iter().enumerate() {
+        let path = format!("prod/a{number}");
+        let about = Annotation { description: Some((*marks).to_owned()), ..Annotation::default() };
+        let origin = Origin {
+            user_agent: Some(AuditText::new(marks)),
+            module: Some(AuditText::new(marks)),
+            on_behalf_of: Some(AuditText::new(marks)),
+            ..desk.origin()
+        };
+        let caller = desk.vault.sign_in_os_user("ana", origin).await.unwrap();
+        desk.put(&caller, &path, marks).await.unwrap();
+        desk.vault.annotate(&caller, &secret(&path), about).await.unwrap();
+        desk.vault
+            .claim(&caller, &marks.replace([' ', '\u{0}'], "_"), &[b"request"], &needs_write(&path))
+            .await
+            .unwrap();
+        let query = AuditQuery {
+            filter: EventFilter { module: Some(AuditText::new(marks)), ..EventFilter::default() },
+            limit: 10,
+            ..AuditQuery::default()
+        };
+        let found = desk.vault.query_audit(&owner, query).await.unwrap();
+        assert_eq!(found.len(), 2, "{marks:?}: the two changes of this module");
+        assert!(found.iter().all(|record| record.event.module == Some(AuditText::new(marks))));
+    }
+    let desk = desk.reopened().await;
+    let owner = desk.owner().await;
+    for (number, marks) in MARKS_OF_SQL.iter().enumerate() {
+        let path = format!("prod/a{number}");
+        let revealed = desk.reveal(&owner, &path).await.unwrap();
+        assert_eq!(text(&revealed.value), *marks);
+        let seen = desk.vault.inspect(&owner, &secret(&path)).await.unwrap();
+        assert_eq!(seen.description, *marks);
+    }
+    let listed = desk.vault.list(&owner, &"prod".parse().unwrap(), None, None, None, 1000).await.unwrap();
+    assert_eq!(listed.secrets.len(), MARKS_OF_SQL.len() + 1);
+    assert!(desk.vault.verify(&owner).await.unwrap().problems.is_empty());
+}
+
+const MARKS_OF_SQL: [&str; 10] = [
+    "'; DROP TABLE events; --",
+    "' OR '1'='1",
+    "\"; DELETE FROM rows; --",
+    "%",
+    "_%",
+    "x' UNION SELECT body FROM rows --",
+    "$1 ?1 :a @b",
+    "\\'; --",
+    "[a-z]*",
+    "1; PRAGMA writable_schema=ON; --",
+];
 
 #[tokio::test]
 async fn fields_are_merged_or_replaced() {
