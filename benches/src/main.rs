@@ -10,6 +10,7 @@
     reason = "a program for developers: it reads its arguments and the clock, and prints"
 )]
 
+mod allocator;
 mod bao;
 mod child;
 mod floor;
@@ -19,6 +20,9 @@ mod load;
 mod reveal;
 mod still;
 mod table;
+mod timing;
+mod verify;
+mod welch;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -59,6 +63,11 @@ async fn dispatch(arguments: &[&str]) -> Result<()> {
             let sizes: Result<Vec<usize>, _> = sizes.iter().map(|size| size.parse()).collect();
             growth::run(&sizes.context("a number of secrets was expected")?).await
         }
+        ["verify"] => verify::run(RECORDS),
+        ["verify", records] => verify::run(records.parse().context("a number of records was expected")?),
+        ["timing"] => timing::run(SAMPLES),
+        ["timing", samples] => timing::run(samples.parse().context("a number of samples was expected")?),
+        ["allocator"] => allocator::run(TURN).await,
         _ => bail!("{USAGE}"),
     }
 }
@@ -71,9 +80,17 @@ fn parse_seconds(text: &str) -> Result<Duration> {
 const SECONDS: Duration = Duration::from_secs(10);
 /// A small shop, and one beyond what anybody has.
 const SIZES: [usize; 2] = [1, 100_000];
+/// Half a gigabyte of log.
+const RECORDS: u64 = 1_000_000;
+/// As many as show a leak of a nanosecond.
+const SAMPLES: usize = 1_000_000;
+const TURN: Duration = Duration::from_secs(3);
 
 const USAGE: &str = "\
 usage: cargo run --release -p keymoat-benches -- [BENCH]
 
   reveal [--seconds N]   values over HTTP at 16 and 256 connections, against a constant, a floor and OpenBao
-  growth [SECRETS]…      start-up, memory, writes and reads with so many secrets (1 and 100000)";
+  growth [SECRETS]…      start-up, memory, writes and reads with so many secrets (1 and 100000)
+  verify [RECORDS]       verifying an export of the log (1000000 records), against plain SHA-256
+  timing [SAMPLES]       whether the time of a check tells what was checked (1000000 samples), with `==` as the control
+  allocator              what erasing freed memory costs, in processor time for a request";

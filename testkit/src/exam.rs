@@ -78,6 +78,36 @@ pub async fn examine(place: &Place, acknowledged: &[Deed]) -> Findings {
     findings
 }
 
+/// Looks at a vault whose files may have been edited: whether that is named, and whether any value is another one.
+pub(crate) async fn examine_values(place: &Place) -> Findings {
+    let mut findings = Findings::default();
+    let sealed = match SealedVault::open(&place.data(), place.durability) {
+        Ok(Ok(sealed)) => sealed,
+        Ok(Err(_)) => {
+            findings.refused.push("the vault that was here is gone".to_owned());
+            return findings;
+        }
+        Err(error) => {
+            findings.refused.push(said(&error));
+            return findings;
+        }
+    };
+    match sealed.verify(&place.offer(), place.outside_dir(), |_| {}) {
+        Ok(report) => findings.unverified.extend(report.problems.iter().map(ToString::to_string)),
+        Err(error) => findings.unverified.push(said(&error)),
+    }
+    match sealed.unseal(&place.offer(), place.surroundings()) {
+        Ok(vault) => {
+            for secret in 0..WRITERS * 2 {
+                compare_secret(&vault, secret, 0, &mut findings).await;
+            }
+            vault.close().await;
+        }
+        Err(error) => findings.refused.push(said(&error)),
+    }
+    findings
+}
+
 /// Where nothing was acknowledged yet, the next start makes the vault.
 async fn after_nothing(place: &Place, acknowledged: &[Deed], mut findings: Findings) -> Findings {
     // A program that makes vaults remembers where it has made one, and makes no other in its place.

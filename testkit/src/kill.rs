@@ -140,7 +140,7 @@ fn acknowledgement(line: &str) -> Option<Deed> {
     rest.strip_suffix(END)?.parse().ok()
 }
 
-async fn back_up(vault: &Vault, path: &Path) -> Result<(), Failure> {
+pub(crate) async fn back_up(vault: &Vault, path: &Path) -> Result<(), Failure> {
     let wrong = |e: std::io::Error| Failure::file(path, &e);
     let mut file =
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).map_err(wrong)?;

@@ -60,6 +60,7 @@ impl PowerCuts {
             vault.close().await;
         }
         let recording = recorder.finish();
+        fs::remove_dir_all(place.dir()).map_err(|e| Failure::file(place.dir(), &e))?;
         let deeds = std::mem::take(&mut *deeds.lock().unwrap_or_else(PoisonError::into_inner));
         Ok(Self { place, recording, deeds, seed, scratch: scratch.to_owned() })
     }

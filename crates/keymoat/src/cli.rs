@@ -140,6 +140,8 @@ pub enum Command {
     Rekey(commands::rekey::Rekey),
     /// Say what is unsafe in this set-up.
     Doctor,
+    /// Try kills, power cuts and damaged files on this machine's disk, with vaults of its own.
+    Selftest(commands::selftest::Selftest),
     /// Write a completion script for a shell.
     Completions(commands::reference::Completions),
     /// Write the manual page.

@@ -1,5 +1,6 @@
 //! The binary: argv, environment, configuration, wiring, terminal output. Decisions are made elsewhere.
 
+mod certificate;
 mod cli;
 mod client;
 mod clock;

@@ -31,7 +31,7 @@ use tower::{Service, ServiceExt as _};
 use crate::edge::{self, Edge, Numbers};
 use crate::problem::Problem;
 use crate::serve::CutsConnection;
-use crate::{AppState, Doors, Front, routes};
+use crate::{AppState, CertificateStatus, Doors, Front, routes};
 
 /// A vault that a server serves, open or sealed. Cheap to clone.
 #[derive(Clone)]
@@ -45,6 +45,8 @@ pub struct Terms {
     pub surroundings: Surroundings,
     /// What the doors let in.
     pub doors: Doors,
+    /// How the certificate stands, where TLS is spoken.
+    pub certificate: Option<watch::Receiver<CertificateStatus>>,
     /// What goes on beside the requests while the vault is open.
     pub tend: Tend,
 }
@@ -193,7 +195,7 @@ impl Custody {
     }
 
     fn new(instance: uuid::Uuid, back_room: BackRoom, terms: Terms) -> Self {
-        let front = Arc::new(Front::new(terms.doors.clone()));
+        let front = Arc::new(Front::new(terms.doors.clone(), terms.certificate.clone()));
         let clock = Arc::clone(&terms.surroundings.clock);
         let edge = Edge { front: Arc::clone(&front), numbers: Numbers::Clock(clock) };
         let inner = Inner {

@@ -32,7 +32,9 @@ pub use serve::{Desk, Limits, Listeners, TlsConfigs, in_process, serve};
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use keymoat_vault::Vault;
+use tokio::sync::watch;
 
 use crate::metrics::Metrics;
 
@@ -46,7 +48,7 @@ pub struct AppState {
 impl AppState {
     /// Serves this vault, as strictly as can be.
     pub fn new(vault: Vault) -> Self {
-        Self { vault, front: Arc::new(Front::new(Doors::default())) }
+        Self { vault, front: Arc::new(Front::new(Doors::default(), None)) }
     }
 }
 
@@ -60,15 +62,30 @@ pub struct Doors {
     pub open_metrics: bool,
 }
 
+/// How the certificate that is served stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CertificateStatus {
+    /// Its last moment.
+    pub ends: Timestamp,
+    /// Whether there is a newer one that could not be taken.
+    pub is_stale: bool,
+}
+
 /// What a server keeps whether its vault is open or sealed.
 pub(crate) struct Front {
     metrics: Metrics,
     doors: Doors,
+    certificate: Option<watch::Receiver<CertificateStatus>>,
 }
 
 impl Front {
-    pub(crate) fn new(doors: Doors) -> Self {
-        Self { metrics: Metrics::new(), doors }
+    pub(crate) fn new(doors: Doors, certificate: Option<watch::Receiver<CertificateStatus>>) -> Self {
+        Self { metrics: Metrics::new(), doors, certificate }
+    }
+
+    /// How the certificate stands; none without TLS.
+    pub(crate) fn certificate(&self) -> Option<CertificateStatus> {
+        self.certificate.as_ref().map(|certificate| *certificate.borrow())
     }
 }
 

@@ -161,7 +161,9 @@ impl<D: Desk> Server<D> {
         while let Some(accepted) = self.unless_stopping(listener.accept()).await {
             match accepted {
                 Ok((stream, addr)) => {
-                    let Some(entered) = self.unless_stopping(crowd.enter(Some(addr.ip()))).await else { return };
+                    let Some(entered) = self.unless_stopping(crowd.enter(Some(addr.ip()))).await else {
+                        return;
+                    };
                     let Some(place) = entered else {
                         tracing::debug!(%addr, "too many connections from one address");
                         continue;

@@ -134,7 +134,7 @@ const ARROWS: [(&str, &[&str]); 13] = [
         &["keymoat-core", "keymoat-crypto", "keymoat-detect", "keymoat-store", "keymoat-vault"],
     ),
     // It measures the built program from outside.
-    ("keymoat-benches", &[]),
+    ("keymoat-benches", &["keymoat-core", "keymoat-crypto"]),
     ("xtask", &[]),
 ];
 

@@ -7,11 +7,9 @@
 use jiff::Timestamp;
 
 use super::{
-    ANONYMOUS, Action, Actor, AuditText, DecidedBy, DetailValue, Details, Event, MAX_DETAILS, MAX_ROWS,
-    MAX_TEXT_CHARS, Outcome, PrincipalKind, Reason, ReasonCode, RowChange, SYSTEM, SYSTEM_PREFIX,
-    parse_decided_by, unhex,
+    ANONYMOUS, Action, Actor, AuditText, DetailValue, Details, Event, MAX_DETAILS, MAX_ROWS, MAX_TEXT_CHARS,
+    Outcome, PrincipalKind, Reason, ReasonCode, RowChange, SYSTEM, SYSTEM_PREFIX, parse_decided_by, unhex,
 };
-use crate::id::GrantId;
 use crate::names::{Company, DetailName, Field, PolicyName, ResourcePath, Scope, SystemPart};
 
 /// A record whose bytes were found to be canonical, with its members where they stand.

@@ -75,8 +75,13 @@ impl Watched {
         let desk = Counting { custody: house.custody.clone(), seen: Arc::clone(&seen) };
         let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = tcp.local_addr().unwrap();
-        let listeners =
-            Listeners { tcp: vec![tcp], tls: None, unix: None, user_name: |_| None, limits: Limits::default() };
+        let listeners = Listeners {
+            tcp: vec![tcp],
+            tls: None,
+            unix: None,
+            user_name: |_| None,
+            limits: Limits::default(),
+        };
         tokio::spawn(serve(desk, listeners, std::future::pending()));
         Self { _house: house, addr, seen }
     }
