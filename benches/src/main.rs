@@ -16,7 +16,9 @@ mod floor;
 mod growth;
 mod keymoat;
 mod load;
+mod overload;
 mod reveal;
+mod slow;
 mod still;
 mod table;
 
@@ -59,6 +61,8 @@ async fn dispatch(arguments: &[&str]) -> Result<()> {
             let sizes: Result<Vec<usize>, _> = sizes.iter().map(|size| size.parse()).collect();
             growth::run(&sizes.context("a number of secrets was expected")?).await
         }
+        ["slow"] => slow::run(SLOW_HEADS, SLOW_BODIES).await,
+        ["overload"] => overload::run(SECONDS).await,
         _ => bail!("{USAGE}"),
     }
 }
@@ -72,8 +76,14 @@ const SECONDS: Duration = Duration::from_secs(10);
 /// A small shop, and one beyond what anybody has.
 const SIZES: [usize; 2] = [1, 100_000];
 
+/// More than there is room for.
+const SLOW_HEADS: usize = 10_000;
+const SLOW_BODIES: usize = 1_000;
+
 const USAGE: &str = "\
 usage: cargo run --release -p keymoat-benches -- [BENCH]
 
   reveal [--seconds N]   values over HTTP at 16 and 256 connections, against a constant, a floor and OpenBao
-  growth [SECRETS]…      start-up, memory, writes and reads with so many secrets (1 and 100000)";
+  growth [SECRETS]…      start-up, memory, writes and reads with so many secrets (1 and 100000)
+  slow                   10,000 half heads and 1,000 slow bodies beside good clients
+  overload               three times as many requests as can be answered";
