@@ -112,15 +112,18 @@ impl Specimen {
         let vault = place.open_or_make().await?;
         work(&place, &vault, seed, DEEDS_EACH, &nobody).await?;
         vault.close().await;
-        let older = place.copy(&scratch.join("older"))?;
+        // Whoever looks at copies need not wait for the disk.
+        let mut copied = place.clone();
+        copied.durability = Durability::Os;
+        let older = copied.copy(&scratch.join("older"))?;
         let vault = place.open_or_make().await?;
         work(&place, &vault, seed + 1, DEEDS_EACH, &nobody).await?;
         let backup = scratch.join("backup");
         back_up(&vault, &backup).await?;
         write_once(&vault).await?;
-        let running = place.copy(&scratch.join("running"))?;
+        let running = copied.copy(&scratch.join("running"))?;
         vault.close().await;
-        Ok(Self { older, closed: place, running, backup, scratch: scratch.to_owned(), seed })
+        Ok(Self { older, closed: copied, running, backup, scratch: scratch.to_owned(), seed })
     }
 
     /// Flips one bit of one of the files, as its number says.
