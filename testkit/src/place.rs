@@ -61,7 +61,7 @@ impl Place {
         // Made-up values are no provider's keys, and every child would wait for the whole catalogue.
         let catalogue = Catalogue::of(&[]).expect("no file is wrong where there is none");
         let catalogue = Arc::new(catalogue);
-        let surroundings = Surroundings { clock, catalogue, outside_dir, durability };
+        let surroundings = Surroundings { clock, catalogue, outside_dir, durability, database: None };
         Ok(Self { dir: dir.to_owned(), master: Arc::new(master), durability, surroundings })
     }
 

@@ -272,10 +272,10 @@ async fn local_door(context: &Context) -> Result<Door, CliError> {
         if let Some(socket) = running_socket(context).await {
             return Ok(Door::Socket(socket));
         }
-        if !keymoat_store::database_in(&context.places.data).exists() {
+        if !context.places.may_have_vault() {
             return Err(no_vault(context));
         }
-        match SealedVault::open(&context.places.data, keymoat_store::Durability::Disk) {
+        match context.places.open_vault() {
             Ok(sealed) => return in_process(context, sealed.map_err(|_| no_vault(context))?),
             Err(error) if error.code == Code::InUse && tries < LOCKED_TRIES => {
                 tries += 1;

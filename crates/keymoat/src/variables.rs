@@ -10,6 +10,8 @@ use keymoat_crypto::{SecretBytes, take_variable};
 pub struct Variables {
     /// `KEYMOAT_DATA_DIR`.
     pub data_dir: Option<PathBuf>,
+    /// `KEYMOAT_DATABASE`, taken.
+    pub database: Option<SecretBytes>,
     /// `KEYMOAT_CONFIG_DIR`: in place of `<config home>/keymoat`.
     pub config_dir: Option<PathBuf>,
     /// `XDG_DATA_HOME`.
@@ -62,6 +64,7 @@ impl Variables {
         let secret = |name: &str| take_variable(name).filter(|value| !value.is_empty());
         Self {
             data_dir: path("KEYMOAT_DATA_DIR"),
+            database: secret("KEYMOAT_DATABASE"),
             config_dir: path("KEYMOAT_CONFIG_DIR"),
             xdg_data_home: path("XDG_DATA_HOME"),
             xdg_config_home: path("XDG_CONFIG_HOME"),

@@ -104,6 +104,7 @@ async fn nothing_of_a_sealed_vault_is_left_in_memory() {
         catalogue: Arc::new(keymoat_detect::Catalogue::builtin().clone()),
         outside_dir: dir.path().join("outside"),
         durability: Durability::Os,
+        database: None,
     };
     let master = MasterKey::generate();
     let text = master.to_text();

@@ -175,7 +175,7 @@ impl Serve {
     /// Opens the vault, or makes it on the first start. It stays sealed when that was asked for, or when somebody has to
     /// bring what opens it and nobody is here to ask.
     async fn open(&self, context: &Context) -> Result<Found, CliError> {
-        let opened = SealedVault::open(&context.places.data, keymoat_store::Durability::Disk)?;
+        let opened = context.places.open_vault()?;
         let sealed = match opened {
             Ok(sealed) if self.sealed => return Ok(Found::Sealed(Box::new(sealed))),
             Ok(sealed) => sealed,
@@ -229,6 +229,7 @@ impl Serve {
             Found::Made(made) => init::tell(context, made),
             Found::There(vault) => {
                 output::say(&format!("  data         {}", context.places.data.display()));
+                say_database(context);
                 let counts = vault.counts();
                 output::say(&format!(
                     "  holds        {} secrets, {} accounts",
@@ -237,11 +238,18 @@ impl Serve {
             }
             Found::Sealed(sealed) => {
                 output::say(&format!("  data         {}", context.places.data.display()));
+                say_database(context);
                 output::say(&format!("  opens with   {}", opens_with(sealed)));
                 output::say("It answers nothing until `keymoat unseal` has opened it.");
             }
         }
         output::say("Ctrl-C stops it.");
+    }
+}
+
+fn say_database(context: &Context) {
+    if let Some(address) = &context.places.database {
+        output::say(&format!("  database     {}", address.shown()));
     }
 }
 

@@ -74,6 +74,7 @@ impl House {
             catalogue: Arc::new(Catalogue::with_extra(&[]).unwrap()),
             outside_dir: tmp.path().join("outside"),
             durability: Durability::Os,
+            database: None,
         };
         let (vault, code) = empty.create(new, surroundings.clone()).await.unwrap();
         let doors = Doors { host_names: vec![HOST.to_owned()], open_metrics: false };
