@@ -15,6 +15,7 @@ mod privilege;
 mod receipts;
 mod reopen;
 mod resolution;
+mod single_use;
 mod sweeping;
 mod tokens;
 mod writes;
