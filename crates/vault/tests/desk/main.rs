@@ -6,6 +6,7 @@ mod access;
 mod archive;
 mod audit;
 mod canary;
+mod clocks;
 mod common;
 mod duplicates;
 mod limits;
