@@ -47,6 +47,9 @@ pub struct StateDigest {
 
 /// The length of a [`StateDigest`] as bytes.
 pub const STATE_DIGEST_LEN: usize = 40;
+/// The length of a hidden [`StateDigest`].
+pub const HIDDEN_DIGEST_LEN: usize = HIDING_SALT_LEN + STATE_DIGEST_LEN;
+const HIDING_SALT_LEN: usize = 16;
 
 impl FingerprintKey {
     /// HMAC-SHA-256 of provider and value, each preceded by its length, cut to 128 bits.
@@ -92,6 +95,37 @@ impl StateKey {
 
     pub(crate) fn new(bytes: &[u8; KEY_LEN]) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA256, bytes))
+    }
+}
+
+impl StateKey {
+    /// A digest as it may stand where others read: whoever collects sums in the clear could look for another set of
+    /// rows with the same one. It hides and does not authenticate; a signed [`StateKey::commit`] does that.
+    pub fn hide(&self, digest: &StateDigest) -> [u8; HIDDEN_DIGEST_LEN] {
+        let salt: [u8; HIDING_SALT_LEN] = crate::bytes();
+        let mut hidden = [0; HIDDEN_DIGEST_LEN];
+        hidden[..HIDING_SALT_LEN].copy_from_slice(&salt);
+        let pad = self.pad(&salt);
+        for ((to, byte), pad) in hidden[HIDING_SALT_LEN..].iter_mut().zip(digest.to_bytes()).zip(pad) {
+            *to = byte ^ pad;
+        }
+        hidden
+    }
+
+    /// Reads what [`StateKey::hide`] wrote; `None` when it has another length.
+    pub fn unhide(&self, hidden: &[u8]) -> Option<StateDigest> {
+        let hidden: &[u8; HIDDEN_DIGEST_LEN] = hidden.try_into().ok()?;
+        let (salt, rest) = hidden.split_first_chunk::<HIDING_SALT_LEN>()?;
+        let mut bytes = [0; STATE_DIGEST_LEN];
+        for ((to, byte), pad) in bytes.iter_mut().zip(rest).zip(self.pad(salt)) {
+            *to = byte ^ pad;
+        }
+        Some(StateDigest::from_bytes(&bytes))
+    }
+
+    /// HMAC-SHA-256 as a pseudo-random function in counter mode (NIST SP 800-108), under a salt that is used once.
+    fn pad(&self, salt: &[u8; HIDING_SALT_LEN]) -> impl Iterator<Item = u8> + use<> {
+        [1, 2].map(|counter| mac_parts(&self.0, &[PAD], &[salt, &[counter]])).into_iter().flatten()
     }
 }
 
@@ -194,6 +228,8 @@ impl fmt::Debug for StateKey {
 /// First bytes of the two messages, which keep them apart (H_K(1, row) and H_K(0, …) in the paper).
 const ROW: u8 = 1;
 const COMMITMENT: u8 = 0;
+/// The first byte of the messages that hide a digest.
+const PAD: u8 = 2;
 
 #[cfg(test)]
 mod tests {
@@ -260,6 +296,18 @@ mod tests {
         assert_ne!(key.commit(&digest), key.row(&[&digest.to_bytes()]));
         assert_ne!(key.commit(&digest), key.commit(&StateDigest { count: 2, ..digest }));
         assert_ne!(key.commit(&digest), StateKey::new(&[9; KEY_LEN]).commit(&digest));
+    }
+
+    #[test]
+    fn a_hidden_digest_is_found_again_and_never_the_same() {
+        let (_, key) = keys();
+        let digest = digest_of(&[key.row(&[b"a"]), key.row(&[b"b"])]);
+        let (one, other) = (key.hide(&digest), key.hide(&digest));
+        assert_ne!(one, other);
+        assert_eq!((key.unhide(&one), key.unhide(&other)), (Some(digest), Some(digest)));
+        assert!(!one.windows(8).any(|window| digest.to_bytes().windows(8).any(|known| known == window)));
+        assert_ne!(StateKey::new(&[9; KEY_LEN]).unhide(&one), Some(digest));
+        assert_eq!(key.unhide(&one[1..]), None);
     }
 
     #[test]

@@ -56,12 +56,21 @@ impl Catalogue {
                 .ok_or_else(|| CatalogueError::of(&name, None, "not UTF-8", "save it as UTF-8"))?;
             add(&mut providers, file::parse(&name, text)?)?;
         }
-        let mut own: Vec<Provider> = Vec::with_capacity(extra.len());
-        for (name, text) in extra {
-            add(&mut own, file::parse(name, text)?)?;
-        }
+        let mut own = parsed(extra)?;
         providers.retain(|known| own.iter().all(|provider| provider.id != known.id));
         providers.append(&mut own);
+        Self::checked(providers)
+    }
+
+    /// The catalogue of these files alone, each a name and its text.
+    ///
+    /// # Errors
+    /// As [`Catalogue::with_extra`].
+    pub fn of(files: &[(String, String)]) -> Result<Self, CatalogueError> {
+        Self::checked(parsed(files)?)
+    }
+
+    fn checked(providers: Vec<Provider>) -> Result<Self, CatalogueError> {
         check_claims(&providers)?;
         let catalogue = Self::index(providers);
         catalogue.check_examples()?;
@@ -211,6 +220,14 @@ impl fmt::Display for CatalogueError {
         }
         write!(f, ": {} (hint: {})", self.what, self.hint)
     }
+}
+
+fn parsed(files: &[(String, String)]) -> Result<Vec<Provider>, CatalogueError> {
+    let mut providers = Vec::with_capacity(files.len());
+    for (name, text) in files {
+        add(&mut providers, file::parse(name, text)?)?;
+    }
+    Ok(providers)
 }
 
 fn add(providers: &mut Vec<Provider>, provider: Provider) -> Result<(), CatalogueError> {

@@ -30,6 +30,10 @@ pub struct Global {
     /// Data directory of the vault on this machine.
     #[arg(long, global = true, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     pub data: Option<PathBuf>,
+    /// Address of a PostgreSQL database that holds the vault: `postgres://USER@HOST/DATABASE`. KEYMOAT_DATABASE does the
+    /// same and may hold a password.
+    #[arg(long, global = true, value_name = "URL")]
+    pub database: Option<String>,
     /// Address of a server; without it a running server on this machine is found by itself.
     #[arg(long, env = "KEYMOAT_ADDR", global = true, value_name = "URL")]
     pub server: Option<String>,
@@ -136,6 +140,8 @@ pub enum Command {
     Rekey(commands::rekey::Rekey),
     /// Say what is unsafe in this set-up.
     Doctor,
+    /// Try kills, power cuts and damaged files on this machine's disk, with vaults of its own.
+    Selftest(commands::selftest::Selftest),
     /// Write a completion script for a shell.
     Completions(commands::reference::Completions),
     /// Write the manual page.

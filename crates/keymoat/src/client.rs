@@ -17,10 +17,12 @@ use keymoat_vault::{Code, SealedVault, Vault};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
 use tower::ServiceExt as _;
 
 use crate::Context;
 use crate::error::CliError;
+use crate::variables::Variables;
 
 /// A connection to a vault.
 pub struct Client {
@@ -49,11 +51,11 @@ fn check_server(owner: u32, you: u32, path: &std::path::Path) -> Result<(), CliE
 const ROOT: u32 = 0;
 
 /// A server elsewhere.
-#[derive(Debug, Clone)]
 struct Remote {
     host: String,
     port: u16,
-    tls: bool,
+    /// None for plain HTTP, to a server on this machine.
+    tls: Option<TlsConnector>,
 }
 
 impl Client {
@@ -63,7 +65,7 @@ impl Client {
     /// When there is no vault, it cannot be opened, or the address is wrong.
     pub async fn connect(context: &Context) -> Result<Self, CliError> {
         let door = match &context.global.server {
-            Some(address) => Door::Remote(Remote::parse(address)?),
+            Some(address) => Door::Remote(Remote::parse(address, &context.variables)?),
             None => local_door(context).await?,
         };
         let saved = match &door {
@@ -270,10 +272,10 @@ async fn local_door(context: &Context) -> Result<Door, CliError> {
         if let Some(socket) = running_socket(context).await {
             return Ok(Door::Socket(socket));
         }
-        if !keymoat_store::database_in(&context.places.data).exists() {
+        if !context.places.may_have_vault() {
             return Err(no_vault(context));
         }
-        match SealedVault::open(&context.places.data, keymoat_store::Durability::Disk) {
+        match context.places.open_vault() {
             Ok(sealed) => return in_process(context, sealed.map_err(|_| no_vault(context))?),
             Err(error) if error.code == Code::InUse && tries < LOCKED_TRIES => {
                 tries += 1;
@@ -305,7 +307,7 @@ fn no_vault(context: &Context) -> CliError {
 }
 
 impl Remote {
-    fn parse(address: &str) -> Result<Self, CliError> {
+    fn parse(address: &str, variables: &Variables) -> Result<Self, CliError> {
         let wrong = || {
             CliError::new(format!("`{}` is not an address of a server", crate::output::printable(address)))
                 .hint("write https://HOST[:PORT], or http://127.0.0.1:PORT on this machine")
@@ -327,6 +329,7 @@ impl Remote {
                 .hint("use https://, or a tunnel that ends on this machine"));
         }
         let port = uri.port_u16().unwrap_or(if tls { 443 } else { 8200 });
+        let tls = tls.then(|| crate::tls::connector(variables)).transpose()?;
         Ok(Self { host, port, tls })
     }
 
@@ -350,13 +353,10 @@ impl Remote {
             .await
             .map_err(|_| unreachable(format!("no answer within {} s", CONNECT_WITHIN.as_secs())))?
             .map_err(|e| unreachable(e.to_string()))?;
-        if !self.tls {
-            return exchange(stream, request).await;
-        }
+        let Some(tls) = &self.tls else { return exchange(stream, request).await };
         let name = rustls::pki_types::ServerName::try_from(plain_host.to_owned())
             .map_err(|e| unreachable(e.to_string()))?;
-        let stream =
-            crate::tls::connector()?.connect(name, stream).await.map_err(|e| unreachable(e.to_string()))?;
+        let stream = tls.connect(name, stream).await.map_err(|e| unreachable(e.to_string()))?;
         exchange(stream, request).await
     }
 }

@@ -1,5 +1,6 @@
 //! The binary: argv, environment, configuration, wiring, terminal output. Decisions are made elsewhere.
 
+mod certificate;
 mod cli;
 mod client;
 mod clock;
@@ -65,7 +66,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli, variables: Variables) -> Result<u8, CliError> {
-    let places = Places::find(cli.global.data.as_deref(), &variables)?;
+    let places = Places::find(cli.global.data.as_deref(), cli.global.database.as_deref(), &variables)?;
     let context = Context { global: cli.global, places, variables };
     if !matches!(cli.command, Command::Run(_)) {
         // A started program would inherit the limit on core dumps, so `run` leaves it alone.
@@ -118,7 +119,7 @@ fn command_of(words: &[String]) -> Option<&str> {
 }
 
 /// Flags that every command takes, and that may stand before it.
-const FLAGS_WITH_VALUE: [&str; 7] = ["--env", "-e", "--company", "--data", "--server", "--format", "--color"];
+const FLAGS_WITH_VALUE: [&str; 8] = ["--env", "-e", "--company", "--data", "--database", "--server", "--format", "--color"];
 
 fn set_color(color: Color) {
     match color {
@@ -185,6 +186,7 @@ impl Context {
             catalogue: self.catalogue()?,
             outside_dir: self.places.config.clone(),
             durability: keymoat_store::Durability::Disk,
+            database: self.places.database.clone(),
         })
     }
 

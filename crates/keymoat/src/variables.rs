@@ -10,6 +10,8 @@ use keymoat_crypto::{SecretBytes, take_variable};
 pub struct Variables {
     /// `KEYMOAT_DATA_DIR`.
     pub data_dir: Option<PathBuf>,
+    /// `KEYMOAT_DATABASE`, taken.
+    pub database: Option<SecretBytes>,
     /// `KEYMOAT_CONFIG_DIR`: in place of `<config home>/keymoat`.
     pub config_dir: Option<PathBuf>,
     /// `XDG_DATA_HOME`.
@@ -38,6 +40,12 @@ pub struct Variables {
     pub token: Option<SecretBytes>,
     /// `KEYMOAT_TOKEN_FILE`.
     pub token_file: Option<PathBuf>,
+    /// `KEYMOAT_CA`: the authority of a server elsewhere, in place of those that this machine trusts.
+    pub ca: Option<PathBuf>,
+    /// `KEYMOAT_CLIENT_CERT`: what is shown to a server that asks for a certificate.
+    pub client_cert: Option<PathBuf>,
+    /// `KEYMOAT_CLIENT_KEY`: its private key.
+    pub client_key: Option<PathBuf>,
     /// `KEYMOAT_MODULE`: the calling module that records name.
     pub module: Option<String>,
 }
@@ -56,6 +64,7 @@ impl Variables {
         let secret = |name: &str| take_variable(name).filter(|value| !value.is_empty());
         Self {
             data_dir: path("KEYMOAT_DATA_DIR"),
+            database: secret("KEYMOAT_DATABASE"),
             config_dir: path("KEYMOAT_CONFIG_DIR"),
             xdg_data_home: path("XDG_DATA_HOME"),
             xdg_config_home: path("XDG_CONFIG_HOME"),
@@ -71,6 +80,9 @@ impl Variables {
             // One that is set and empty is a mistake, not a wish to be somebody else.
             token: take_variable("KEYMOAT_TOKEN"),
             token_file: path("KEYMOAT_TOKEN_FILE"),
+            ca: path("KEYMOAT_CA"),
+            client_cert: path("KEYMOAT_CLIENT_CERT"),
+            client_key: path("KEYMOAT_CLIENT_KEY"),
             module: text("KEYMOAT_MODULE"),
         }
     }

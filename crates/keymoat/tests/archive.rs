@@ -50,6 +50,7 @@ async fn make(home: &Home) {
         catalogue: Arc::new(Catalogue::builtin().clone()),
         outside_dir: home.config(),
         durability: keymoat_vault::Durability::Os,
+        database: None,
     };
     let empty = SealedVault::open(&home.data(), keymoat_vault::Durability::Os).unwrap().err().unwrap();
     let new = NewVault {

@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::{FromRequest, Request};
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderMap, StatusCode, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
 use crate::problem::Problem;
+use crate::turn::Turn;
 
 /// A JSON body.
 pub(crate) struct Sent<T>(pub(crate) T);
@@ -22,7 +24,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Sent<T> {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
-        let bytes = read(body).await?;
+        let bytes = read(&parts, body).await?;
         check_type(&parts.headers)?;
         parse(&bytes).map(Self)
     }
@@ -33,7 +35,7 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for SentOrNon
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
-        let bytes = read(body).await?;
+        let bytes = read(&parts, body).await?;
         if bytes.is_empty() {
             return Ok(Self(T::default()));
         }
@@ -42,8 +44,18 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for SentOrNon
     }
 }
 
-/// Reads a whole body.
-pub(crate) async fn read(body: Body) -> Result<Bytes, Problem> {
+/// Reads a whole body. Who is waited for has no turn meanwhile, and only so much is held of all bodies together.
+pub(crate) async fn read(parts: &Parts, body: Body) -> Result<Bytes, Problem> {
+    let turn = parts.extensions.get::<Turn>();
+    let Some(turn) = turn.filter(|_| !body.is_end_stream()) else { return read_now(body).await };
+    let length = body.size_hint().exact().unwrap_or(BODY_BYTES_MAX as u64);
+    let Some(_space) = turn.space(length) else { return Err(Problem::overloaded().ending_connection()) };
+    turn.give_up();
+    let bytes = read_now(body).await?;
+    if turn.take_again() { Ok(bytes) } else { Err(Problem::overloaded()) }
+}
+
+async fn read_now(body: Body) -> Result<Bytes, Problem> {
     let reading = Limited::new(body, BODY_BYTES_MAX).collect();
     match tokio::time::timeout(READ_WITHIN, reading).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
@@ -152,8 +164,8 @@ fn depth(bytes: &[u8]) -> usize {
 
 /// Room for the largest value with its JSON escapes, and for the largest policy.
 pub(crate) const BODY_BYTES_MAX: usize = 1024 * 1024;
-/// A megabyte over a slow mobile network.
-const READ_WITHIN: Duration = Duration::from_secs(30);
+/// A megabyte over a slow mobile network; with the time that a head may take, half a minute in all.
+const READ_WITHIN: Duration = Duration::from_secs(20);
 /// What the routes take is at most six levels deep.
 const DEPTH_MAX: usize = 32;
 const JSON: &str = "application/json";
@@ -215,7 +227,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_body_that_does_not_come_is_not_waited_for() {
         let begun = tokio::time::Instant::now();
-        let problem = read(Body::new(Never)).await.unwrap_err();
+        let problem = read_now(Body::new(Never)).await.unwrap_err();
         assert_eq!((problem.status.as_u16(), begun.elapsed()), (408, READ_WITHIN));
     }
 

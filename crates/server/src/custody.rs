@@ -30,7 +30,8 @@ use tower::{Service, ServiceExt as _};
 
 use crate::edge::{self, Edge, Numbers};
 use crate::problem::Problem;
-use crate::{AppState, Doors, Front, routes};
+use crate::serve::CutsConnection;
+use crate::{AppState, CertificateStatus, Doors, Front, routes};
 
 /// A vault that a server serves, open or sealed. Cheap to clone.
 #[derive(Clone)]
@@ -44,6 +45,8 @@ pub struct Terms {
     pub surroundings: Surroundings,
     /// What the doors let in.
     pub doors: Doors,
+    /// How the certificate stands, where TLS is spoken.
+    pub certificate: Option<watch::Receiver<CertificateStatus>>,
     /// What goes on beside the requests while the vault is open.
     pub tend: Tend,
 }
@@ -100,7 +103,10 @@ struct Opened {
     /// Those under way.
     requests: TaskTracker,
     closing: CancellationToken,
+    /// Requests are broken off.
     cut_off: CancellationToken,
+    /// Connections are cut that have not been given all of an answer.
+    gone: CancellationToken,
     tending: JoinHandle<()>,
 }
 
@@ -189,7 +195,7 @@ impl Custody {
     }
 
     fn new(instance: uuid::Uuid, back_room: BackRoom, terms: Terms) -> Self {
-        let front = Arc::new(Front::new(terms.doors.clone()));
+        let front = Arc::new(Front::new(terms.doors.clone(), terms.certificate.clone()));
         let clock = Arc::clone(&terms.surroundings.clock);
         let edge = Edge { front: Arc::clone(&front), numbers: Numbers::Clock(clock) };
         let inner = Inner {
@@ -213,6 +219,7 @@ impl Custody {
             requests: TaskTracker::new(),
             closing: CancellationToken::new(),
             cut_off: CancellationToken::new(),
+            gone: CancellationToken::new(),
             tending: tokio::spawn((self.inner.terms.tend)(vault.clone())),
             vault,
         };
@@ -234,7 +241,7 @@ impl Custody {
         let mut room = self.inner.back_room.lock().await;
         if let Some(opened) = self.take() {
             self.inner.is_sealed.send_replace(true);
-            let vault = opened.end(DRAIN).await;
+            let vault = opened.end(SEAL_WITHIN).await;
             room.held = vault.let_go(DRAIN).await;
             // One that cannot be read now is read when it is to be opened.
             room.sealed =
@@ -286,7 +293,7 @@ impl Custody {
 
     async fn answer(self, mut request: Request) -> Response {
         let Some(way) = self.way_in(&mut request) else { return self.answer_sealed(request).await };
-        let Way { router, token, cut_off } = way;
+        let Way { router, token, cut_off, gone } = way;
         let answered = tokio::select! {
             biased;
             Ok(response) = router.oneshot(request) => Some(response),
@@ -300,6 +307,8 @@ impl Custody {
             let _ = sealings.wait_for(|done| *done >= times).await;
             return response;
         }
+        // What of it is still on its way when the sealing is over goes with its connection.
+        response.extensions_mut().insert(CutsConnection(gone));
         // An answer of known length is in memory whole; one that is still being made holds the vault.
         if response.body().size_hint().exact().is_some() {
             return response;
@@ -318,6 +327,7 @@ impl Custody {
             router: opened.router.clone(),
             token: opened.requests.token(),
             cut_off: opened.cut_off.clone(),
+            gone: opened.gone.clone(),
         })
     }
 
@@ -377,12 +387,13 @@ struct Way {
     router: Router,
     token: TaskTrackerToken,
     cut_off: CancellationToken,
+    gone: CancellationToken,
 }
 
 impl Opened {
     /// Waits for those who are on their way, cuts off whoever does not end, and gives the vault.
     async fn end(self: Box<Self>, within: Duration) -> Vault {
-        let Opened { vault, router, requests, closing, cut_off, tending } = *self;
+        let Opened { vault, router, requests, closing, cut_off, gone, tending } = *self;
         closing.cancel();
         requests.close();
         tending.abort();
@@ -390,9 +401,14 @@ impl Opened {
         drop(tending.await);
         if tokio::time::timeout(within, requests.wait()).await.is_err() {
             tracing::warn!(left = requests.len(), "requests that did not end in time are cut off");
-            cut_off.cancel();
-            requests.wait().await;
         }
+        cut_off.cancel();
+        // Also when all have ended: an answer may still be in the buffer of a connection that takes nothing.
+        tokio::spawn(async move {
+            tokio::time::sleep(TAKEN_WITHIN).await;
+            gone.cancel();
+        });
+        requests.wait().await;
         drop(router);
         vault
     }
@@ -494,7 +510,11 @@ impl HttpBody for Watched {
 
 /// The part of the program that starts and stops.
 const SERVER: &str = "server";
-/// As long as requests have when the server stops.
+/// Longer than any request takes that does not wait for its client.
+const SEAL_WITHIN: Duration = Duration::from_secs(5);
+/// Then whoever has not taken an answer that was made while the vault was open does not get the rest of it.
+const TAKEN_WITHIN: Duration = Duration::from_secs(2);
+/// How long the store has to end.
 const DRAIN: Duration = Duration::from_secs(15);
 /// A little longer than shares wait for one another.
 const LOOK_FOR_OLD_SHARES_AFTER: Duration = Duration::from_secs(605);

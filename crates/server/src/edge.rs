@@ -13,7 +13,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use http::uri::Authority;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use keymoat_core::id::RequestId;
 use keymoat_vault::{Clock, Code, Vault};
 use tracing::Instrument as _;
@@ -95,6 +95,13 @@ fn number_of(numbers: &Numbers, headers: &HeaderMap) -> RequestId {
     own.unwrap_or_else(|| numbers.next())
 }
 
+/// What somebody gets for whom there is no room, made without looking at what he wants.
+pub(crate) fn overloaded() -> Response {
+    let bare = Response::new(axum::body::Body::empty());
+    let number = RequestId::from_parts(0, &keymoat_crypto::bytes());
+    finish(Problem::overloaded().render(number, bare.headers()), number)
+}
+
 /// A panic becomes an answer; its message goes to the log of the process alone.
 async fn caught(answer: impl Future<Output = Response>) -> Response {
     let mut answer = pin!(answer);
@@ -129,7 +136,7 @@ pub(crate) fn finish(mut response: Response, number: RequestId) -> Response {
 fn check(request: &Request, doors: &Doors) -> Result<(), Problem> {
     let peer = request.extensions().get::<Peer>();
     // First: a request of doubtful length must end its connection, whatever else is wrong with it.
-    check_framing(request.headers())?;
+    check_framing(request.method(), request.headers())?;
     check_headers(request.headers())?;
     let host = check_host(request.headers(), matches!(peer, Some(Peer::Tcp { .. })))?;
     if let (Some(host), Some(Peer::Tcp { addr })) = (host, peer)
@@ -138,6 +145,7 @@ fn check(request: &Request, doors: &Doors) -> Result<(), Problem> {
         check_host_name(&host, &doors.host_names)?;
     }
     check_encoding(request.headers())?;
+    check_form(request.method(), request.uri())?;
     check_target(request.uri())
 }
 
@@ -163,10 +171,20 @@ fn check_host(headers: &HeaderMap, is_tcp: bool) -> Result<Option<Authority>, Pr
         (None, _) => Ok(None),
         (Some(_), Some(_)) => wrong("the request has more than one `Host` header"),
         (Some(host), None) => match Authority::try_from(host.as_bytes()) {
-            Ok(authority) if !authority.as_str().contains('@') => Ok(Some(authority)),
+            Ok(authority) if is_name_of_host(&authority) => Ok(Some(authority)),
             _ => wrong("the `Host` header is not the name of a host"),
         },
     }
+}
+
+/// A name or an address, with a port or without: less than what an address of something may hold (RFC 3986 §3.2).
+fn is_name_of_host(authority: &Authority) -> bool {
+    let (host, text) = (authority.host(), authority.as_str());
+    let is_name = !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+    let in_brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let is_address = in_brackets.is_some_and(|host| host.parse::<std::net::Ipv6Addr>().is_ok());
+    let rest = text.strip_prefix(host).unwrap_or(text);
+    (is_name || is_address) && (rest.is_empty() || authority.port_u16().is_some())
 }
 
 /// On a loopback address a server is spoken to under a name of this machine. A browser that was led here under another
@@ -198,7 +216,7 @@ fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 /// A request says how long it is in exactly one way, so that a proxy in front cannot see another end of it.
-fn check_framing(headers: &HeaderMap) -> Result<(), Problem> {
+fn check_framing(method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
     let lengths = headers.get_all(header::CONTENT_LENGTH).iter().count();
     if headers.contains_key(header::TRANSFER_ENCODING) {
         if lengths > 0 {
@@ -218,21 +236,33 @@ fn check_framing(headers: &HeaderMap) -> Result<(), Problem> {
     }
     let length =
         headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    match length {
-        Some(length) if length > BODY_BYTES_MAX as u64 => {
+    match length.unwrap_or(0) {
+        0 => Ok(()),
+        // It means nothing (RFC 9110 §9.3.1), and others pass over it without taking it off the connection.
+        _ if matches!(*method, Method::GET | Method::HEAD) => {
+            Err(Problem::malformed(format!("a {method} has no body")).ending_connection())
+        }
+        length if length > BODY_BYTES_MAX as u64 => {
             Err(Problem::too_large(format!("a body has at most {BODY_BYTES_MAX} bytes")).ending_connection())
         }
         _ => Ok(()),
     }
 }
 
+/// Origin-form (RFC 9112 §3.2.1). Whoever sends another one takes this for a proxy, and what follows on the connection
+/// may be for somebody else.
+fn check_form(method: &Method, uri: &Uri) -> Result<(), Problem> {
+    let is_path = uri.scheme().is_none() && uri.authority().is_none() && uri.path().starts_with('/');
+    if is_path && *method != Method::CONNECT {
+        return Ok(());
+    }
+    Err(Problem::malformed("the request's target is not a path")
+        .hint("send the path alone: `/api/v1/…`")
+        .ending_connection())
+}
+
 /// A path in its one spelling: no escapes but that of the colon, no empty and no dot segments.
 fn check_target(uri: &Uri) -> Result<(), Problem> {
-    if uri.scheme().is_some() || uri.authority().is_some() {
-        return Err(
-            Problem::malformed("the request's target is not a path").hint("send the path alone: `/api/v1/…`")
-        );
-    }
     let (path, query) = (uri.path(), uri.query().unwrap_or_default());
     if path.len() > PATH_BYTES_MAX || query.len() > QUERY_BYTES_MAX {
         let long = format!("a path has at most {PATH_BYTES_MAX} bytes, a query {QUERY_BYTES_MAX}");
@@ -280,7 +310,8 @@ mod tests {
         #[track_caller]
         fn check(target: &str, passes: bool) {
             let uri: Uri = target.parse().unwrap();
-            assert_eq!(check_target(&uri).is_ok(), passes, "{target}");
+            let checked = check_form(&Method::GET, &uri).and_then(|()| check_target(&uri));
+            assert_eq!(checked.is_ok(), passes, "{target}");
         }
         check("/", true);
         check("/api/v1/secrets/prod/payments/stripe?company=acme", true);
@@ -352,7 +383,7 @@ mod tests {
                 .collect();
             let checked = check_headers(&headers)
                 .and_then(|()| check_host(&headers, true))
-                .and_then(|_| check_framing(&headers))
+                .and_then(|_| check_framing(&Method::POST, &headers))
                 .and_then(|()| check_encoding(&headers));
             assert_eq!(checked.map_or_else(|problem| problem.status.as_u16(), |()| 200), status, "{lines:?}");
         }

@@ -1,9 +1,10 @@
 //! Where one request ends and the next begins, decided strictly, before the HTTP parser sees the bytes.
 //!
 //! The parser takes a bare line feed for a line's end, drops a Content-Length beside a Transfer-Encoding, and drops
-//! the second of two equal Content-Lengths (measured). A proxy in front may decide otherwise, and what the two see as
-//! one request would differ (request smuggling, RFC 9112 §11.2). Here the byte that completes such a head becomes a
-//! NUL, which the parser refuses with 400, and nothing after it on the connection is looked at.
+//! the second of two equal Content-Lengths, and cuts a target at its `#` (measured). A proxy in front may decide
+//! otherwise, and what the two see as one request would differ (request smuggling, RFC 9112 §11.2). Here the byte that
+//! completes such a head becomes a NUL, which the parser refuses with 400, and nothing after it on the connection is
+//! looked at.
 
 use std::io;
 use std::pin::Pin;
@@ -18,6 +19,8 @@ use tokio::time::Sleep;
 struct Framing {
     state: State,
     head: Head,
+    /// Whether a first head has ended, well or not.
+    has_head: bool,
 }
 
 #[derive(Debug, Default)]
@@ -39,8 +42,18 @@ struct Head {
     line_len: usize,
     last: u8,
     has_request_line: bool,
+    request_line: RequestLine,
     content_length: Option<u64>,
     has_transfer_encoding: bool,
+}
+
+/// What is known of a request line so far; it may be far longer than what is kept of a line.
+#[derive(Debug, Default)]
+struct RequestLine {
+    spaces: u32,
+    /// A byte that has no place in it: no printable ASCII, or the beginning of a fragment, which is never sent
+    /// (RFC 9110 §4.2.5).
+    is_odd: bool,
 }
 
 /// What the end of a line means.
@@ -73,6 +86,7 @@ impl Framing {
                         LineEnd::HeadEnds => self.head_ends(),
                         LineEnd::Refused => {
                             bytes[at + end] = 0;
+                            self.has_head = true;
                             self.state = State::Rest;
                             return;
                         }
@@ -85,6 +99,7 @@ impl Framing {
 
     fn head_ends(&mut self) {
         let head = std::mem::take(&mut self.head);
+        self.has_head = true;
         match head.has_transfer_encoding {
             // The edge refuses such a request and ends the connection.
             true => self.state = State::Rest,
@@ -99,6 +114,9 @@ impl Framing {
 
 impl Head {
     fn extend(&mut self, bytes: &[u8]) {
+        if !self.has_request_line {
+            self.request_line.extend(bytes);
+        }
         let room = LINE_KEPT.saturating_sub(self.line.len()).min(bytes.len());
         self.line.extend_from_slice(&bytes[..room]);
         self.line_len += bytes.len();
@@ -118,7 +136,7 @@ impl Head {
             return if is_ambiguous || !self.has_request_line { LineEnd::Refused } else { LineEnd::HeadEnds };
         }
         if !std::mem::replace(&mut self.has_request_line, true) {
-            return LineEnd::GoesOn;
+            return if self.request_line.is_whole() { LineEnd::GoesOn } else { LineEnd::Refused };
         }
         self.header(text, is_whole)
     }
@@ -141,6 +159,24 @@ impl Head {
     }
 }
 
+impl RequestLine {
+    fn extend(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            match byte {
+                b' ' => self.spaces = self.spaces.saturating_add(1),
+                // The end of the line; the parser refuses it anywhere else.
+                b'\r' => {}
+                byte => self.is_odd |= !byte.is_ascii_graphic() || *byte == b'#',
+            }
+        }
+    }
+
+    /// Method, target and version, with one space between them (RFC 9112 §3).
+    fn is_whole(&self) -> bool {
+        self.spaces == 2 && !self.is_odd
+    }
+}
+
 /// Digits only (RFC 9110 §8.6).
 fn length(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
@@ -153,6 +189,8 @@ fn length(digits: &[u8]) -> Option<u64> {
 pub(crate) struct StrictIo<S> {
     inner: S,
     framing: Framing,
+    /// What was read and looked at before the parser asked for it.
+    ahead: Vec<u8>,
     write_within: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
 }
@@ -160,7 +198,7 @@ pub(crate) struct StrictIo<S> {
 impl<S> StrictIo<S> {
     /// Wraps a connection; a write that makes no progress for `write_within` ends it.
     pub(crate) fn new(inner: S, write_within: Duration) -> Self {
-        Self { inner, framing: Framing::default(), write_within, stalled: None }
+        Self { inner, framing: Framing::default(), ahead: Vec::new(), write_within, stalled: None }
     }
 
     fn progress<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -175,6 +213,33 @@ impl<S> StrictIo<S> {
     }
 }
 
+impl<S: AsyncRead + Unpin> StrictIo<S> {
+    /// Waits for the first head, whole or refused, or for more than `most` bytes. Until then a connection costs little
+    /// more than the bytes that have come.
+    ///
+    /// # Errors
+    /// When the connection ends before.
+    pub(crate) async fn first_head(&mut self, most: usize) -> io::Result<()> {
+        while !self.framing.has_head && self.ahead.len() <= most {
+            std::future::poll_fn(|cx| self.poll_ahead(cx)).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads what there is. The buffer is on the stack: nothing is held while nothing comes.
+    fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut bytes = [0; READ_AT_ONCE];
+        let mut buffer = ReadBuf::new(&mut bytes);
+        ready!(Pin::new(&mut self.inner).poll_read(cx, &mut buffer))?;
+        if buffer.filled().is_empty() {
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        }
+        self.framing.look(buffer.filled_mut());
+        self.ahead.extend_from_slice(buffer.filled());
+        Poll::Ready(Ok(()))
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for StrictIo<S> {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -182,6 +247,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for StrictIo<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if !this.ahead.is_empty() {
+            let here = this.ahead.len().min(buffer.remaining());
+            buffer.put_slice(&this.ahead[..here]);
+            this.ahead.drain(..here);
+            if this.ahead.is_empty() {
+                this.ahead = Vec::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut this.inner).poll_read(cx, buffer))?;
         this.framing.look(&mut buffer.filled_mut()[before..]);
@@ -211,6 +285,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for StrictIo<S> {
 
 /// Far longer than a line that says how long a body is.
 const LINE_KEPT: usize = 128;
+/// Most heads at once.
+const READ_AT_ONCE: usize = 2048;
 
 #[cfg(test)]
 mod tests {
@@ -238,6 +314,13 @@ mod tests {
         check("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\na\nb", true);
         check("PUT / HTTP/1.1\r\nContent-Length: 3\r\n\r\na\nbGET / HTTP/1.1\r\n\r\n", true);
         check("PUT / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabcGET / HTTP/1.1\n\r\n", false);
+        check("GET /?a=%20&b={} HTTP/1.1\r\nHost: a\r\n\r\n", true);
+        check("GET /#a HTTP/1.1\r\nHost: a\r\n\r\n", false);
+        check("GET /\u{e9} HTTP/1.1\r\nHost: a\r\n\r\n", false);
+        check("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", false);
+        check("GET /\r\nHost: a\r\n\r\n", false);
+        check("GET /\tHTTP/1.1\r\nHost: a\r\n\r\n", false);
+        check("GET / HTTP/1.1\r\nHost: a\r\nX: # \u{e9} a b c\r\n\r\n", true);
         check("GET / HTTP/1.1\nHost: a\r\n\r\n", false);
         check("GET / HTTP/1.1\r\nHost: a\n\r\n", false);
         check("GET / HTTP/1.1\r\nHost: a\r\n\n", false);

@@ -9,6 +9,7 @@ mod api;
 mod body;
 mod context;
 mod convert;
+mod crowd;
 mod custody;
 mod edge;
 mod framing;
@@ -19,6 +20,7 @@ mod problem;
 mod repeat;
 mod routes;
 mod serve;
+mod turn;
 pub mod wire;
 
 pub use api::audit_export::{ARCHIVE_PROOF_HEADER, CHECKPOINT_HEADER, KEY_HEADER};
@@ -26,11 +28,13 @@ pub use context::Peer;
 pub use custody::{Custody, Tend, Terms};
 pub use openapi::document;
 pub use routes::{Needs, Parameter, ROUTES, Repeat, Route, Verb};
-pub use serve::{Desk, Limits, Listeners, in_process, serve};
+pub use serve::{Desk, Limits, Listeners, TlsConfigs, in_process, serve};
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use keymoat_vault::Vault;
+use tokio::sync::watch;
 
 use crate::metrics::Metrics;
 
@@ -44,7 +48,7 @@ pub struct AppState {
 impl AppState {
     /// Serves this vault, as strictly as can be.
     pub fn new(vault: Vault) -> Self {
-        Self { vault, front: Arc::new(Front::new(Doors::default())) }
+        Self { vault, front: Arc::new(Front::new(Doors::default(), None)) }
     }
 }
 
@@ -58,15 +62,30 @@ pub struct Doors {
     pub open_metrics: bool,
 }
 
+/// How the certificate that is served stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CertificateStatus {
+    /// Its last moment.
+    pub ends: Timestamp,
+    /// Whether there is a newer one that could not be taken.
+    pub is_stale: bool,
+}
+
 /// What a server keeps whether its vault is open or sealed.
 pub(crate) struct Front {
     metrics: Metrics,
     doors: Doors,
+    certificate: Option<watch::Receiver<CertificateStatus>>,
 }
 
 impl Front {
-    pub(crate) fn new(doors: Doors) -> Self {
-        Self { metrics: Metrics::new(), doors }
+    pub(crate) fn new(doors: Doors, certificate: Option<watch::Receiver<CertificateStatus>>) -> Self {
+        Self { metrics: Metrics::new(), doors, certificate }
+    }
+
+    /// How the certificate stands; none without TLS.
+    pub(crate) fn certificate(&self) -> Option<CertificateStatus> {
+        self.certificate.as_ref().map(|certificate| *certificate.borrow())
     }
 }
 

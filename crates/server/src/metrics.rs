@@ -7,6 +7,8 @@ use http::{Method, StatusCode};
 use keymoat_vault::Vault;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
+use crate::CertificateStatus;
+
 /// The metrics of one server. They are its own, not the process's, so that several can live side by side.
 pub(crate) struct Metrics {
     recorder: PrometheusRecorder,
@@ -52,10 +54,10 @@ impl Metrics {
     }
 
     /// Everything in Prometheus' text format; without a vault, because it is sealed, little.
-    pub(crate) fn render(&self, vault: Option<&Vault>) -> String {
+    pub(crate) fn render(&self, vault: Option<&Vault>, certificate: Option<CertificateStatus>) -> String {
         self.handle.run_upkeep();
         let mut text = self.handle.render();
-        text.push_str(&gauges(vault));
+        text.push_str(&gauges(vault, certificate));
         text
     }
 
@@ -68,11 +70,17 @@ impl Metrics {
 }
 
 /// How things stand now. A recorder of its own each time: a gauge that once was set would be shown for ever.
-fn gauges(vault: Option<&Vault>) -> String {
+fn gauges(vault: Option<&Vault>, certificate: Option<CertificateStatus>) -> String {
     let recorder = PrometheusBuilder::new().build_recorder();
     metrics::with_local_recorder(&recorder, || {
         metrics::describe_gauge!(SEALED, "1 when the server is sealed");
         metrics::gauge!(SEALED).set(f64::from(u8::from(vault.is_none())));
+        if let Some(CertificateStatus { ends, is_stale }) = certificate {
+            metrics::describe_gauge!(CERTIFICATE_ENDS, "when the certificate ends, in seconds since 1970");
+            metrics::describe_gauge!(CERTIFICATE_STALE, "1 when a newer certificate could not be taken");
+            metrics::gauge!(CERTIFICATE_ENDS).set(ends.as_second() as f64);
+            metrics::gauge!(CERTIFICATE_STALE).set(f64::from(u8::from(is_stale)));
+        }
         let Some(vault) = vault else { return };
         let counts = vault.counts();
         let gauges = [
@@ -119,6 +127,8 @@ const DURATION: &str = "keymoat_http_request_duration_seconds";
 const ENTITIES: &str = "keymoat_vault_entities";
 const CHANGE: &str = "keymoat_vault_change";
 const STOPPED: &str = "keymoat_store_stopped";
+const CERTIFICATE_ENDS: &str = "keymoat_tls_certificate_ends_seconds";
+const CERTIFICATE_STALE: &str = "keymoat_tls_certificate_stale";
 const SEALED: &str = "keymoat_sealed";
 const CLOCK_BEHIND: &str = "keymoat_clock_behind_seconds";
 /// Seconds: a read from memory with its record on a good disk, to a long poll.

@@ -62,6 +62,13 @@ impl Problem {
             .hint("`keymoat unseal` on the server's machine opens it with the master key")
     }
 
+    /// More is asked at once than can be answered in time.
+    pub(crate) fn overloaded() -> Self {
+        let detail = "the server has more requests than it can answer in time";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable.as_str(), detail)
+            .hint("nothing was done; send it again after the seconds in `Retry-After`")
+    }
+
     /// Keymoat itself failed; what exactly is for its own log.
     pub(crate) fn internal() -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Internal.as_str(), "keymoat itself failed")

@@ -96,7 +96,7 @@ impl Asked {
     ) -> Result<(Self, Request), Problem> {
         let (mut parts, body) = request.into_parts();
         let caller = parts.extensions.get::<Caller>().cloned().ok_or_else(Problem::internal)?;
-        let body = body::read(body).await?;
+        let body = body::read(&parts, body).await?;
         let header = |name| parts.headers.get(name).map(HeaderValue::as_bytes).unwrap_or_default().to_vec();
         let asked = [
             parts.method.as_str().as_bytes().to_vec(),

@@ -1,40 +1,46 @@
 //! Listening: accept loops over TCP and a Unix socket, with limits, deadlines and a drain at the end.
 //!
-//! A connection on the socket is the user that the operating system names; one over TCP is an address. TLS ends in
-//! front of it.
+//! A connection on the socket is the user that the operating system names; one over TCP is an address, with TLS or
+//! without. Until its first head is there a connection is only bytes that were read: the HTTP parser comes afterwards.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
-use std::net::IpAddr;
-use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes, HttpBody};
 use axum::response::Response;
 use axum::{Extension, Router};
 use http::Request;
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use keymoat_vault::Vault;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::{Service, ServiceExt as _};
 
-use crate::AppState;
 use crate::context::Peer;
+use crate::crowd::{Crowd, PerAddress, Place};
 use crate::edge::HEADERS_MAX;
 use crate::framing::StrictIo;
+use crate::turn::{Room, Turn};
+use crate::{AppState, edge};
 
 /// Where to listen.
 pub struct Listeners {
     /// On the network.
     pub tcp: Vec<TcpListener>,
+    /// How TLS is spoken there: each new connection takes what is there when it begins. None for plain HTTP.
+    pub tls: Option<TlsConfigs>,
     /// On this machine.
     pub unix: Option<UnixListener>,
     /// The name of the user with a number, as the operating system has it.
@@ -43,6 +49,9 @@ pub struct Listeners {
     pub limits: Limits,
 }
 
+/// The certificate that is served and what goes with it, exchanged while the server runs.
+pub type TlsConfigs = watch::Receiver<Arc<rustls::ServerConfig>>;
+
 /// How much at once, and how long it takes to end.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -50,13 +59,23 @@ pub struct Limits {
     pub connections: usize,
     /// Connections from one address that is not this machine's.
     pub connections_per_address: usize,
+    /// Of these, such as have not sent a whole head yet.
+    pub waiting_per_address: usize,
+    /// Requests over TCP that are worked on at once; more are told to come back.
+    pub requests: usize,
     /// How long running requests have to end when the server stops.
     pub drain: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 4096, connections_per_address: 256, drain: Duration::from_secs(15) }
+        Self {
+            connections: 4096,
+            connections_per_address: 256,
+            waiting_per_address: 64,
+            requests: 512,
+            drain: Duration::from_secs(15),
+        }
     }
 }
 
@@ -72,22 +91,14 @@ pub fn in_process(vault: Vault, peer: Peer) -> Router {
 /// Serves until `shutdown` is ready; then takes no more connections, lets running requests end, and cuts off what has
 /// not ended after [`Limits::drain`].
 pub async fn serve(desk: impl Desk, listeners: Listeners, shutdown: impl Future<Output = ()>) {
-    let server = Server {
-        desk,
-        user_name: listeners.user_name,
-        limits: listeners.limits,
-        addresses: Addresses::default(),
-        stopping: CancellationToken::new(),
-        cut_off: CancellationToken::new(),
-        connections: TaskTracker::new(),
-    };
-    let server = Arc::new(server);
+    let server = Arc::new(Server::new(desk, listeners.tls, listeners.user_name, listeners.limits));
+    let (network, machine) = (server.crowd(), server.crowd());
     let accepting = TaskTracker::new();
     for listener in listeners.tcp {
-        accepting.spawn(Arc::clone(&server).accept_tcp(listener));
+        accepting.spawn(Arc::clone(&server).accept_tcp(listener, network.clone()));
     }
     if let Some(listener) = listeners.unix {
-        accepting.spawn(Arc::clone(&server).accept_unix(listener));
+        accepting.spawn(Arc::clone(&server).accept_unix(listener, machine));
     }
     accepting.close();
     shutdown.await;
@@ -118,60 +129,75 @@ impl<S> Desk for S where
 
 struct Server<D> {
     desk: D,
+    tls: Option<TlsConfigs>,
     user_name: fn(u32) -> Option<String>,
     limits: Limits,
-    addresses: Addresses,
+    room: Room,
     stopping: CancellationToken,
     cut_off: CancellationToken,
     connections: TaskTracker,
 }
 
 impl<D: Desk> Server<D> {
-    async fn accept_tcp(self: Arc<Self>, listener: TcpListener) {
-        let room = Arc::new(Semaphore::new(self.limits.connections));
-        while let Some(permit) = self.room(&room).await {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                () = self.stopping.cancelled() => return,
-            };
+    fn new(desk: D, tls: Option<TlsConfigs>, user_name: fn(u32) -> Option<String>, limits: Limits) -> Self {
+        Self {
+            desk,
+            tls,
+            user_name,
+            limits,
+            room: Room::new(limits.requests),
+            stopping: CancellationToken::new(),
+            cut_off: CancellationToken::new(),
+            connections: TaskTracker::new(),
+        }
+    }
+
+    fn crowd(&self) -> Crowd {
+        let Limits { connections, connections_per_address, waiting_per_address, .. } = self.limits;
+        Crowd::new(connections, PerAddress { most: connections_per_address, waiting: waiting_per_address })
+    }
+
+    async fn accept_tcp(self: Arc<Self>, listener: TcpListener, crowd: Crowd) {
+        while let Some(accepted) = self.unless_stopping(listener.accept()).await {
             match accepted {
                 Ok((stream, addr)) => {
-                    let Some(place) = self.addresses.enter(addr.ip(), self.limits.connections_per_address)
-                    else {
+                    let Some(entered) = self.unless_stopping(crowd.enter(Some(addr.ip()))).await else {
+                        return;
+                    };
+                    let Some(place) = entered else {
                         tracing::debug!(%addr, "too many connections from one address");
                         continue;
                     };
                     // Answers are small and written at once; waiting for more would only delay them.
                     let _ = stream.set_nodelay(true);
-                    self.spawn(stream, Peer::Tcp { addr }, (permit, Some(place)));
+                    match self.tls.as_ref().map(|configs| Arc::clone(&configs.borrow())) {
+                        Some(config) => self.spawn_tls(stream, TlsAcceptor::from(config), addr, place),
+                        None => self.spawn(stream, Peer::Tcp { addr }, place),
+                    }
                 }
                 Err(error) => self.accept_failed(&error).await,
             }
         }
     }
 
-    async fn accept_unix(self: Arc<Self>, listener: UnixListener) {
-        let room = Arc::new(Semaphore::new(self.limits.connections));
-        while let Some(permit) = self.room(&room).await {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                () = self.stopping.cancelled() => return,
-            };
+    async fn accept_unix(self: Arc<Self>, listener: UnixListener, crowd: Crowd) {
+        while let Some(accepted) = self.unless_stopping(listener.accept()).await {
             match accepted {
                 Ok((stream, _)) => {
+                    let Some(Some(place)) = self.unless_stopping(crowd.enter(None)).await else { return };
                     let user = stream.peer_cred().ok().and_then(|peer| (self.user_name)(peer.uid()));
                     let peer = user.map_or(Peer::Local, |name| Peer::OsUser { name });
-                    self.spawn(stream, peer, (permit, None));
+                    self.spawn(stream, peer, place);
                 }
                 Err(error) => self.accept_failed(&error).await,
             }
         }
     }
 
-    /// Room for one more connection; none when the server stops.
-    async fn room(&self, room: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    /// What something comes to; none when the server stops.
+    async fn unless_stopping<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
-            permit = Arc::clone(room).acquire_owned() => permit.ok(),
+            done = work => Some(done),
             () = self.stopping.cancelled() => None,
         }
     }
@@ -179,48 +205,88 @@ impl<D: Desk> Server<D> {
     /// Mostly too many open files: whoever is connected must end first.
     async fn accept_failed(&self, error: &io::Error) {
         tracing::warn!(%error, "a connection could not be accepted");
-        tokio::select! {
-            () = tokio::time::sleep(ACCEPT_AGAIN_AFTER) => {}
-            () = self.stopping.cancelled() => {}
-        }
+        self.unless_stopping(tokio::time::sleep(ACCEPT_AGAIN_AFTER)).await;
     }
 
-    fn spawn<S>(self: &Arc<Self>, stream: S, peer: Peer, place: (OwnedSemaphorePermit, Option<Place>))
+    fn spawn<S>(self: &Arc<Self>, stream: S, peer: Peer, place: Place)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let server = Arc::clone(self);
+        let deadline = Instant::now() + HEAD_WITHIN;
+        self.connections.spawn(async move { server.connection(stream, peer, place, deadline).await });
+    }
+
+    fn spawn_tls(self: &Arc<Self>, stream: TcpStream, acceptor: TlsAcceptor, addr: SocketAddr, place: Place) {
+        let server = Arc::clone(self);
+        let deadline = Instant::now() + HEAD_WITHIN;
         self.connections.spawn(async move {
-            server.connection(stream, peer).await;
-            drop(place);
+            // On the heap, so that who waits for its request does not carry the handshake along.
+            let handshake = Box::pin(acceptor.accept(stream));
+            match server.in_time(&place, deadline, handshake).await {
+                Some(Ok(stream)) => {
+                    let stream = Box::new(stream);
+                    server.connection(stream, Peer::Tcp { addr }, place, deadline).await;
+                }
+                Some(Err(error)) => tracing::debug!(%error, %addr, "a TLS handshake failed"),
+                None => {}
+            }
         });
     }
 
-    async fn connection<S>(&self, stream: S, peer: Peer)
+    /// What something comes to; none when it is too late, when room is short, and when the server stops.
+    async fn in_time<T>(&self, place: &Place, deadline: Instant, work: impl Future<Output = T>) -> Option<T> {
+        let has_to_go = place.has_to_go();
+        tokio::select! {
+            done = tokio::time::timeout_at(deadline, work) => done.ok(),
+            () = has_to_go.cancelled() => None,
+            () = self.stopping.cancelled() => None,
+        }
+    }
+
+    async fn connection<S>(&self, stream: S, peer: Peer, place: Place, deadline: Instant)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let (desk, stopping) = (self.desk.clone(), Stopping(self.stopping.clone()));
-        let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(peer.clone());
-            request.extensions_mut().insert(stopping.clone());
-            desk.clone().oneshot(request.map(Body::new))
-        });
-        let io = TokioIo::new(StrictIo::new(stream, WRITE_WITHIN));
+        let mut io = StrictIo::new(stream, WRITE_WITHIN);
+        if let Some(Ok(())) = self.in_time(&place, deadline, io.first_head(BUFFER_BYTES)).await {
+            place.is_busy();
+            // On the heap, so that who waits does not carry what only a request needs.
+            Box::pin(self.requests(io, peer, place)).await;
+        }
+    }
+
+    /// Answers one request after another.
+    async fn requests<S>(&self, io: StrictIo<S>, peer: Peer, place: Place)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let has_to_go = place.has_to_go();
+        let line = Arc::new(Line { place, peer, cut: Cut::default() });
+        let service = hyper::service::service_fn(|request: Request<Incoming>| self.answer(request, &line));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_WITHIN)
             .max_headers(HEADERS_MAX)
             .max_buf_size(BUFFER_BYTES)
-            .serve_connection(io, service);
+            .serve_connection(TokioIo::new(io), service);
         let mut connection = pin!(connection);
+        let cut = async {
+            tokio::select! {
+                () = has_to_go.cancelled() => {}
+                () = line.cut.wanted() => {}
+                () = self.cut_off.cancelled() => {}
+            }
+        };
+        let mut cut = pin!(cut);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
+            () = cut.as_mut() => return,
             () = self.stopping.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = connection.as_mut() => ended,
-                    () = self.cut_off.cancelled() => return,
+                    () = cut => return,
                 }
             }
         };
@@ -228,46 +294,127 @@ impl<D: Desk> Server<D> {
             tracing::debug!(%error, "a connection ended early");
         }
     }
-}
 
-/// How many connections each address has.
-#[derive(Clone, Default)]
-struct Addresses(Arc<Mutex<HashMap<IpAddr, usize>>>);
-
-/// One of an address's connections; it is over when this is dropped.
-struct Place {
-    addresses: Addresses,
-    address: IpAddr,
-}
-
-impl Addresses {
-    /// Counts a connection; `None` when there are too many already. A proxy on this machine speaks for many.
-    fn enter(&self, address: IpAddr, most: usize) -> Option<Place> {
-        let address = address.to_canonical();
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(address).or_insert(0);
-        if *count >= most && !address.is_loopback() {
-            return None;
+    fn answer(
+        &self,
+        mut request: Request<Incoming>,
+        line: &Arc<Line>,
+    ) -> impl Future<Output = Result<Response, Infallible>> + Send + use<D> {
+        let line = Arc::clone(line);
+        line.place.is_busy();
+        // The answer before this one has been taken, or the next request would not have come.
+        line.cut.set(CancellationToken::new());
+        let turn = self.turn(&line.peer, request.uri().path());
+        request.extensions_mut().insert(line.peer.clone());
+        request.extensions_mut().insert(Stopping(self.stopping.clone()));
+        let desk = self.desk.clone();
+        async move {
+            let mut response = match turn {
+                Ok(turn) => {
+                    turn.clone().map(|turn| request.extensions_mut().insert(turn));
+                    let Ok(response) = desk.oneshot(request.map(Body::new)).await;
+                    drop(turn);
+                    response
+                }
+                Err(overloaded) => overloaded,
+            };
+            if let Some(CutsConnection(token)) = response.extensions_mut().remove() {
+                line.cut.set(token);
+            }
+            // Who takes an answer that is still being made stays until it has ended.
+            Ok(match response.body().size_hint().exact() {
+                Some(_) => {
+                    line.place.is_idle();
+                    response
+                }
+                None => response.map(|body| Body::new(BusyBody { body, line })),
+            })
         }
-        *count += 1;
-        Some(Place { addresses: self.clone(), address })
+    }
+
+    /// The turn of a request; none is needed on this machine's socket, nor to see whether the server lives.
+    fn turn(&self, peer: &Peer, path: &str) -> Result<Option<Turn>, Response> {
+        if !matches!(peer, Peer::Tcp { .. }) || path == ALIVE {
+            return Ok(None);
+        }
+        self.room.turn().map(Some).ok_or_else(edge::overloaded)
     }
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut counts = self.addresses.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.address);
+/// What the requests of a connection share.
+struct Line {
+    place: Place,
+    peer: Peer,
+    cut: Cut,
+}
+
+/// Beside an answer: when this is cancelled, the connection is cut, whatever of the answer it still has to give.
+#[derive(Clone)]
+pub(crate) struct CutsConnection(pub(crate) CancellationToken);
+
+/// The newest of these that a connection has seen.
+struct Cut(watch::Sender<CancellationToken>);
+
+impl Default for Cut {
+    fn default() -> Self {
+        Self(watch::Sender::new(CancellationToken::new()))
+    }
+}
+
+impl Cut {
+    fn set(&self, token: CancellationToken) {
+        self.0.send_replace(token);
+    }
+
+    async fn wanted(&self) {
+        let mut newest = self.0.subscribe();
+        loop {
+            let token = newest.borrow_and_update().clone();
+            tokio::select! {
+                () = token.cancelled() => return,
+                // The sender lives as long as this.
+                _ = newest.changed() => {}
             }
         }
     }
 }
 
+/// A body that is still being made; its connection is idle when it has ended.
+struct BusyBody {
+    body: Body,
+    line: Arc<Line>,
+}
+
+impl HttpBody for BusyBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for BusyBody {
+    fn drop(&mut self) {
+        self.line.place.is_idle();
+    }
+}
+
 /// A head is a few hundred bytes; whoever needs longer is holding the connection. It bounds idle connections too.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
+/// Whoever watches whether the server lives must not take an overload for its end.
+const ALIVE: &str = "/healthz";
 /// An answer that nobody takes for so long is not wanted.
 const WRITE_WITHIN: Duration = Duration::from_secs(30);
 /// Bounds a head, and what a connection that sends one slowly costs.
@@ -282,15 +429,8 @@ mod tests {
 
     fn server() -> Server<Router> {
         let wait = || async { tokio::time::sleep(Duration::from_secs(3600)).await };
-        Server {
-            desk: Router::new().route("/wait", axum::routing::get(wait)),
-            user_name: |_| None,
-            limits: Limits::default(),
-            addresses: Addresses::default(),
-            stopping: CancellationToken::new(),
-            cut_off: CancellationToken::new(),
-            connections: TaskTracker::new(),
-        }
+        let desk = Router::new().route("/wait", axum::routing::get(wait));
+        Server::new(desk, None, |_| None, Limits::default())
     }
 
     /// What a client gets that sends `bytes` and nothing more.
@@ -302,7 +442,9 @@ mod tests {
             client.read_to_end(&mut answer).await.unwrap();
             answer
         };
-        tokio::join!(talk, server.connection(stream, Peer::Local)).0
+        let place = server.crowd().enter(None).await.unwrap();
+        let deadline = Instant::now() + HEAD_WITHIN;
+        tokio::join!(talk, server.connection(stream, Peer::Local, place, deadline)).0
     }
 
     #[tokio::test(start_paused = true)]
@@ -325,23 +467,5 @@ mod tests {
         let request = b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n";
         let (answer, ()) = tokio::join!(answer_to(&server, request), stop);
         assert!(answer.is_empty(), "{}", answer.escape_ascii());
-    }
-
-    #[test]
-    fn addresses_have_so_many_connections() {
-        let addresses = Addresses::default();
-        let far: IpAddr = "192.0.2.1".parse().unwrap();
-        let first = addresses.enter(far, 2).unwrap();
-        let _second = addresses.enter(far, 2).unwrap();
-        assert!(addresses.enter(far, 2).is_none());
-        assert!(addresses.enter("::ffff:192.0.2.1".parse().unwrap(), 2).is_none());
-        assert!(addresses.enter("192.0.2.2".parse().unwrap(), 2).is_some());
-        drop(first);
-        assert!(addresses.enter(far, 2).is_some());
-        let near: IpAddr = "127.0.0.1".parse().unwrap();
-        let places: Vec<_> = (0..5).map(|_| addresses.enter(near, 2)).collect();
-        assert!(places.iter().all(Option::is_some));
-        drop(places);
-        assert_eq!(addresses.0.lock().unwrap().len(), 1);
     }
 }

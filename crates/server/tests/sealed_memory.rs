@@ -104,6 +104,7 @@ async fn nothing_of_a_sealed_vault_is_left_in_memory() {
         catalogue: Arc::new(keymoat_detect::Catalogue::builtin().clone()),
         outside_dir: dir.path().join("outside"),
         durability: Durability::Os,
+        database: None,
     };
     let master = MasterKey::generate();
     let text = master.to_text();
@@ -119,8 +120,10 @@ async fn nothing_of_a_sealed_vault_is_left_in_memory() {
     };
     let (vault, code) = empty.create(new, surroundings.clone()).await.unwrap();
     drop(code);
-    let custody =
-        Custody::open(vault, Terms { surroundings, doors: Doors::default(), tend: |_| Box::pin(async {}) });
+    let custody = Custody::open(
+        vault,
+        Terms { surroundings, doors: Doors::default(), certificate: None, tend: |_| Box::pin(async {}) },
+    );
     // EXPOSE: a made-up value of a test.
     let put =
         value.expose(|bytes| format!("{{\"value\":{{\"text\":\"{}\"}}}}", String::from_utf8_lossy(bytes)));

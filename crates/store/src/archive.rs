@@ -12,9 +12,9 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
 use keymoat_core::audit::{Action, Event};
 use keymoat_core::tree::{Frontier, Hash, leaf_hash};
-use rusqlite::{Connection, OptionalExtension as _};
 use serde::{Deserialize, Serialize};
 
+use crate::db::{Db, DbError, DbResult, int, limit as at_most};
 use crate::reader::{events_len, subtree};
 use crate::tiles::TILE_WIDTH;
 use crate::{EventRange, Kind, Reader, Store, StoreError, Tx};
@@ -200,7 +200,7 @@ impl Reader<'_> {
         if size > log_size {
             return Err(StoreError::Refused("the audit log does not have that many events"));
         }
-        let lookup = |level, index| subtree(self.connection(), log_size, level, index).ok();
+        let lookup = |level, index| subtree(self.db(), log_size, level, index).ok();
         Frontier::from_subtrees(size, lookup)
             .map_err(|e| StoreError::Corrupt { what: "audit tree".to_owned(), why: e.to_string() })
     }
@@ -211,13 +211,13 @@ impl Reader<'_> {
     /// # Errors
     /// Those of the database.
     pub fn archivable(&self, start: u64, cutoff: Timestamp) -> Result<u64, StoreError> {
-        let find = || -> rusqlite::Result<u64> {
-            let younger: Option<u64> = self
-                .connection()
-                .prepare_cached("SELECT seq FROM events WHERE seq >= ?1 AND time >= ?2 ORDER BY seq LIMIT 1")?
-                .query_row([clamped(start), cutoff.as_millisecond()], |row| row.get(0))
-                .optional()?;
-            let end = younger.map_or_else(|| events_len(self.connection()), Ok)?;
+        let find = || -> DbResult<u64> {
+            let younger = self.db().query_one(
+                "SELECT seq FROM events WHERE seq >= ?1 AND time >= ?2 ORDER BY seq LIMIT 1",
+                &[int(start), cutoff.as_millisecond().into()],
+                |row| row.count(0),
+            )?;
+            let end = younger.map_or_else(|| events_len(self.db()), Ok)?;
             Ok((end - end % TILE_WIDTH as u64).max(start))
         };
         find().map_err(|e| self.fault(e))
@@ -228,14 +228,13 @@ impl Reader<'_> {
     /// # Errors
     /// Those of the database.
     pub fn present(&self, start: u64, end: u64, limit: usize) -> Result<Vec<u64>, StoreError> {
-        let read = || -> rusqlite::Result<Vec<u64>> {
-            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-            self.connection()
-                .prepare_cached("SELECT seq FROM events WHERE seq >= ?1 AND seq < ?2 ORDER BY seq LIMIT ?3")?
-                .query_map([clamped(start), clamped(end), limit], |row| row.get(0))?
-                .collect()
-        };
-        read().map_err(|e| self.fault(e))
+        self.db()
+            .query(
+                "SELECT seq FROM events WHERE seq >= ?1 AND seq < ?2 ORDER BY seq LIMIT ?3",
+                &[int(start), int(end), at_most(limit)],
+                |row| row.count(0),
+            )
+            .map_err(|e| self.fault(e))
     }
 }
 
@@ -269,10 +268,23 @@ impl Tx<'_> {
         if places.iter().any(|place| *place >= end) {
             return Err(StoreError::Refused("a record that is in no archive stays where it is"));
         }
-        self.with_connection(|connection| {
-            let mut delete = connection.prepare_cached("DELETE FROM events WHERE seq = ?1")?;
-            places.iter().try_fold(0, |dropped, place| Ok(dropped + delete.execute([place])? as u64))
-        })
+        let mut dropped = 0;
+        for piece in places.chunks(LOOKED_UP_AT_ONCE) {
+            let (Some(first), Some(last)) = (piece.iter().min(), piece.iter().max()) else { continue };
+            let present = self.with_db(|db| {
+                db.query(
+                    "SELECT seq FROM events WHERE seq >= ?1 AND seq <= ?2",
+                    &[int(*first), int(*last)],
+                    |row| row.count(0),
+                )
+            })?;
+            let present: BTreeSet<u64> = present.into_iter().collect();
+            let there = piece.iter().filter(|place| present.contains(place) && !self.is_dropped(**place));
+            let there: Vec<u64> = there.copied().collect();
+            dropped += there.len() as u64;
+            self.written.dropped.extend(there);
+        }
+        Ok(dropped)
     }
 
     /// Which records below `end` stand in the database.
@@ -280,13 +292,12 @@ impl Tx<'_> {
     /// # Errors
     /// Those of the database.
     pub fn kept_below(&self, end: u64) -> Result<Kept, StoreError> {
-        self.with_connection(|connection| {
-            let numbers = connection
-                .prepare_cached("SELECT seq FROM events WHERE seq >= 0 AND seq < ?1 ORDER BY seq")?
-                .query_map([clamped(end)], |row| row.get(0))?
-                .collect::<rusqlite::Result<Vec<u64>>>()?;
-            Ok(Kept::of(numbers))
-        })
+        let numbers = self.with_db(|db| {
+            db.query("SELECT seq FROM events WHERE seq >= 0 AND seq < ?1 ORDER BY seq", &[int(end)], |row| {
+                row.count(0)
+            })
+        })?;
+        Ok(Kept::of(numbers.into_iter().filter(|number| !self.is_dropped(*number))))
     }
 
     /// Refuses a change of the mark that goes back.
@@ -302,18 +313,16 @@ impl Tx<'_> {
 }
 
 /// The mark as it stands; none when there is none, or none in a form that Keymoat writes.
-pub(crate) fn stored_archive(connection: &Connection) -> rusqlite::Result<Option<Archive>> {
-    let body: Option<Option<String>> = connection
-        .prepare_cached(
-            "SELECT CASE WHEN typeof(body) = 'text' THEN body END FROM state WHERE kind = 'archive' AND key = ?1",
-        )?
-        .query_row([Archive::KEY], |row| row.get(0))
-        .optional()
-        // Only in an edited file is a text no text.
-        .or_else(|error| match error {
-            rusqlite::Error::FromSqlConversionFailure(..) => Ok(None),
-            other => Err(other),
-        })?;
+pub(crate) fn stored_archive(db: &Db) -> DbResult<Option<Archive>> {
+    let body = db.query_one(
+        "SELECT body FROM state WHERE kind = ?1 AND key = ?2",
+        &[Kind::Archive.as_str().into(), Archive::KEY.into()],
+        |row| {
+            let mut odd = false;
+            let body = row.any_text(0, &mut odd)?;
+            Ok(body.filter(|_| !odd))
+        },
+    )?;
     Ok(body.flatten().as_deref().and_then(Archive::parse))
 }
 
@@ -324,17 +333,17 @@ pub(crate) fn archived_below(archive: Option<&Archive>, size: u64) -> u64 {
 }
 
 /// Hands the hashes of the leaves `start..end` to `each`, from full tiles; `None` where a tile is missing or torn.
-pub(crate) fn tile_leaves(
-    connection: &Connection,
+pub(crate) fn tile_leaves<E: From<DbError>>(
+    db: &Db,
     start: u64,
     end: u64,
-    mut each: impl FnMut(u64, Option<Hash>) -> rusqlite::Result<()>,
-) -> rusqlite::Result<()> {
+    mut each: impl FnMut(u64, Option<Hash>) -> Result<(), E>,
+) -> Result<(), E> {
     let width = TILE_WIDTH as u64;
     let mut place = start;
     while place < end {
         let number = place / width;
-        let hashes = crate::reader::tile(connection, 0, number)?;
+        let hashes = crate::reader::tile(db, 0, number)?;
         let last = end.min((number + 1) * width);
         for place in place..last {
             each(place, hashes.as_ref().map(|hashes| hashes[(place % width) as usize]))?;
@@ -351,11 +360,9 @@ fn parsed(body: &str) -> Result<Archive, StoreError> {
     })
 }
 
-fn clamped(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
 /// Keeps each read short, so that the write-ahead log can be emptied meanwhile.
 const SEEN_AT_ONCE: usize = 20_000;
 /// Keeps each transaction short: others wait for it.
 const DROPPED_AT_ONCE: usize = 5_000;
+/// Keeps an answer short.
+const LOOKED_UP_AT_ONCE: usize = 5_000;

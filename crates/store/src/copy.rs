@@ -7,17 +7,17 @@
 use std::path::Path;
 
 use keymoat_core::audit::Event;
-use keymoat_core::names::{ResourcePath, Scope};
 use keymoat_core::tree::{Frontier, Hash, leaf_hash};
 use keymoat_crypto::StateDigest;
-use rusqlite::{Connection, params};
 
 use crate::archive::{archived_below, stored_archive, tile_leaves};
-use crate::ledger::{LedgerKeys, SignedHead, verify_note};
+use crate::batch::{EVENTS, STATE, TILES, push_insert};
+use crate::db::{Db, DbError, DbResult, Scan, Value, int};
+use crate::ledger::{LedgerKeys, Record, SignedHead, SignedNote, verify_note};
 use crate::outside::OutsideFile;
 use crate::reader::{Reader, events_len};
 use crate::row::{RawRow, SEQ_MAX};
-use crate::tiles::{TILE_WIDTH, Tiles};
+use crate::tiles::{FullTile, TILE_WIDTH, Tiles};
 use crate::verify::Outside;
 use crate::{Archive, Kind, OpenError, Row, SealedStore, StoreError, Untrusted};
 
@@ -127,60 +127,89 @@ impl Reader<'_> {
         &self,
         mut each: impl FnMut(Entry) -> Result<(), E>,
     ) -> Result<(), E> {
-        let fault = |error| E::from(self.fault(error));
-        let sql = format!("SELECT {} FROM state ORDER BY kind, key", RawRow::COLUMNS);
-        let mut statement = self.connection().prepare(&sql).map_err(fault)?;
-        let mut rows = statement.query([]).map_err(fault)?;
-        while let Some(row) = rows.next().map_err(fault)? {
-            let row = RawRow::read(row).map_err(fault)?;
-            each(Entry::Row(CopiedRow::of(row)?))?;
-        }
-        let sql = "SELECT seq, record, personal FROM events ORDER BY seq";
-        let mut statement = self.connection().prepare(sql).map_err(fault)?;
-        let mut rows = statement.query([]).map_err(fault)?;
-        let size = events_len(self.connection()).map_err(fault)?;
-        let archive = stored_archive(self.connection()).map_err(fault)?;
+        let found = self.each_entry(&mut |entry| each(entry).map_err(CopyError::Own));
+        found.map_err(|error| match error {
+            CopyError::Own(error) => error,
+            CopyError::Store(error) => error.into(),
+            CopyError::Database(error) => self.fault(error).into(),
+        })
+    }
+
+    fn each_entry<E>(
+        &self,
+        each: &mut dyn FnMut(Entry) -> Result<(), CopyError<E>>,
+    ) -> Result<(), CopyError<E>> {
+        let rows = Scan {
+            columns: RawRow::COLUMNS,
+            table: "state",
+            filter: "TRUE",
+            params: Vec::new(),
+            key: &["kind", "key"],
+            descending: false,
+        };
+        self.db().scan(&rows, |row| {
+            let row = CopiedRow::of(RawRow::read(row)?).map_err(CopyError::Store)?;
+            each(Entry::Row(row))?;
+            Ok::<_, CopyError<E>>(true)
+        })?;
+        let size = events_len(self.db())?;
+        let archive = stored_archive(self.db())?;
         let archived_below = archived_below(archive.as_ref(), size);
+        let events = Scan {
+            columns: "seq, record, personal",
+            table: "events",
+            filter: "TRUE",
+            params: Vec::new(),
+            key: &["seq"],
+            descending: false,
+        };
         let mut next = 0;
-        while let Some(row) = rows.next().map_err(fault)? {
-            let read = || Ok(CopiedEvent { record: row.get(1)?, personal: row.get(2)? });
-            let seq: i64 = row.get(0).map_err(fault)?;
+        self.db().scan(&events, |row| {
+            let seq = row.int(0)?;
             let place = u64::try_from(seq).unwrap_or_default();
-            self.archived_entries(next, place.min(archived_below), &mut each)?;
+            self.archived_entries(next, place.min(archived_below), each)?;
             next = place.saturating_add(1);
-            let event = read()
-                .map_err(|error: rusqlite::Error| corrupt(format!("event {seq}"), &error.to_string()))?;
+            let read = || Ok(CopiedEvent { record: row.blob(1)?, personal: row.maybe_blob(2)? });
+            let event = read().map_err(|error: DbError| {
+                CopyError::Store(corrupt(format!("event {seq}"), &error.to_string()))
+            })?;
             each(Entry::Event(event))?;
-        }
-        self.archived_entries(next, archived_below, &mut each)
+            Ok::<_, CopyError<E>>(true)
+        })?;
+        self.archived_entries(next, archived_below, each)
     }
 
     /// The hashes of the archived events `start..end`, an entry a tile.
-    fn archived_entries<E: From<StoreError>>(
+    fn archived_entries<E>(
         &self,
         start: u64,
         end: u64,
-        each: &mut impl FnMut(Entry) -> Result<(), E>,
-    ) -> Result<(), E> {
+        each: &mut dyn FnMut(Entry) -> Result<(), CopyError<E>>,
+    ) -> Result<(), CopyError<E>> {
         let mut leaves = Vec::new();
-        let (mut torn, mut failed) = (None, Ok(()));
-        tile_leaves(self.connection(), start, end, |place, leaf| {
-            leaves.extend(leaf);
-            if leaf.is_none() {
-                torn.get_or_insert(place);
-            }
+        tile_leaves(self.db(), start, end, |place, leaf| {
+            leaves.push(leaf.ok_or_else(|| {
+                CopyError::Store(corrupt(format!("event {place}"), "its tile of the tree is missing"))
+            })?);
             let is_last_of_tile = (place + 1).is_multiple_of(TILE_WIDTH as u64) || place + 1 == end;
-            if is_last_of_tile && failed.is_ok() && torn.is_none() {
-                failed = each(Entry::Archived(std::mem::take(&mut leaves)));
+            match is_last_of_tile {
+                true => each(Entry::Archived(std::mem::take(&mut leaves))),
+                false => Ok(()),
             }
-            Ok(())
         })
-        .map_err(|error| self.fault(error))?;
-        failed?;
-        match torn {
-            None => Ok(()),
-            Some(place) => Err(corrupt(format!("event {place}"), "its tile of the tree is missing").into()),
-        }
+    }
+}
+
+/// Why entries stopped coming.
+enum CopyError<E> {
+    Own(E),
+    Store(StoreError),
+    Database(DbError),
+}
+
+impl<E> From<DbError> for CopyError<E> {
+    fn from(error: DbError) -> Self {
+        Self::Database(error)
     }
 }
 
@@ -336,16 +365,17 @@ impl SealedStore {
         outside: Option<&Path>,
         feed: impl FnOnce(&mut dyn FnMut(Entry) -> Result<(), OpenError>) -> Result<(), E>,
     ) -> Result<Counts, E> {
-        if !self.is_empty()? {
-            return Err(OpenError::Exists(self.data_dir().to_owned()).into());
-        }
-        self.connection().execute_batch("BEGIN IMMEDIATE").map_err(|e| self.failed(e))?;
-        let filled = self.fill_open_transaction(keys, note, outside, feed);
+        self.begin_alone()?;
+        let filled = match self.is_empty() {
+            Ok(true) => self.fill_open_transaction(keys, note, outside, feed),
+            Ok(false) => Err(OpenError::Exists(self.data_dir().to_owned()).into()),
+            Err(error) => Err(error.into()),
+        };
         if filled.is_err()
-            && !self.connection().is_autocommit()
-            && let Err(error) = self.connection().execute_batch("ROLLBACK")
+            && self.db().in_transaction()
+            && let Err(error) = self.db().rollback()
         {
-            tracing::warn!(%error, "a failed transaction could not be rolled back; closing the file does");
+            tracing::warn!(%error, "a failed transaction could not be rolled back; closing the database does");
         }
         filled
     }
@@ -357,10 +387,10 @@ impl SealedStore {
         outside: Option<&Path>,
         feed: impl FnOnce(&mut dyn FnMut(Entry) -> Result<(), OpenError>) -> Result<(), E>,
     ) -> Result<Counts, E> {
-        let mut filler = Filler::new(self.connection(), keys);
+        let mut filler = Filler::new(self.db(), keys);
         feed(&mut |entry| {
             filler.tally.add(&entry)?;
-            filler.write(entry).map_err(|e| self.failed(e))
+            filler.take(entry).map_err(|e| self.failed(e))
         })?;
         let counts = filler.finish(note).map_err(|error| match error {
             FillError::Untrusted(untrusted) => OpenError::Untrusted(untrusted),
@@ -370,88 +400,101 @@ impl SealedStore {
             make_outside(path, note)
                 .map_err(|e| OpenError::Io { path: path.to_owned(), why: e.to_string() })?;
         }
-        self.connection().execute_batch("COMMIT").map_err(|e| self.failed(e))?;
+        self.db().commit().map_err(|e| self.failed(e))?;
         Ok(counts)
     }
 
-    fn failed(&self, error: rusqlite::Error) -> OpenError {
+    fn failed(&self, error: DbError) -> OpenError {
         self.fault(error).into()
     }
 }
 
-/// Writes entries as they come and grows the tree over the events.
+/// Writes entries as they come, many at once, and grows the tree over the events.
 struct Filler<'a> {
-    connection: &'a Connection,
+    db: &'a Db,
     tally: Tally<'a>,
     tiles: Tiles,
     time_ms: i64,
+    rows: Vec<CopiedRow>,
+    records: Vec<Record>,
+    filled: Vec<FullTile>,
 }
 
 enum FillError {
     Untrusted(Untrusted),
-    Database(rusqlite::Error),
+    Database(DbError),
 }
 
 impl<'a> Filler<'a> {
-    fn new(connection: &'a Connection, keys: &'a LedgerKeys) -> Self {
-        Self { connection, tally: Tally::new(keys), tiles: Tiles::default(), time_ms: 0 }
+    fn new(db: &'a Db, keys: &'a LedgerKeys) -> Self {
+        Self {
+            db,
+            tally: Tally::new(keys),
+            tiles: Tiles::default(),
+            time_ms: 0,
+            rows: Vec::new(),
+            records: Vec::new(),
+            filled: Vec::new(),
+        }
     }
 
-    /// Writes an entry that has just been added up.
-    fn write(&mut self, entry: Entry) -> rusqlite::Result<()> {
+    /// Takes an entry that has just been added up.
+    fn take(&mut self, entry: Entry) -> DbResult<()> {
         match entry {
-            Entry::Row(row) => {
-                let mut insert = self.connection.prepare_cached(
-                    "INSERT INTO state (kind, key, seq, body, blob) VALUES (?1, ?2, ?3, ?4, ?5)",
-                )?;
-                insert.execute(params![row.kind, row.key, row.seq, row.body, row.blob]).map(|_| ())
-            }
-            Entry::Event(event) => self.write_event(&event),
-            Entry::Archived(leaves) => leaves.into_iter().try_for_each(|leaf| self.write_leaf(leaf)),
+            Entry::Row(row) => self.rows.push(row),
+            Entry::Event(event) => self.take_event(event),
+            Entry::Archived(leaves) => leaves.into_iter().for_each(|leaf| self.grow(leaf)),
+        }
+        match self.rows.len() + self.records.len() + self.filled.len() < WRITTEN_AT_ONCE {
+            true => Ok(()),
+            false => self.write(),
         }
     }
 
-    fn write_event(&mut self, event: &CopiedEvent) -> rusqlite::Result<()> {
+    fn take_event(&mut self, event: CopiedEvent) {
         let seq = self.tally.counts.events - 1;
+        let leaf = leaf_hash(&event.record);
         // A record that cannot be read is kept where an administrator accepted it as it was; it has no columns.
-        let parsed = Event::parse(&event.record).ok();
-        let time_ms = parsed.as_ref().map_or(self.time_ms, |event| event.time.as_millisecond());
-        self.time_ms = self.time_ms.max(time_ms);
-        self.connection
-            .prepare_cached(
-                "INSERT INTO events (seq, time, actor, environment, path, record, personal)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            )?
-            .execute(params![
+        let record = match Event::parse(&event.record) {
+            Ok(parsed) => Record::of(seq, &parsed, event.record, event.personal),
+            Err(_) => Record {
                 seq,
-                time_ms,
-                parsed.as_ref().map(|event| event.actor.to_string()).unwrap_or_default(),
-                parsed.as_ref().and_then(|event| event.scope.as_ref()).map(Scope::as_str),
-                parsed.as_ref().and_then(|event| event.path.as_ref()).map(ResourcePath::as_str),
-                event.record,
-                event.personal,
-            ])?;
-        self.write_leaf(leaf_hash(&event.record))
+                time_ms: self.time_ms,
+                actor: String::new(),
+                environment: None,
+                path: None,
+                record: event.record,
+                personal: event.personal,
+            },
+        };
+        self.time_ms = self.time_ms.max(record.time_ms);
+        self.records.push(record);
+        self.grow(leaf);
     }
 
-    fn write_leaf(&mut self, leaf: Hash) -> rusqlite::Result<()> {
-        for tile in self.tiles.push(leaf) {
-            self.connection
-                .prepare_cached("INSERT INTO tiles (level, number, hashes) VALUES (?1, ?2, ?3)")?
-                .execute(params![tile.level, tile.number, tile.hashes])?;
-        }
+    fn grow(&mut self, leaf: Hash) {
+        self.filled.extend(self.tiles.push(leaf));
+    }
+
+    fn write(&mut self) -> DbResult<()> {
+        let mut commands = Vec::new();
+        push_insert(&mut commands, &STATE, self.rows.iter().map(CopiedRow::values));
+        push_insert(&mut commands, &EVENTS, self.records.iter().map(Record::values));
+        push_insert(&mut commands, &TILES, self.filled.iter().map(FullTile::values));
+        self.db.run(commands)?;
+        self.rows.clear();
+        self.records.clear();
+        self.filled.clear();
         Ok(())
     }
 
-    fn finish(self, note: &str) -> Result<Counts, FillError> {
-        let (counts, frontier) = (self.tally.counts, self.tally.frontier.to_bytes());
+    fn finish(mut self, note: &str) -> Result<Counts, FillError> {
+        self.write().map_err(FillError::Database)?;
+        let digest = self.db.server().map(|_| self.tally.digest);
+        let (counts, frontier, keys) = (self.tally.counts, self.tally.frontier.clone(), self.tally.keys);
         self.tally.finish(note).map_err(FillError::Untrusted)?;
-        self.connection
-            .execute(
-                "INSERT INTO checkpoint (id, note, frontier, change) VALUES (1, ?1, ?2, ?3)",
-                params![note, frontier, counts.change],
-            )
-            .map_err(FillError::Database)?;
+        let signed = SignedNote::signed(keys, note, &frontier, counts.change, digest.as_ref());
+        self.db.run(vec![signed.command()]).map_err(FillError::Database)?;
         Ok(counts)
     }
 }
@@ -464,6 +507,16 @@ impl CopiedRow {
             return Err(corrupt(what, "it does not have the form that Keymoat gives to rows"));
         };
         Ok(Self { kind: row.kind, key: row.key, seq, body: row.body, blob: row.blob })
+    }
+
+    fn values(&self) -> Vec<Value<'_>> {
+        vec![
+            self.kind.as_str().into(),
+            self.key.as_str().into(),
+            int(self.seq),
+            self.body.as_deref().into(),
+            self.blob.as_deref().into(),
+        ]
     }
 
     /// What it says of archives, if it is the row that does.
@@ -494,3 +547,6 @@ fn make_outside(path: &Path, note: &str) -> std::io::Result<()> {
 fn corrupt(what: String, why: &str) -> StoreError {
     StoreError::Corrupt { what, why: why.to_owned() }
 }
+
+/// Bounds the memory that a copy takes, and keeps the journeys to a server few.
+const WRITTEN_AT_ONCE: usize = 1000;

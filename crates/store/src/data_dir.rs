@@ -11,14 +11,24 @@ use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::OpenError;
+use crate::{Address, OpenError};
 
 /// A data directory whose lock this process holds; dropping the last clone lets go.
 #[derive(Debug, Clone)]
 pub struct DataDir {
     path: PathBuf,
+    /// The node that works here with a database on a server; none when the database is a file in the directory.
+    node: Option<Arc<Node>>,
     _lock: Arc<File>,
     _itself: Arc<File>,
+}
+
+/// One of the nodes that work with a database on a server.
+#[derive(Debug)]
+struct Node {
+    address: Address,
+    /// Tells it from the others, some of which may be on the same machine.
+    id: String,
 }
 
 impl DataDir {
@@ -54,7 +64,7 @@ impl DataDir {
             }
             _ => {}
         }
-        Ok(Self { path: path.to_owned(), _lock: Arc::new(lock), _itself: Arc::new(itself) })
+        Ok(Self { path: path.to_owned(), node: None, _lock: Arc::new(lock), _itself: Arc::new(itself) })
     }
 
     /// The directory.
@@ -62,10 +72,81 @@ impl DataDir {
         &self.path
     }
 
+    /// The directory of a node whose database is on a server.
+    ///
+    /// # Errors
+    /// When there is a vault in the directory itself, or the node has worked with another database.
+    pub fn with_database(mut self, address: Option<Address>) -> Result<Self, OpenError> {
+        let known = self.known_node()?;
+        let Some(address) = address else {
+            return match known {
+                None => Ok(self),
+                Some((known, _)) => Err(OpenError::Elsewhere { path: self.path, known }),
+            };
+        };
+        if self.database().exists() {
+            return Err(OpenError::HasItsOwn(self.path));
+        }
+        let id = known.map_or_else(|| hex(&keymoat_crypto::bytes::<4>()), |(_, id)| id);
+        self.node = Some(Arc::new(Node { address, id }));
+        Ok(self)
+    }
+
+    /// The server that holds the database; none when it is a file in the directory.
+    pub fn address(&self) -> Option<&Address> {
+        self.node.as_ref().map(|node| &node.address)
+    }
+
+    /// What tells this node from the others that work with the same database; none when it is a file.
+    pub fn node_id(&self) -> Option<&str> {
+        self.node.as_ref().map(|node| node.id.as_str())
+    }
+
     /// The database file.
     pub fn database(&self) -> PathBuf {
         database_in(&self.path)
     }
+
+    /// Whether this is a node that has not worked with its database yet.
+    pub fn is_new_node(&self) -> bool {
+        self.node.is_some() && !self.path.join(NODE_FILE).exists()
+    }
+
+    /// Writes down that this node has worked with its database, and which one it is.
+    pub(crate) fn remember(&self) -> std::io::Result<()> {
+        let Some(node) = &self.node else { return Ok(()) };
+        let path = self.path.join(NODE_FILE);
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        writeln!(file, "{}\n{}", node.address.shown(), node.id)?;
+        file.sync_all()?;
+        File::open(&self.path)?.sync_all()
+    }
+
+    fn known_node(&self) -> Result<Option<(String, String)>, OpenError> {
+        let path = self.path.join(NODE_FILE);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(io(&path, &error)),
+        };
+        match text.lines().collect::<Vec<_>>()[..] {
+            [address, id] if !id.is_empty() && id.bytes().all(|b| b.is_ascii_hexdigit()) => {
+                Ok(Some((address.to_owned(), id.to_owned())))
+            }
+            _ => Err(OpenError::Io { path, why: "it does not say which node this is".to_owned() }),
+        }
+    }
+}
+
+/// Where the database of a data directory is, as the directory itself says: the address, without what is secret in it,
+/// of the server that its node has worked with.
+pub fn server_of(data_dir: &Path) -> Option<String> {
+    let text = fs::read_to_string(data_dir.join(NODE_FILE)).ok()?;
+    text.lines().next().map(str::to_owned)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The database file of a data directory.
@@ -79,6 +160,8 @@ pub fn socket_in(data_dir: &Path) -> PathBuf {
 }
 
 const LOCK_FILE: &str = "lock";
+/// Says which server holds the database of a node, and which node it is.
+const NODE_FILE: &str = "node";
 /// What a mode may not give to the group and to others.
 const FOR_OTHERS: u32 = 0o077;
 

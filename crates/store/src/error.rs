@@ -30,6 +30,16 @@ pub enum StoreError {
     /// More work is queued than the disk keeps up with.
     #[error("the store is overloaded; try again in a moment")]
     Overloaded,
+    /// The database server cannot be reached, so nothing can be written down.
+    #[error(
+        "the database `{database}` cannot be reached: {why}; nothing is answered that cannot be written down, and work goes on when it is back"
+    )]
+    Unreachable {
+        /// Its address, without what is secret in it.
+        database: String,
+        /// What was said.
+        why: String,
+    },
     /// A caller broke one of the store's rules, and nothing was written.
     #[error("refused by the store: {0}")]
     Refused(&'static str),
@@ -84,6 +94,17 @@ pub enum OpenError {
     /// The file is not a Keymoat database.
     #[error("`{}` is not a Keymoat database; move it away, or name another directory with --data", .0.display())]
     Foreign(PathBuf),
+    /// The data directory has worked with a database on a server, and none was named now.
+    #[error("the vault of `{}` is in the database `{known}`; name it with --database or KEYMOAT_DATABASE", path.display())]
+    Elsewhere {
+        /// The data directory.
+        path: PathBuf,
+        /// The server's address, without what is secret in it.
+        known: String,
+    },
+    /// A database on a server was named for a data directory that has a vault in itself.
+    #[error("there is a vault in `{}` itself; name another directory with --data for the node, or move the vault with `keymoat backup` and `keymoat restore`", .0.display())]
+    HasItsOwn(PathBuf),
     /// The database was written by a newer Keymoat.
     #[error("`{}` was written by a newer Keymoat (schema {found}, this program knows {known}); update this program", path.display())]
     Newer {
@@ -168,30 +189,6 @@ impl Untrusted {
             Self::Rewritten { .. } | Self::Checkpoint(_) | Self::Event { .. } | Self::State(_) => {
                 "keep a copy as evidence; `keymoat audit verify` names everything that was touched, `keymoat restore FILE` makes a vault of a backup in an empty data directory, and `keymoat audit accept-restore --reason REASON` takes this one as it is"
             }
-        }
-    }
-}
-
-impl StoreError {
-    /// Translates a database fault, telling apart what an operator can mend.
-    pub(crate) fn from_sqlite(error: rusqlite::Error, path: &std::path::Path) -> Self {
-        Self::of_sqlite(&error, path)
-    }
-
-    /// As [`StoreError::from_sqlite`], leaving the fault to its owner.
-    pub(crate) fn of_sqlite(error: &rusqlite::Error, path: &std::path::Path) -> Self {
-        use rusqlite::ErrorCode;
-        match error.sqlite_error_code() {
-            Some(ErrorCode::DiskFull) => Self::Full(path.to_owned()),
-            Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
-                Self::ReadOnly { path: path.to_owned(), why: error.to_string() }
-            }
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-                Self::Corrupt { what: format!("file `{}`", path.display()), why: error.to_string() }
-            }
-            // Another program holds the database's own lock: nothing was begun.
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Overloaded,
-            _ => Self::Database(error.to_string()),
         }
     }
 }

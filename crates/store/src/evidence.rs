@@ -10,15 +10,15 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags};
 use rustix::fs::{FlockOperation, flock};
 
+use crate::db::sqlite::{migrate, recognise};
+use crate::db::{Db, DbError};
 use crate::ledger::LedgerKeys;
-use crate::sealed::{migrate, recognise};
 use crate::tx::rows_with_prefix;
-use crate::{Kind, OpenError, Report, Row, StoreError, migrations, schema, verify};
+use crate::{Kind, OpenError, Report, Row, migrations, schema, verify};
 
 /// A database that is only read.
 pub struct Evidence {
-    connection: Connection,
-    path: PathBuf,
+    db: Db,
     /// Held so that nobody writes meanwhile; none where there is no lock file, as in a copy of the database alone.
     _lock: File,
 }
@@ -44,8 +44,8 @@ impl Evidence {
                 None => open_copy(&path, &log, scratch)?,
             },
         };
-        schema::distrust(&connection).map_err(|e| StoreError::of_sqlite(&e, &path))?;
-        Ok(Self { connection, path, _lock: lock })
+        schema::distrust(&connection).map_err(|e| DbError::from(e).to_store_error(&path))?;
+        Ok(Self { db: Db::sqlite(connection, &path), _lock: lock })
     }
 
     /// The rows of a kind that is readable without keys: the instance and its slots.
@@ -53,7 +53,7 @@ impl Evidence {
     /// # Errors
     /// When the database cannot be read.
     pub fn rows(&self, kind: Kind) -> Result<Vec<Row>, OpenError> {
-        rows_with_prefix(&self.connection, kind, "", usize::MAX).map_err(|e| self.fault(&e).into())
+        rows_with_prefix(&self.db, kind, "", usize::MAX).map_err(|e| self.db.fault(&e).into())
     }
 
     /// Checks everything there is and says what does not fit.
@@ -67,11 +67,7 @@ impl Evidence {
         progress: impl FnMut(u64),
     ) -> Result<Report, OpenError> {
         let outside = verify::Outside::read(keys, outside).map_err(|e| io(outside, &e))?;
-        verify::verify(&self.connection, keys, Some(&outside), progress).map_err(|e| self.fault(&e).into())
-    }
-
-    fn fault(&self, error: &rusqlite::Error) -> StoreError {
-        StoreError::of_sqlite(error, &self.path)
+        verify::verify(&self.db, keys, Some(&outside), progress).map_err(|e| self.db.fault(&e).into())
     }
 }
 
@@ -87,7 +83,7 @@ fn keep_writers_out(data_dir: &Path) -> Result<File, OpenError> {
 
 /// Reads the file where it stands; `None` when its schema is older, so that a copy must be brought up to date.
 fn open_in_place(path: &Path) -> Result<Option<Connection>, OpenError> {
-    let fault = |error: rusqlite::Error| OpenError::Store(StoreError::of_sqlite(&error, path));
+    let fault = |error: rusqlite::Error| OpenError::Store(DbError::from(error).to_store_error(path));
     let flags =
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     // Without a log the file is all there is; `immutable` keeps SQLite from writing a shared-memory file beside it.
@@ -108,7 +104,7 @@ fn open_copy(path: &Path, log: &Path, scratch: &Path) -> Result<Connection, Open
         .map_err(|e| io(&copy, &e))?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(&copy, flags)
-        .map_err(|e| OpenError::Store(StoreError::of_sqlite(&e, path)))?;
+        .map_err(|e| OpenError::Store(DbError::from(e).to_store_error(path)))?;
     recognise(&connection, path)?;
     migrate(&mut connection, &copy)?;
     Ok(connection)

@@ -1,18 +1,17 @@
 //! The signed log: numbers events, grows the RFC 6962 tree, keeps the digest over the live rows, signs checkpoints.
 //!
-//! It works inside the writer's transaction and never commits; the writer keeps a copy of the [`Head`] from before
-//! a batch and puts it back when the batch fails.
+//! It writes nothing itself: records, tiles and the signed head go to the database with the batch. The writer keeps a
+//! copy of the [`Head`] from before a batch and puts it back when the batch fails.
 
+use crate::batch::Log;
+use crate::db::{Command, Value, int};
+use crate::tiles::{TILE_WIDTH, Tiles};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use keymoat_core::audit::{Event, Personal, RowChange};
 use keymoat_core::checkpoint::{Checkpoint, note_text};
-use keymoat_core::names::{ResourcePath, Scope};
 use keymoat_core::tree::{Frontier, Hash, leaf_hash};
 use keymoat_crypto::{AuditSigner, StateDigest, StateKey, bytes as random_bytes};
-use rusqlite::{Connection, params};
-
-use crate::tiles::{TILE_WIDTH, Tiles};
 
 /// The keys that the ledger works with, derived from the instance key.
 pub struct LedgerKeys {
@@ -64,13 +63,47 @@ impl Head {
     }
 }
 
+/// A record with the columns that it is searched by, as it goes into the database.
+#[derive(Debug, Clone)]
+pub(crate) struct Record {
+    pub(crate) seq: u64,
+    pub(crate) time_ms: i64,
+    pub(crate) actor: String,
+    pub(crate) environment: Option<String>,
+    pub(crate) path: Option<String>,
+    pub(crate) record: Vec<u8>,
+    pub(crate) personal: Option<Vec<u8>>,
+}
+
+impl Record {
+    /// The columns of an event; `record` is its canonical text.
+    pub(crate) fn of(seq: u64, event: &Event, record: Vec<u8>, personal: Option<Vec<u8>>) -> Self {
+        Self {
+            seq,
+            time_ms: event.time.as_millisecond(),
+            actor: event.actor.to_string(),
+            environment: event.scope.as_ref().map(|scope| scope.as_str().to_owned()),
+            path: event.path.as_ref().map(|path| path.as_str().to_owned()),
+            record,
+            personal,
+        }
+    }
+
+    pub(crate) fn values(&self) -> Vec<Value<'_>> {
+        vec![
+            int(self.seq),
+            Value::Int(self.time_ms),
+            self.actor.as_str().into(),
+            self.environment.as_deref().into(),
+            self.path.as_deref().into(),
+            self.record.as_slice().into(),
+            self.personal.as_deref().into(),
+        ]
+    }
+}
+
 /// Appends one event and returns its number.
-pub(crate) fn append(
-    connection: &Connection,
-    head: &mut Head,
-    draft: &mut Draft,
-    rows: Vec<RowChange>,
-) -> rusqlite::Result<u64> {
+pub(crate) fn append(log: &mut Log, head: &mut Head, draft: &mut Draft, rows: Vec<RowChange>) -> u64 {
     let seq = head.size();
     let event = &mut draft.event;
     event.seq = seq;
@@ -84,44 +117,67 @@ pub(crate) fn append(
         stored_personal(&salt, personal)
     });
     let record = event.canonical();
-    connection
-        .prepare_cached(
-            "INSERT INTO events (seq, time, actor, environment, path, record, personal) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        )?
-        .execute(params![
-            seq,
-            time_ms,
-            event.actor.to_string(),
-            event.scope.as_ref().map(Scope::as_str),
-            event.path.as_ref().map(ResourcePath::as_str),
-            record,
-            personal
-        ])?;
     let leaf = leaf_hash(&record);
+    log.records.push(Record::of(seq, event, record, personal));
     head.frontier.append(leaf).expect("a log never reaches 2^63 events");
     head.time_ms = time_ms;
-    for tile in head.tiles.push(leaf) {
-        connection
-            .prepare_cached("INSERT OR REPLACE INTO tiles (level, number, hashes) VALUES (?1, ?2, ?3)")?
-            .execute(params![tile.level, tile.number, tile.hashes])?;
-    }
-    Ok(seq)
+    log.tiles.extend(head.tiles.push(leaf));
+    seq
 }
 
-/// Signs the head and writes it beside the events that it covers; returns the note.
-pub(crate) fn write_checkpoint(
-    connection: &Connection,
-    keys: &LedgerKeys,
-    head: &Head,
-) -> rusqlite::Result<String> {
-    let note = sign(keys, head);
-    connection
-        .prepare_cached(
-            "INSERT INTO checkpoint (id, note, frontier, change) VALUES (1, ?1, ?2, ?3)
-             ON CONFLICT (id) DO UPDATE SET note = excluded.note, frontier = excluded.frontier, change = excluded.change",
-        )?
-        .execute(params![note, head.frontier.to_bytes(), head.change])?;
-    Ok(note)
+/// A signed head on its way into the database, with what lets others go on from it.
+pub(crate) struct SignedNote {
+    pub(crate) note: String,
+    frontier: Vec<u8>,
+    change: u64,
+    /// The hidden sum of the rows' keyed hashes: whoever has not seen the rows as they were cannot work it out. A file
+    /// has one writer, who has.
+    digest: Option<Vec<u8>>,
+}
+
+impl SignedNote {
+    /// Signs a head; `for_others` when other nodes write into the same database.
+    pub(crate) fn of(keys: &LedgerKeys, head: &Head, for_others: bool) -> Self {
+        Self {
+            note: sign(keys, head),
+            frontier: head.frontier.to_bytes(),
+            change: head.change,
+            digest: for_others.then(|| keys.state.hide(&head.digest).to_vec()),
+        }
+    }
+
+    /// A head that was signed before, over rows whose digest is known.
+    pub(crate) fn signed(
+        keys: &LedgerKeys,
+        note: &str,
+        frontier: &Frontier,
+        change: u64,
+        digest: Option<&StateDigest>,
+    ) -> Self {
+        Self {
+            note: note.to_owned(),
+            frontier: frontier.to_bytes(),
+            change,
+            digest: digest.map(|digest| keys.state.hide(digest).to_vec()),
+        }
+    }
+
+    /// The statement that writes it beside the events that it covers.
+    pub(crate) fn command(&self) -> Command<'_> {
+        let mut params: Vec<Value<'_>> =
+            vec![self.note.as_str().into(), self.frontier.as_slice().into(), int(self.change)];
+        let sql = match &self.digest {
+            None => {
+                "INSERT INTO checkpoint (id, note, frontier, change) VALUES (1, ?1, ?2, ?3)
+                 ON CONFLICT (id) DO UPDATE SET note = excluded.note, frontier = excluded.frontier, change = excluded.change"
+            }
+            Some(digest) => {
+                params.push(digest.as_slice().into());
+                "UPDATE checkpoint SET note = ?1, frontier = ?2, change = ?3, digest = ?4 WHERE id = 1"
+            }
+        };
+        Command::Execute { sql, params }
+    }
 }
 
 /// The C2SP checkpoint of a head, with the digest over the live rows and the newest event's time as extension lines.

@@ -4,13 +4,19 @@
 //! refuses a change without a record. It knows nothing of policies, and of a secret's value only the ciphertext.
 
 mod accept;
+mod address;
 mod archive;
+mod batch;
+mod contact;
 mod copy;
 mod data_dir;
+mod db;
 mod erased;
 mod error;
 mod evidence;
+mod follow;
 mod ledger;
+mod listen;
 mod migrations;
 mod outside;
 mod reader;
@@ -24,13 +30,15 @@ mod tx;
 mod verify;
 mod writer;
 
+pub use address::Address;
 pub use archive::{Archive, Keepers, Kept};
 pub use copy::{CopiedEvent, CopiedRow, Counts, Entry, OutsideFit, Tallied, Tally};
-pub use data_dir::{DataDir, database_in, socket_in};
+pub use data_dir::{DataDir, database_in, server_of, socket_in};
 pub use erased::{ERASED, number_texts};
 pub use error::{OpenError, StoreError, Untrusted};
 pub use evidence::Evidence;
 pub use ledger::{Draft, LedgerKeys, SignedHead};
+pub use outside::{FileStep, watch_files};
 pub use reader::{Change, EventRange, PersonalBeside, PersonalOf, PersonalRange, Reader, StoredEvent};
 pub use row::{Effect, Kind, Observer, Row};
 pub use sealed::{Durability, SealedStore, Trust};

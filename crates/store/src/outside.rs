@@ -8,6 +8,34 @@ use std::fs::{File, OpenOptions};
 use std::io::Read as _;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+/// What is done to a file that SQLite knows nothing of.
+#[derive(Debug, Clone, Copy)]
+pub enum FileStep<'a> {
+    /// It is open, and there if it was not before.
+    Opened,
+    /// Its directory was synced, so that its name stays.
+    Listed,
+    /// Bytes were written at an offset.
+    Wrote(u64, &'a [u8]),
+    /// Its content was synced.
+    Synced,
+}
+
+/// Has every step told to a simulator of power cuts, once and for the whole process.
+pub fn watch_files(watcher: fn(&Path, FileStep<'_>)) {
+    // A second simulator is the same one.
+    let _ = WATCHER.set(watcher);
+}
+
+pub(crate) fn tell(path: &Path, step: FileStep<'_>) {
+    if let Some(watcher) = WATCHER.get() {
+        watcher(path, step);
+    }
+}
+
+static WATCHER: OnceLock<fn(&Path, FileStep<'_>)> = OnceLock::new();
 
 /// The open checkpoint file.
 #[derive(Debug)]
@@ -25,8 +53,10 @@ impl OutsideFile {
         let made = !path.exists();
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        tell(path, FileStep::Opened);
         if made && let Some(parent) = path.parent() {
             File::open(parent)?.sync_all()?;
+            tell(path, FileStep::Listed);
         }
         if !file.metadata()?.is_file() {
             return Err(not_a_file());
@@ -55,8 +85,11 @@ impl OutsideFile {
     }
 
     fn write_slot(&mut self, block: &[u8]) -> std::io::Result<()> {
-        self.file.write_all_at(block, self.next_slot * SLOT_BYTES as u64)?;
+        let at = self.next_slot * SLOT_BYTES as u64;
+        tell(&self.path, FileStep::Wrote(at, block));
+        self.file.write_all_at(block, at)?;
         self.file.sync_data()?;
+        tell(&self.path, FileStep::Synced);
         self.next_slot = 1 - self.next_slot;
         Ok(())
     }

@@ -1,21 +1,17 @@
 //! Reading beside the writer: one consistent view a transaction.
 
-use std::path::Path;
-
-use keymoat_core::audit::{Event, Personal};
-use keymoat_core::tree::{self, Hash, leaf_hash};
-use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter, types::Value};
-
+use crate::db::{Columns, Db, DbError, DbResult, Scan, Value, int, limit as at_most};
 use crate::ledger::parse_personal;
-use crate::row::{RawRow, blob_of};
+use crate::row::RawRow;
 use crate::tiles::{TILE_WIDTH, is_full, parse_tile, perfect_root};
 use crate::tx::{live_row, rows_with_prefix};
 use crate::{Kind, Row, StoreError};
+use keymoat_core::audit::{Event, Personal};
+use keymoat_core::tree::{self, Hash, leaf_hash};
 
 /// One consistent view of the store.
 pub struct Reader<'a> {
-    connection: &'a Connection,
-    path: &'a Path,
+    db: &'a Db,
 }
 
 /// An event as stored.
@@ -95,28 +91,28 @@ pub struct Change {
 }
 
 impl<'a> Reader<'a> {
-    pub(crate) fn begin(connection: &'a Connection, path: &'a Path) -> Result<Self, StoreError> {
-        connection.execute_batch("BEGIN").map_err(|e| StoreError::from_sqlite(e, path))?;
-        Ok(Self { connection, path })
+    pub(crate) fn begin(db: &'a Db) -> Result<Self, StoreError> {
+        db.begin_read().map_err(|e| db.fault(&e))?;
+        Ok(Self { db })
     }
 
-    pub(crate) fn connection(&self) -> &Connection {
-        self.connection
+    pub(crate) fn db(&self) -> &Db {
+        self.db
     }
 
     /// The live row of this name.
     pub fn row(&self, kind: Kind, key: &str) -> Result<Option<Row>, StoreError> {
-        live_row(self.connection, kind, key).map_err(|e| self.fault(e))
+        live_row(self.db, kind, key).map_err(|e| self.fault(e))
     }
 
     /// The live rows of a kind whose key begins with `prefix`, at most `limit`, in the order of their keys.
     pub fn rows_with_prefix(&self, kind: Kind, prefix: &str, limit: usize) -> Result<Vec<Row>, StoreError> {
-        rows_with_prefix(self.connection, kind, prefix, limit).map_err(|e| self.fault(e))
+        rows_with_prefix(self.db, kind, prefix, limit).map_err(|e| self.fault(e))
     }
 
     /// Every live row, in no particular order.
     pub fn live_rows(&self, mut each: impl FnMut(Row)) -> Result<(), StoreError> {
-        for_each_raw_row(self.connection, |row| {
+        for_each_raw_row(self.db, |row| {
             if row.body.is_none() {
                 return;
             }
@@ -137,45 +133,41 @@ impl<'a> Reader<'a> {
         after: &str,
         mut each: impl FnMut(&str, &str) -> bool,
     ) -> Result<(), StoreError> {
-        let mut read = || -> rusqlite::Result<()> {
-            let mut statement = self.connection.prepare_cached(
-                "SELECT key, body FROM state WHERE kind = ?1 AND key > ?2 AND body IS NOT NULL ORDER BY key",
-            )?;
-            let mut rows = statement.query(params![kind.as_str(), after])?;
-            while let Some(row) = rows.next()? {
-                if !each(&row.get::<_, String>(0)?, &row.get::<_, String>(1)?) {
-                    break;
-                }
-            }
-            Ok(())
+        let scan = Scan {
+            columns: "key, body",
+            table: "state",
+            filter: "kind = ?1 AND key > ?2 AND body IS NOT NULL",
+            params: vec![kind.as_str().into(), after.into()],
+            key: &["key"],
+            descending: false,
         };
-        read().map_err(|e| self.fault(e))
+        self.db
+            .scan(&scan, |row| Ok::<_, DbError>(each(&row.text(0)?, &row.text(1)?)))
+            .map_err(|e| self.fault(e))
     }
 
     /// The changes after number `after`, oldest first, at most `limit`.
     pub fn changes(&self, after: u64, limit: usize) -> Result<Vec<Change>, StoreError> {
-        let read = || {
-            self.connection
-                .prepare_cached(
-                    "SELECT seq, kind, key, body FROM state WHERE seq > ?1 ORDER BY seq LIMIT ?2",
-                )?
-                .query_map(params![integer(after), clamp(limit)], |row| {
-                    let kind: String = row.get(1)?;
+        self.db
+            .query(
+                "SELECT seq, kind, key, body FROM state WHERE seq > ?1 ORDER BY seq LIMIT ?2",
+                &[int(after), at_most(limit)],
+                |row| {
+                    let kind = row.text(1)?;
                     Ok(Change {
-                        seq: row.get(0)?,
+                        seq: row.count(0)?,
                         kind: Kind::parse(&kind),
-                        key: row.get(2)?,
-                        body: row.get(3)?,
+                        key: row.text(2)?,
+                        body: row.maybe_text(3)?,
                     })
-                })?
-                .collect::<rusqlite::Result<Vec<Change>>>()
-        };
-        read().map_err(|e| self.fault(e))
+                },
+            )
+            .map_err(|e| self.fault(e))
     }
 
     /// How many events the log has, those that stand in archives included.
     pub fn events_len(&self) -> Result<u64, StoreError> {
-        events_len(self.connection).map_err(|e| self.fault(e))
+        events_len(self.db).map_err(|e| self.fault(e))
     }
 
     /// One event.
@@ -195,38 +187,46 @@ impl<'a> Reader<'a> {
         range: &EventRange,
         mut each: impl FnMut(StoredEvent) -> bool,
     ) -> Result<(), StoreError> {
-        let (sql, values) = events_query(range);
-        let mut statement = self.connection.prepare_cached(&sql).map_err(|e| self.fault(e))?;
-        let mut rows = statement.query(params_from_iter(values)).map_err(|e| self.fault(e))?;
-        while let Some(row) = rows.next().map_err(|e| self.fault(e))? {
-            if !each(self.stored_event(row)?) {
-                break;
-            }
-        }
-        Ok(())
+        let below = range.path.as_ref().map(|path| [format!("{path}/"), format!("{path}0")]);
+        let (filter, params) = events_filter(range, below.as_ref());
+        let scan = Scan {
+            columns: "seq, record, personal",
+            table: "events",
+            filter: &filter,
+            params,
+            key: &["seq"],
+            descending: range.newest_first,
+        };
+        self.db
+            .scan(&scan, |row| Ok(each(stored_event(row)?)))
+            .map_err(|error: ReadError| error.into_store_error(self.db))
     }
 
     /// The numbers of the events of a range whose erasable part is still there, in order, at most `limit`.
     pub fn personal_events(&self, range: &PersonalRange, limit: usize) -> Result<Vec<u64>, StoreError> {
-        let read = || -> rusqlite::Result<Vec<u64>> {
-            let mut statement = self.connection.prepare_cached(
-                "SELECT seq, actor, personal FROM events
-                 WHERE seq >= ?1 AND seq < ?2 AND time < ?3 AND personal IS NOT NULL ORDER BY seq",
-            )?;
-            let before = range.before.map_or(i64::MAX, jiff::Timestamp::as_millisecond);
-            let mut rows = statement.query(params![integer(range.from), integer(range.until), before])?;
-            let mut found = Vec::new();
-            while found.len() < limit
-                && let Some(row) = rows.next()?
-            {
-                let (actor, personal): (String, Vec<u8>) = (row.get(1)?, row.get(2)?);
-                if range.of.as_ref().is_none_or(|of| of.is_meant(&actor, &personal)) {
-                    found.push(row.get(0)?);
-                }
-            }
-            Ok(found)
+        let before = range.before.map_or(i64::MAX, jiff::Timestamp::as_millisecond);
+        let scan = Scan {
+            columns: "seq, actor, personal",
+            table: "events",
+            filter: "seq >= ?1 AND seq < ?2 AND time < ?3 AND personal IS NOT NULL",
+            params: vec![int(range.from), int(range.until), before.into()],
+            key: &["seq"],
+            descending: false,
         };
-        read().map_err(|e| self.fault(e))
+        let mut found = Vec::new();
+        self.db
+            .scan(&scan, |row| {
+                if found.len() >= limit {
+                    return Ok(false);
+                }
+                let (actor, personal) = (row.text(1)?, row.blob(2)?);
+                if range.of.as_ref().is_none_or(|of| of.is_meant(&actor, &personal)) {
+                    found.push(row.count(0)?);
+                }
+                Ok::<_, DbError>(true)
+            })
+            .map_err(|e| self.fault(e))?;
+        Ok(found)
     }
 
     /// The erasable parts beside the events `start..end`, in order, at most `limit`; erased ones are left out.
@@ -236,18 +236,15 @@ impl<'a> Reader<'a> {
         end: u64,
         limit: usize,
     ) -> Result<Vec<PersonalBeside>, StoreError> {
-        let read = || -> rusqlite::Result<Vec<(u64, Vec<u8>)>> {
-            self.connection
-                .prepare_cached(
-                    "SELECT seq, personal FROM events
-                     WHERE seq >= ?1 AND seq < ?2 AND personal IS NOT NULL ORDER BY seq LIMIT ?3",
-                )?
-                .query_map(params![integer(start), integer(end), clamp(limit)], |row| {
-                    Ok((row.get(0)?, row.get(1)?))
-                })?
-                .collect()
-        };
-        let found = read().map_err(|e| self.fault(e))?;
+        let found = self
+            .db
+            .query(
+                "SELECT seq, personal FROM events
+                 WHERE seq >= ?1 AND seq < ?2 AND personal IS NOT NULL ORDER BY seq LIMIT ?3",
+                &[int(start), int(end), at_most(limit)],
+                |row| Ok((row.count(0)?, row.blob(1)?)),
+            )
+            .map_err(|e| self.fault(e))?;
         let parts = found.into_iter().map(|(place, bytes)| {
             let (salt, personal) = parse_personal(&bytes).ok_or_else(|| StoreError::Corrupt {
                 what: format!("event {place}"),
@@ -260,10 +257,8 @@ impl<'a> Reader<'a> {
 
     /// The signed note of the newest checkpoint.
     pub fn checkpoint(&self) -> Result<Option<String>, StoreError> {
-        self.connection
-            .query_row("SELECT note FROM checkpoint WHERE id = 1", [], |row| row.get(0))
-            .optional()
-            .map_err(|e| self.fault(e))
+        let note = self.db.query_one("SELECT note FROM checkpoint WHERE id = 1", &[], |row| row.text(0));
+        Ok(note.map_err(|e| self.fault(e))?.filter(|note| !note.is_empty()))
     }
 
     /// The RFC 6962 proof that event `seq` is in the tree of the first `size` events.
@@ -298,24 +293,43 @@ impl<'a> Reader<'a> {
             return Err(StoreError::Refused("the audit log does not have that many events"));
         }
         let corrupt = |why: String| StoreError::Corrupt { what: "audit tree".to_owned(), why };
-        build(&mut |level, index| subtree(self.connection, log_size, level, index).ok())
+        build(&mut |level, index| subtree(self.db, log_size, level, index).ok())
             .map_err(|e| corrupt(e.to_string()))
     }
 
-    fn stored_event(&self, row: &rusqlite::Row<'_>) -> Result<StoredEvent, StoreError> {
-        let read = || -> rusqlite::Result<(u64, Vec<u8>, Option<Vec<u8>>)> {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-        };
-        let (seq, record, personal) = read().map_err(|e| self.fault(e))?;
-        let event = Event::parse(&record)
-            .map_err(|e| StoreError::Corrupt { what: format!("event {seq}"), why: e.to_string() })?;
-        let personal = personal.as_deref().and_then(parse_personal).map(|(_, personal)| personal);
-        Ok(StoredEvent { place: seq, event, record, personal })
+    pub(crate) fn fault(&self, error: DbError) -> StoreError {
+        self.db.fault(&error)
     }
+}
 
-    pub(crate) fn fault(&self, error: rusqlite::Error) -> StoreError {
-        StoreError::from_sqlite(error, self.path)
+/// A fault of the database, or an event in it that is torn.
+enum ReadError {
+    Database(DbError),
+    Store(StoreError),
+}
+
+impl From<DbError> for ReadError {
+    fn from(error: DbError) -> Self {
+        Self::Database(error)
     }
+}
+
+impl ReadError {
+    fn into_store_error(self, db: &Db) -> StoreError {
+        match self {
+            Self::Database(error) => db.fault(&error),
+            Self::Store(error) => error,
+        }
+    }
+}
+
+fn stored_event(row: &Columns<'_>) -> Result<StoredEvent, ReadError> {
+    let (seq, record, personal) = (row.count(0)?, row.blob(1)?, row.maybe_blob(2)?);
+    let event = Event::parse(&record).map_err(|e| {
+        ReadError::Store(StoreError::Corrupt { what: format!("event {seq}"), why: e.to_string() })
+    })?;
+    let personal = personal.as_deref().and_then(parse_personal).map(|(_, personal)| personal);
+    Ok(StoredEvent { place: seq, event, record, personal })
 }
 
 impl PersonalOf {
@@ -327,99 +341,98 @@ impl PersonalOf {
 
 impl Drop for Reader<'_> {
     fn drop(&mut self) {
-        if let Err(error) = self.connection.execute_batch("ROLLBACK") {
+        if let Err(error) = self.db.rollback() {
             tracing::warn!(%error, "a read transaction could not be ended");
         }
     }
 }
 
-fn events_query(range: &EventRange) -> (String, Vec<Value>) {
-    let mut sql = "SELECT seq, record, personal FROM events WHERE seq >= ?".to_owned();
-    let mut values = vec![integer(range.from)];
+/// What must hold of the events of a range; `below` are the ends of the paths below its own.
+fn events_filter<'a>(range: &'a EventRange, below: Option<&'a [String; 2]>) -> (String, Vec<Value<'a>>) {
+    let mut filter = "seq >= ?1".to_owned();
+    let mut params = vec![int(range.from)];
     if let Some(before) = range.before {
-        sql.push_str(" AND seq < ?");
-        values.push(integer(before));
+        params.push(int(before));
+        filter.push_str(&format!(" AND seq < ?{}", params.len()));
     }
     for (column, value) in [("actor", &range.actor), ("environment", &range.environment)] {
         if let Some(value) = value {
-            sql.push_str(" AND ");
-            sql.push_str(column);
-            sql.push_str(" = ?");
-            values.push(Value::Text(value.clone()));
+            params.push(value.as_str().into());
+            filter.push_str(&format!(" AND {column} = ?{}", params.len()));
         }
     }
-    if let Some(path) = &range.path {
+    if let (Some(path), Some([from, to])) = (&range.path, below) {
         // A path's own events, and those of the paths below it: `/` is followed by `0`.
-        sql.push_str(" AND (path = ? OR (path > ? AND path < ?))");
-        values.extend([path.clone(), format!("{path}/"), format!("{path}0")].map(Value::Text));
+        let first = params.len() + 1;
+        filter.push_str(&format!(
+            " AND (path = ?{first} OR (path > ?{} AND path < ?{}))",
+            first + 1,
+            first + 2
+        ));
+        params.extend([path, from, to].map(|text| Value::Text(text)));
     }
-    sql.push_str(if range.newest_first { " ORDER BY seq DESC" } else { " ORDER BY seq" });
-    (sql, values)
+    (filter, params)
 }
 
-pub(crate) fn events_len(connection: &Connection) -> rusqlite::Result<u64> {
-    let last: Option<i64> = connection.query_row("SELECT MAX(seq) FROM events", [], |row| row.get(0))?;
-    Ok(last.and_then(|last| u64::try_from(last).ok()).map_or(0, |last| last + 1))
+pub(crate) fn events_len(db: &Db) -> DbResult<u64> {
+    let last = db.query_one("SELECT MAX(seq) FROM events", &[], |row| row.maybe_int(0))?;
+    Ok(last.flatten().and_then(|last| u64::try_from(last).ok()).map_or(0, |last| last + 1))
 }
 
 /// Every row as it stands, the marks of removed ones included.
-pub(crate) fn for_each_raw_row(
-    connection: &Connection,
-    mut each: impl FnMut(RawRow),
-) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare_cached(&format!("SELECT {} FROM state", RawRow::COLUMNS))?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
+pub(crate) fn for_each_raw_row(db: &Db, mut each: impl FnMut(RawRow)) -> DbResult<()> {
+    let scan = Scan {
+        columns: RawRow::COLUMNS,
+        table: "state",
+        filter: "TRUE",
+        params: Vec::new(),
+        key: &["kind", "key"],
+        descending: false,
+    };
+    db.scan(&scan, |row| {
         each(RawRow::read(row)?);
-    }
-    Ok(())
+        Ok::<_, DbError>(true)
+    })
 }
 
 /// The root of the full subtree of `2^level` leaves with this number, in a log of `size` events.
-pub(crate) fn subtree(connection: &Connection, size: u64, level: u8, index: u64) -> rusqlite::Result<Hash> {
+pub(crate) fn subtree(db: &Db, size: u64, level: u8, index: u64) -> DbResult<Hash> {
     let (tile_level, below) = (level / 8, level % 8);
     let first = index << below;
     let hashes = (first..first + (1 << below))
-        .map(|number| tile_node(connection, size, u32::from(tile_level), number))
-        .collect::<rusqlite::Result<Vec<Hash>>>()?;
+        .map(|number| tile_node(db, size, u32::from(tile_level), number))
+        .collect::<DbResult<Vec<Hash>>>()?;
     Ok(perfect_root(&hashes))
 }
 
-fn tile_node(connection: &Connection, size: u64, level: u32, number: u64) -> rusqlite::Result<Hash> {
+fn tile_node(db: &Db, size: u64, level: u32, number: u64) -> DbResult<Hash> {
     let width = TILE_WIDTH as u64;
     if is_full(level, number / width, size) {
-        let hashes = tile(connection, level, number / width)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+        let hashes = tile(db, level, number / width)?.ok_or(DbError::NoRow)?;
         return Ok(hashes[(number % width) as usize]);
     }
     match level {
-        0 => stored_leaf(connection, number),
-        _ => tile(connection, level - 1, number)?
-            .map(|hashes| perfect_root(&hashes))
-            .ok_or(rusqlite::Error::QueryReturnedNoRows),
+        0 => stored_leaf(db, number),
+        _ => tile(db, level - 1, number)?.map(|hashes| perfect_root(&hashes)).ok_or(DbError::NoRow),
     }
 }
 
 /// A stored tile, if it has the form of one.
-pub(crate) fn tile(connection: &Connection, level: u32, number: u64) -> rusqlite::Result<Option<Vec<Hash>>> {
-    let bytes: Option<Option<Vec<u8>>> = connection
-        .prepare_cached("SELECT hashes FROM tiles WHERE level = ?1 AND number = ?2")?
-        .query_row(params![level, number], |row| Ok(blob_of(row.get_ref(0)?, &mut false)))
-        .optional()?;
+pub(crate) fn tile(db: &Db, level: u32, number: u64) -> DbResult<Option<Vec<Hash>>> {
+    let bytes = db.query_one(
+        "SELECT hashes FROM tiles WHERE level = ?1 AND number = ?2",
+        &[Value::Int(level.into()), int(number)],
+        |row| row.any_blob(0, &mut false),
+    )?;
     Ok(bytes.flatten().as_deref().and_then(parse_tile))
 }
 
 /// The leaf hash of an event, from its record.
-pub(crate) fn stored_leaf(connection: &Connection, seq: u64) -> rusqlite::Result<Hash> {
-    let record = connection
-        .prepare_cached("SELECT record FROM events WHERE seq = ?1")?
-        .query_row([seq], |row| Ok(blob_of(row.get_ref(0)?, &mut false)))?;
+pub(crate) fn stored_leaf(db: &Db, seq: u64) -> DbResult<Hash> {
+    let record = db
+        .query_one("SELECT record FROM events WHERE seq = ?1", &[int(seq)], |row| {
+            row.any_blob(0, &mut false)
+        })?
+        .ok_or(DbError::NoRow)?;
     Ok(leaf_hash(&record.unwrap_or_default()))
-}
-
-fn integer(number: u64) -> Value {
-    Value::Integer(i64::try_from(number).unwrap_or(i64::MAX))
-}
-
-fn clamp(limit: usize) -> i64 {
-    i64::try_from(limit).unwrap_or(i64::MAX)
 }

@@ -4,7 +4,8 @@
 //! cover every kind without being told of it.
 
 use keymoat_crypto::StateKey;
-use rusqlite::types::ValueRef;
+
+use crate::db::{Columns, DbResult};
 
 /// What a state row is about. The text form is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -180,13 +181,13 @@ impl RawRow {
     pub(crate) const COLUMNS: &str = "kind, key, seq, body, blob";
 
     /// Takes whatever stands in the columns; only the database itself can fail.
-    pub(crate) fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+    pub(crate) fn read(row: &Columns<'_>) -> DbResult<Self> {
         let mut odd = false;
-        let kind = text_of(row.get_ref(0)?, &mut odd).unwrap_or_default();
-        let key = text_of(row.get_ref(1)?, &mut odd).unwrap_or_default();
-        let seq = integer_of(row.get_ref(2)?, &mut odd);
-        let body = text_of(row.get_ref(3)?, &mut odd);
-        let blob = blob_of(row.get_ref(4)?, &mut odd);
+        let kind = row.any_text(0, &mut odd)?.unwrap_or_default();
+        let key = row.any_text(1, &mut odd)?.unwrap_or_default();
+        let seq = row.any_int(2, &mut odd)?;
+        let body = row.any_text(3, &mut odd)?;
+        let blob = row.any_blob(4, &mut odd)?;
         odd |= !(1..=SEQ_MAX).contains(&seq) || (body.is_none() && blob.is_some());
         Ok(Self { kind, key, seq, body, blob, odd })
     }
@@ -238,48 +239,6 @@ fn mac(
     blob: &[u8],
 ) -> [u8; 32] {
     state.row(&[kind.as_bytes(), key.as_bytes(), seq, body.as_bytes(), &[form], blob])
-}
-
-/// The text of a column, made readable when it is none; `odd` says that it was not.
-pub(crate) fn text_of(value: ValueRef<'_>, odd: &mut bool) -> Option<String> {
-    if let ValueRef::Text(bytes) = value
-        && let Ok(text) = std::str::from_utf8(bytes)
-    {
-        return Some(text.to_owned());
-    }
-    *odd |= value != ValueRef::Null;
-    match value {
-        ValueRef::Null => None,
-        ValueRef::Integer(number) => Some(number.to_string()),
-        ValueRef::Real(number) => Some(number.to_string()),
-        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
-    }
-}
-
-/// The bytes of a column; `odd` says that they are not stored as bytes.
-pub(crate) fn blob_of(value: ValueRef<'_>, odd: &mut bool) -> Option<Vec<u8>> {
-    match value {
-        ValueRef::Null => None,
-        ValueRef::Blob(bytes) => Some(bytes.to_vec()),
-        other => {
-            *odd = true;
-            match other {
-                ValueRef::Text(bytes) => Some(bytes.to_vec()),
-                _ => Some(Vec::new()),
-            }
-        }
-    }
-}
-
-/// The number in a column, -1 when there is none; `odd` says so.
-pub(crate) fn integer_of(value: ValueRef<'_>, odd: &mut bool) -> i64 {
-    match value {
-        ValueRef::Integer(number) => number,
-        _ => {
-            *odd = true;
-            -1
-        }
-    }
 }
 
 /// Changes are counted from 1; nobody reaches this number, so a larger one was not written by Keymoat.

@@ -1,12 +1,14 @@
 //! Whether the tables are those that Keymoat makes: a trigger or a view could lie to every reader.
 //!
-//! What should be there is read from a database in memory that has just been made by the same migrations.
+//! What should be there is read from a database in memory that has just been made by the same migrations; on a server
+//! it is a list.
 
 use std::collections::BTreeMap;
 
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
+use crate::db::{Db, DbResult};
 use crate::migrations;
 
 /// Forbids what the schema of a database could do to those who use it.
@@ -19,7 +21,23 @@ pub(crate) fn distrust(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 /// What in the schema is not as Keymoat made it, in words.
-pub(crate) fn problems(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+pub(crate) fn problems(db: &Db) -> DbResult<Vec<String>> {
+    match db.file() {
+        Some(connection) => Ok(problems_of_file(connection)?),
+        None => problems_on_server(db),
+    }
+}
+
+/// Removes what does not belong and makes what is missing, as far as no rows are in it. On a server it is left to its
+/// administrator.
+pub(crate) fn mend(db: &Db) -> DbResult<()> {
+    match db.file() {
+        Some(connection) => Ok(mend_file(connection)?),
+        None => Ok(()),
+    }
+}
+
+fn problems_of_file(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     let expected = expected()?;
     let found = objects(connection)?;
     let mut problems = Vec::new();
@@ -37,8 +55,7 @@ pub(crate) fn problems(connection: &Connection) -> rusqlite::Result<Vec<String>>
     Ok(problems)
 }
 
-/// Removes what does not belong and makes what is missing, as far as no rows are in it.
-pub(crate) fn mend(connection: &Connection) -> rusqlite::Result<()> {
+fn mend_file(connection: &Connection) -> rusqlite::Result<()> {
     let expected = expected()?;
     let drop_order = ["trigger", "view", "index", "table"];
     for kind in drop_order {
@@ -56,6 +73,19 @@ pub(crate) fn mend(connection: &Connection) -> rusqlite::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Tables, indexes and columns in the schema, and what may lie: triggers, rules, policies.
+fn problems_on_server(db: &Db) -> DbResult<Vec<String>> {
+    let found = db.query(ON_SERVER, &[], |row| row.text(0))?;
+    let mut problems = Vec::new();
+    for object in found.iter().filter(|object| !EXPECTED_ON_SERVER.contains(&object.as_str())) {
+        problems.push(format!("the database has a {object} that Keymoat did not make"));
+    }
+    for object in EXPECTED_ON_SERVER.iter().filter(|object| !found.iter().any(|found| found == *object)) {
+        problems.push(format!("the {object} of the database is missing"));
+    }
+    Ok(problems)
 }
 
 /// A table, index, trigger or view.
@@ -84,3 +114,57 @@ fn objects(connection: &Connection) -> rusqlite::Result<BTreeMap<Object, String>
         .query_map([], |row| Ok((Object { kind: row.get(0)?, name: row.get(1)? }, row.get(2)?)))?
         .collect()
 }
+
+/// What is in the present schema, as the system's catalogue has it (PostgreSQL manual, chapter 53).
+const ON_SERVER: &str = "
+    SELECT CASE c.relkind WHEN 'r' THEN 'table' WHEN 'i' THEN 'index' WHEN 'v' THEN 'view' WHEN 'm' THEN 'view'
+               WHEN 'f' THEN 'foreign table' ELSE 'relation' END || ' `' || c.relname || '`'
+           || CASE WHEN c.relrowsecurity THEN ' with row security' ELSE '' END
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE n.nspname = current_schema() AND c.relname NOT LIKE 'refinery%'
+    UNION ALL
+    SELECT 'column `' || c.relname || '.' || a.attname || '` ' || format_type(a.atttypid, NULL)
+      FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE n.nspname = current_schema() AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
+       AND c.relname NOT LIKE 'refinery%'
+    UNION ALL
+    SELECT 'trigger `' || t.tgname || '`'
+      FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE n.nspname = current_schema() AND NOT t.tgisinternal
+    UNION ALL
+    SELECT 'rule `' || rulename || '`' FROM pg_rules WHERE schemaname = current_schema()
+    UNION ALL
+    SELECT 'policy `' || policyname || '`' FROM pg_policies WHERE schemaname = current_schema()";
+const EXPECTED_ON_SERVER: [&str; 31] = [
+    "table `state`",
+    "table `events`",
+    "table `tiles`",
+    "table `checkpoint`",
+    "index `state_pkey`",
+    "index `state_seq`",
+    "index `events_pkey`",
+    "index `events_actor`",
+    "index `events_path`",
+    "index `tiles_pkey`",
+    "index `checkpoint_pkey`",
+    "column `state.kind` text",
+    "column `state.key` text",
+    "column `state.seq` bigint",
+    "column `state.body` text",
+    "column `state.blob` bytea",
+    "column `events.seq` bigint",
+    "column `events.time` bigint",
+    "column `events.actor` text",
+    "column `events.environment` text",
+    "column `events.path` text",
+    "column `events.record` bytea",
+    "column `events.personal` bytea",
+    "column `tiles.level` bigint",
+    "column `tiles.number` bigint",
+    "column `tiles.hashes` bytea",
+    "column `checkpoint.id` bigint",
+    "column `checkpoint.note` text",
+    "column `checkpoint.frontier` bytea",
+    "column `checkpoint.change` bigint",
+    "column `checkpoint.digest` bytea",
+];

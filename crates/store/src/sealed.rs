@@ -1,24 +1,24 @@
 //! The database while its keys are not at hand: it can be opened and looked at, but not used.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use keymoat_core::tree::{Frontier, Hash};
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
 use crate::data_dir::DataDir;
+use crate::db::{Db, DbError, postgres, sqlite};
+use crate::follow::lock;
 use crate::ledger::{Head, LedgerKeys, SignedHead, sign, verify_note};
 use crate::outside::{OutsideFile, read_slots};
 use crate::reader::{events_len, for_each_raw_row, stored_leaf, subtree, tile};
-use crate::row::{blob_of, text_of};
 use crate::tiles::Tiles;
 use crate::tx::rows_with_prefix;
 use crate::{Effect, Kind, Observer, OpenError, Row, Store, StoreError, Untrusted};
-use crate::{accept, migrations, schema, verify};
+use crate::{accept, schema, verify};
 
 /// A data directory with its lock held and its database open, keys not yet at hand.
 pub struct SealedStore {
     dir: DataDir,
-    connection: Connection,
+    db: Db,
     durability: Durability,
 }
 
@@ -47,34 +47,42 @@ impl SealedStore {
     /// # Errors
     /// When the file is foreign, newer than this program, or cannot be used.
     pub fn open(dir: DataDir, durability: Durability) -> Result<Self, OpenError> {
-        let path = dir.database();
-        let mut connection = open_database(&path)?;
-        recognise(&connection, &path)?;
-        prepare(&connection, durability).map_err(|e| OpenError::Store(StoreError::from_sqlite(e, &path)))?;
-        migrate(&mut connection, &path)?;
-        Ok(Self { dir, connection, durability })
+        let db = match dir.address() {
+            None => sqlite::open(&dir.database(), durability)?,
+            Some(address) => postgres::open(address, durability)?,
+        };
+        Ok(Self { dir, db, durability })
     }
 
     /// Whether nothing was ever written.
     pub fn is_empty(&self) -> Result<bool, OpenError> {
-        self.connection
-            .query_row(
-                "SELECT NOT (EXISTS (SELECT 1 FROM state) OR EXISTS (SELECT 1 FROM events)
-                     OR EXISTS (SELECT 1 FROM tiles) OR EXISTS (SELECT 1 FROM checkpoint))",
-                [],
-                |row| row.get(0),
-            )
-            .map_err(|e| self.fault(e).into())
+        let found = self.db.query_one(
+            "SELECT 1 WHERE EXISTS (SELECT 1 FROM state) OR EXISTS (SELECT 1 FROM events)
+                 OR EXISTS (SELECT 1 FROM tiles) OR EXISTS (SELECT 1 FROM checkpoint WHERE note <> '')",
+            &[],
+            |_| Ok(()),
+        );
+        Ok(found.map_err(|e| self.fault(e))?.is_none())
     }
 
     /// The rows of a kind that is readable without keys: the instance and its slots.
     pub fn rows(&self, kind: Kind) -> Result<Vec<Row>, OpenError> {
-        rows_with_prefix(&self.connection, kind, "", usize::MAX).map_err(|e| self.fault(e).into())
+        rows_with_prefix(&self.db, kind, "", usize::MAX).map_err(|e| self.fault(e).into())
     }
 
     /// The data directory.
     pub fn data_dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// What tells this node from the others that work with the same database; none when it is a file.
+    pub fn node_id(&self) -> Option<&str> {
+        self.dir.node_id()
+    }
+
+    /// Whether this is a node that has worked with its database before.
+    pub fn has_worked_here(&self) -> bool {
+        self.dir.address().is_some() && !self.dir.is_new_node()
     }
 
     /// The data directory with its lock, for whoever has to keep it beyond the store.
@@ -101,24 +109,70 @@ impl SealedStore {
         trust: Trust,
         mut observer: Observer,
     ) -> Result<Store, OpenError> {
-        let empty = self.is_empty()?;
         let slots = self.outside_slots(&keys, outside)?;
+        self.begin_view(trust)?;
+        let found = self.look(&keys, outside, trust, &slots, &mut observer);
+        self.end_view(trust, found.is_ok())?;
+        let found = found?;
+        self.dir.remember().map_err(|e| io(self.dir.path(), &e))?;
+        let file = outside_file(outside, trust, &slots, &found, &keys).map_err(|e| io(outside, &e))?;
+        Store::start(self.dir, self.db, keys, found.head, observer, file, self.durability)
+    }
+
+    /// Checks what is there and hands over every live row.
+    fn look(
+        &self,
+        keys: &LedgerKeys,
+        outside: &Path,
+        trust: Trust,
+        slots: &OutsideSlots,
+        observer: &mut Observer,
+    ) -> Result<Found, OpenError> {
+        let empty = self.is_empty()?;
         let mut found = match trust {
-            Trust::Accept => self.accepted_head(&keys)?,
+            Trust::Accept => self.accepted_head(keys)?,
             Trust::Checked if empty => Found { head: Head::empty(), signed: None },
-            Trust::Checked => self.signed_head(&keys)?,
+            Trust::Checked => self.signed_head(keys)?,
         };
         if trust == Trust::Checked {
-            self.check_outside(&found, outside, &slots, empty)?;
+            self.check_outside(&found, outside, slots, empty)?;
         }
-        self.load(&keys, &mut found.head, &mut observer)?;
+        self.load(keys, &mut found.head, observer)?;
         let state = keys.state.commit(&found.head.digest);
         if found.signed.as_ref().is_some_and(|signed| signed.state != state) {
-            let wrong = verify::first_wrong_row(&self.connection, &keys).map_err(|e| self.fault(e))?;
+            let wrong = verify::first_wrong_row(&self.db, keys).map_err(|e| self.fault(e))?;
             return Err(Untrusted::State(wrong).into());
         }
-        let file = outside_file(outside, trust, &slots, &found, &keys).map_err(|e| io(outside, &e))?;
-        Store::start(self.dir, self.connection, keys, found.head, observer, file, self.durability)
+        Ok(found)
+    }
+
+    /// On a server others may write meanwhile: what is looked at is one moment, and whoever accepts it writes alone.
+    fn begin_view(&self, trust: Trust) -> Result<(), OpenError> {
+        match (trust, self.db.server()) {
+            (Trust::Accept, _) => self.begin_alone(),
+            (Trust::Checked, Some(_)) => self.db.begin_read().map_err(|e| self.fault(e).into()),
+            (Trust::Checked, None) => Ok(()),
+        }
+    }
+
+    fn end_view(&self, trust: Trust, is_fine: bool) -> Result<(), OpenError> {
+        if !self.db.in_transaction() {
+            return Ok(());
+        }
+        let ended = match trust == Trust::Accept && is_fine {
+            true => self.db.commit(),
+            false => self.db.rollback(),
+        };
+        ended.map_err(|e| self.fault(e).into())
+    }
+
+    /// Begins a transaction beside which nobody else writes.
+    pub(crate) fn begin_alone(&self) -> Result<(), OpenError> {
+        let begin = || match self.db.server() {
+            None => self.db.begin_write(),
+            Some(server) => lock(server).map(|_| ()),
+        };
+        begin().map_err(|e| self.fault(e).into())
     }
 
     /// Checks everything there is and says what does not fit.
@@ -132,27 +186,26 @@ impl SealedStore {
         progress: impl FnMut(u64),
     ) -> Result<verify::Report, OpenError> {
         let outside = verify::Outside::read(keys, outside).map_err(|e| io(outside, &e))?;
-        verify::verify(&self.connection, keys, Some(&outside), progress).map_err(|e| self.fault(e).into())
+        verify::verify(&self.db, keys, Some(&outside), progress).map_err(|e| self.fault(e).into())
     }
 
     /// The head that the database's own checkpoint signs, checked against the newest events.
     fn signed_head(&self, keys: &LedgerKeys) -> Result<Found, OpenError> {
         let fault = |e| OpenError::from(self.fault(e));
-        if let Some(problem) = schema::problems(&self.connection).map_err(fault)?.into_iter().next() {
+        if let Some(problem) = schema::problems(&self.db).map_err(fault)?.into_iter().next() {
             return Err(Untrusted::State(problem).into());
         }
         let stored = self
-            .connection
-            .query_row("SELECT note, frontier FROM checkpoint WHERE id = 1", [], |row| {
-                let note = text_of(row.get_ref(0)?, &mut false).unwrap_or_default();
-                Ok((note, blob_of(row.get_ref(1)?, &mut false).unwrap_or_default()))
+            .db
+            .query_one("SELECT note, frontier FROM checkpoint WHERE id = 1 AND note <> ''", &[], |row| {
+                let note = row.any_text(0, &mut false)?.unwrap_or_default();
+                Ok((note, row.any_blob(1, &mut false)?.unwrap_or_default()))
             })
-            .optional()
             .map_err(fault)?;
         let (note, frontier) = stored.ok_or(Untrusted::Checkpoint("missing"))?;
         let signed = verify_note(keys, &note).ok_or(Untrusted::Checkpoint("not signed by this vault"))?;
         let frontier = verify::signed_frontier(&frontier, &signed).ok_or(Untrusted::Checkpoint("damaged"))?;
-        let events = events_len(&self.connection).map_err(fault)?;
+        let events = events_len(&self.db).map_err(fault)?;
         if events != signed.size {
             let why = format!("the log ends at event {events}, its checkpoint covers {}", signed.size);
             return Err(Untrusted::Event { seq: events.min(signed.size), why }.into());
@@ -160,7 +213,7 @@ impl SealedStore {
         if self.root_at(events, signed.size) != Some(signed.root) {
             return Err(self.first_problem(keys)?.into());
         }
-        if let Some(problem) = verify::check_tail(&self.connection, signed.size).map_err(fault)? {
+        if let Some(problem) = verify::check_tail(&self.db, signed.size).map_err(fault)? {
             return Err(problem.into());
         }
         let tiles = self.tiles(signed.size)?;
@@ -171,25 +224,20 @@ impl SealedStore {
 
     /// What a full verification names first.
     fn first_problem(&self, keys: &LedgerKeys) -> Result<Untrusted, OpenError> {
-        let report = verify::verify(&self.connection, keys, None, |_| {}).map_err(|e| self.fault(e))?;
+        let report = verify::verify(&self.db, keys, None, |_| {}).map_err(|e| self.fault(e))?;
         Ok(report.problems.into_iter().next().unwrap_or(Untrusted::Checkpoint("damaged")))
     }
 
     /// The root that the stored tiles and the newest events give for the first `size` of `events` events.
     fn root_at(&self, events: u64, size: u64) -> Option<Hash> {
-        let lookup = |level, index| subtree(&self.connection, events, level, index).ok();
+        let lookup = |level, index| subtree(&self.db, events, level, index).ok();
         Frontier::from_subtrees(size, lookup).ok().map(|frontier| frontier.root())
     }
 
     /// The head made anew from every event, whatever the checkpoints say.
     fn accepted_head(&self, keys: &LedgerKeys) -> Result<Found, OpenError> {
-        let rebuild = || {
-            self.connection.execute_batch("BEGIN IMMEDIATE")?;
-            let head = accept::rebuild(&self.connection, keys)?;
-            self.connection.execute_batch("COMMIT")?;
-            Ok((head, schema::problems(&self.connection)?))
-        };
-        let (head, problems) = rebuild().map_err(|e: rusqlite::Error| self.fault(e))?;
+        let rebuild = || Ok((accept::rebuild(&self.db, keys)?, schema::problems(&self.db)?));
+        let (head, problems) = rebuild().map_err(|e: DbError| self.fault(e))?;
         // A table of another shape cannot be served, whoever accepts it.
         match problems.into_iter().next() {
             Some(problem) => Err(Untrusted::State(problem).into()),
@@ -200,13 +248,11 @@ impl SealedStore {
     fn tiles(&self, size: u64) -> Result<Tiles, OpenError> {
         Tiles::restore(
             size,
-            |seq| stored_leaf(&self.connection, seq),
-            |level, number| {
-                tile(&self.connection, level, number)?.ok_or(rusqlite::Error::QueryReturnedNoRows)
-            },
+            |seq| stored_leaf(&self.db, seq),
+            |level, number| tile(&self.db, level, number)?.ok_or(DbError::NoRow),
         )
         .map_err(|error| match error {
-            rusqlite::Error::QueryReturnedNoRows => {
+            DbError::NoRow => {
                 let why = "events or tiles of the tree are missing".to_owned();
                 Untrusted::Event { seq: size.saturating_sub(1), why }.into()
             }
@@ -224,6 +270,8 @@ impl SealedStore {
         let Some((_, signed)) = slots.newest() else {
             return match (slots.exists, empty) {
                 (_, true) => Ok(()),
+                // A node that comes to a vault of many has seen nothing of it yet.
+                (false, false) if self.dir.is_new_node() => Ok(()),
                 (false, false) => Err(Untrusted::OutsideMissing(path.to_owned()).into()),
                 (true, false) => Err(Untrusted::OutsideForeign(path.to_owned()).into()),
             };
@@ -259,7 +307,7 @@ impl SealedStore {
     fn load(&self, keys: &LedgerKeys, head: &mut Head, observer: &mut Observer) -> Result<(), OpenError> {
         let mut unknown = None;
         let mut chunk = Vec::new();
-        for_each_raw_row(&self.connection, |row| {
+        for_each_raw_row(&self.db, |row| {
             head.digest.add(row.mac(&keys.state));
             head.change = head.change.max(u64::try_from(row.seq).unwrap_or(0));
             if row.body.is_none() {
@@ -289,12 +337,12 @@ impl SealedStore {
         }
     }
 
-    pub(crate) fn connection(&self) -> &Connection {
-        &self.connection
+    pub(crate) fn db(&self) -> &Db {
+        &self.db
     }
 
-    pub(crate) fn fault(&self, error: rusqlite::Error) -> StoreError {
-        StoreError::from_sqlite(error, &self.dir.database())
+    pub(crate) fn fault(&self, error: DbError) -> StoreError {
+        self.db.fault(&error)
     }
 }
 
@@ -302,15 +350,13 @@ impl SealedStore {
 impl SealedStore {
     /// Lets the database grow to so many pages and no further.
     pub(crate) fn limit_pages(&self, pages: u32) {
-        self.connection
-            .query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))
-            .expect("it is a number");
+        self.db.query(&format!("PRAGMA max_page_count = {pages}"), &[], |_| Ok(())).expect("it is a number");
     }
 
     /// Starts a new store with this file outside.
     pub(crate) fn start_with(self, keys: LedgerKeys, outside: OutsideFile) -> Store {
         let observer: Observer = Box::new(|_| {});
-        Store::start(self.dir, self.connection, keys, Head::empty(), observer, outside, self.durability)
+        Store::start(self.dir, self.db, keys, Head::empty(), observer, outside, self.durability)
             .expect("threads can be started")
     }
 }
@@ -355,93 +401,22 @@ fn outside_file(
                 file.write(&inside.note)?;
             }
         }
-        // A new store: its first commit may be the last before a crash, and must not look like a foreign one.
+        // A new store: its first commit may be the last before a crash, and must not look like a foreign one. A new
+        // node begins with what it has found.
         (Trust::Checked, None) => {
             file.renew();
-            file.write(&sign(keys, &found.head))?;
+            match &found.signed {
+                Some(signed) => file.write(&signed.note)?,
+                None => file.write(&sign(keys, &found.head))?,
+            }
         }
     }
     Ok(file)
 }
 
-fn open_database(path: &Path) -> Result<Connection, OpenError> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    // Made by ourselves so that it is private from its first byte.
-    std::fs::OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(|e| io(path, &e))?;
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    Connection::open_with_flags(path, flags).map_err(|e| OpenError::Store(StoreError::from_sqlite(e, path)))
-}
-
-fn prepare(connection: &Connection, durability: Durability) -> rusqlite::Result<()> {
-    connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0))?;
-    let synchronous = match durability {
-        Durability::Disk => "FULL",
-        Durability::Os => "NORMAL",
-    };
-    connection.pragma_update(None, "synchronous", synchronous)?;
-    connection.pragma_update(None, "secure_delete", true)?;
-    schema::distrust(connection)?;
-    connection.set_prepared_statement_cache_capacity(64);
-    Ok(())
-}
-
-/// Looks whether the file is Keymoat's, or new, before anything in it is changed.
-pub(crate) fn recognise(connection: &Connection, path: &Path) -> Result<(), OpenError> {
-    let look = || -> rusqlite::Result<(i32, u32, u32)> {
-        let number = |sql: &str| connection.query_row(sql, [], |row| row.get(0));
-        let application = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
-        Ok((application, number("SELECT COUNT(*) FROM sqlite_schema")?, number("PRAGMA user_version")?))
-    };
-    let (application, objects, found) = look().map_err(|error| match error.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::NotADatabase) => OpenError::Foreign(path.to_owned()),
-        _ => OpenError::Store(StoreError::from_sqlite(error, path)),
-    })?;
-    if application != APPLICATION_ID && (application != 0 || objects > 0) {
-        return Err(OpenError::Foreign(path.to_owned()));
-    }
-    let known = migrations::newest();
-    if found > known {
-        return Err(OpenError::Newer { path: path.to_owned(), found, known });
-    }
-    Ok(())
-}
-
-pub(crate) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
-    set_pragma(connection, "application_id", APPLICATION_ID, path)?;
-    migrations::run(connection).map_err(|e| unusable(path, e.to_string()))?;
-    let newest = i32::try_from(migrations::newest()).unwrap_or(i32::MAX);
-    set_pragma(connection, "user_version", newest, path)
-}
-
-/// Why the schema could not be brought up to date: a damaged file is another matter than one that cannot be written.
-fn unusable(path: &Path, why: String) -> OpenError {
-    match why.contains("malformed") || why.contains("not a database") {
-        true => OpenError::Store(StoreError::Corrupt { what: format!("file `{}`", path.display()), why }),
-        false => OpenError::Io { path: path.to_owned(), why },
-    }
-}
-
-/// Writes a number of the file's header unless it stands there: a full disk must not keep a store from being opened.
-fn set_pragma(connection: &Connection, name: &str, value: i32, path: &Path) -> Result<(), OpenError> {
-    let set = || match connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0))? {
-        stands if stands == value => Ok(()),
-        _ => connection.pragma_update(None, name, value),
-    };
-    set().map_err(|e| OpenError::Store(StoreError::from_sqlite(e, path)))
-}
-
 fn io(path: &Path, error: &std::io::Error) -> OpenError {
-    OpenError::Io { path: PathBuf::from(path), why: error.to_string() }
+    OpenError::Io { path: path.to_owned(), why: error.to_string() }
 }
 
 /// Rows handed over at once while loading.
 const LOAD_CHUNK: usize = 1024;
-/// `KMoa`: tells a Keymoat database from any other SQLite file.
-const APPLICATION_ID: i32 = 0x4b4d_6f61;

@@ -5,18 +5,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
-use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
+use crate::contact::Contact;
 use crate::data_dir::DataDir;
+use crate::db::{Db, postgres, sqlite};
 use crate::ledger::{Draft, Head, LedgerKeys};
+use crate::listen;
 use crate::outside::OutsideFile;
 use crate::reader::Reader;
 use crate::reserve::Reserve;
 use crate::tx::Tx;
 use crate::verify::{self, Outside};
 use crate::writer::{Committed, Job, Member, Stopped, Writer, file_identity, run_outside};
-use crate::{Durability, Observer, OpenError, Report, StoreError, schema};
+use crate::{Durability, Observer, OpenError, Report, StoreError};
 
 /// Keymoat's own tables, open for use. Cheap to clone; the last clone's end folds the log in.
 #[derive(Clone)]
@@ -28,15 +30,15 @@ pub struct Store {
 
 struct Inner {
     jobs: mpsc::Sender<Job>,
-    path: PathBuf,
     keys: Arc<LedgerKeys>,
     /// The checkpoint file outside of the data directory.
     outside: PathBuf,
-    readers: Mutex<Vec<Connection>>,
+    readers: Mutex<Vec<Db>>,
     /// A place for each read that may run at once.
     reading: Arc<Semaphore>,
     stopped: Stopped,
     full: Arc<AtomicBool>,
+    contact: Arc<Contact>,
     durability: Durability,
     /// Time of the newest event when the store was opened, in milliseconds since 1970; 0 when there was none.
     opened_at_ms: i64,
@@ -50,7 +52,7 @@ struct Inner {
 impl Store {
     pub(crate) fn start(
         dir: DataDir,
-        connection: Connection,
+        db: Db,
         keys: LedgerKeys,
         head: Head,
         observer: Observer,
@@ -58,43 +60,54 @@ impl Store {
         durability: Durability,
     ) -> Result<Self, OpenError> {
         let path = dir.database();
+        let is_file = db.file().is_some();
+        if let Some(server) = db.server() {
+            server.be_patient(postgres::WRITE_WITHIN).map_err(|e| db.fault(&e))?;
+        }
         let opened_at_ms = head.time_ms;
         let keys = Arc::new(keys);
         let outside_path = outside.path().to_owned();
         let stopped: Stopped = Arc::new(OnceLock::new());
         let full = Arc::new(AtomicBool::new(false));
+        let contact = Arc::new(Contact::new(std::time::Instant::now()));
         let (jobs, queue) = mpsc::channel(QUEUE_MAX);
         let (to_outside, notes) = std::sync::mpsc::channel();
+        let identity =
+            || file_identity(&path).map_err(|e| OpenError::Io { path: path.clone(), why: e.to_string() });
         let writer = Writer {
-            connection,
-            path: path.clone(),
+            db,
             keys: Arc::clone(&keys),
             head,
             observer,
             outside: to_outside,
             stopped: Arc::clone(&stopped),
             full: Arc::clone(&full),
-            reserve: Reserve::in_dir(dir.path()),
-            file: file_identity(&path)
-                .map_err(|e| OpenError::Io { path: path.clone(), why: e.to_string() })?,
+            reserve: is_file.then(|| Reserve::in_dir(dir.path())),
+            file: is_file.then(identity).transpose()?,
+            contact: Arc::clone(&contact),
+            dir: dir.clone(),
+            durability,
         };
         let outside_stopped = Arc::clone(&stopped);
-        let unsynced = (durability == Durability::Os).then(|| wal_of(&path));
+        let unsynced = (is_file && durability == Durability::Os).then(|| wal_of(&path));
         let threads = vec![
             spawn("store-writer", &path, move || writer.run(queue))?,
             spawn("store-outside", &path, move || {
                 run_outside(outside, notes, unsynced.as_deref(), outside_stopped)
             })?,
         ];
+        if let Some(address) = dir.address() {
+            listen::start(address, &jobs);
+        }
         let inner = Inner {
             jobs,
-            path,
             keys,
             outside: outside_path,
             readers: Mutex::new(Vec::new()),
             reading: Arc::new(Semaphore::new(READS_MAX)),
             stopped,
             full,
+            contact,
             durability,
             opened_at_ms,
             dir,
@@ -175,8 +188,7 @@ impl Store {
             let outside = Outside::read(&inner.keys, &inner.outside).map_err(|error| {
                 StoreError::Database(format!("`{}` cannot be read: {error}", inner.outside.display()))
             })?;
-            verify::verify(reader.connection(), &inner.keys, Some(&outside), progress)
-                .map_err(|e| StoreError::from_sqlite(e, &inner.path))
+            verify::verify(reader.db(), &inner.keys, Some(&outside), progress).map_err(|e| reader.fault(e))
         })
         .await
     }
@@ -204,6 +216,22 @@ impl Store {
     /// Whether the last thing to be written found the disk full, or there is less room than is kept for administrators.
     pub fn is_full(&self) -> bool {
         self.inner.full.load(Ordering::Relaxed)
+    }
+
+    /// Why the server that holds the database does not answer, when it does not.
+    pub fn unreachable(&self) -> Option<String> {
+        self.inner.contact.problem()
+    }
+
+    /// Whether the server was not heard for so long that somebody may have been shut out unnoticed: what is in memory
+    /// no longer speaks for the vault. Never so when the database is a file.
+    pub fn is_cut_off(&self) -> bool {
+        self.inner.dir.address().is_some() && self.inner.contact.is_cut_off(std::time::Instant::now())
+    }
+
+    /// The server that holds the database, without what is secret in its address; none when it is a file.
+    pub fn server(&self) -> Option<String> {
+        self.inner.dir.address().map(crate::Address::shown)
     }
 
     /// The data directory.
@@ -276,18 +304,27 @@ impl Inner {
         &self,
         work: impl FnOnce(&Reader<'_>) -> Result<R, StoreError>,
     ) -> Result<R, StoreError> {
-        let idle = self.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let connection = match idle {
-            Some(connection) => connection,
-            None => open_reader(&self.path).map_err(|e| StoreError::from_sqlite(e, &self.path))?,
-        };
-        let result = Reader::begin(&connection, &self.path).and_then(|reader| work(&reader));
+        let db = self.reader()?;
+        let result = Reader::begin(&db).and_then(|reader| work(&reader));
         let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
         // One whose transaction could not be ended would fail its next user.
-        if connection.is_autocommit() && readers.len() < READERS_MAX {
-            readers.push(connection);
+        if !db.in_transaction() && db.is_usable() && readers.len() < READERS_MAX {
+            readers.push(db);
         }
         result
+    }
+
+    fn reader(&self) -> Result<Db, StoreError> {
+        loop {
+            let idle = self.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            match (idle, self.dir.address()) {
+                // A server may have ended a connection that nobody used.
+                (Some(db), Some(_)) if db.query("SELECT 1", &[], |_| Ok(())).is_err() => {}
+                (Some(db), _) => return Ok(db),
+                (None, None) => return sqlite::open_reader(&self.dir.database()),
+                (None, Some(address)) => return postgres::open_reader(address),
+            }
+        }
     }
 }
 
@@ -352,17 +389,6 @@ fn spawn(name: &str, path: &Path, work: impl FnOnce() + Send + 'static) -> Resul
         .map_err(|e| OpenError::Io { path: path.to_owned(), why: e.to_string() })
 }
 
-fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
-    let connection = Connection::open_with_flags(
-        path,
-        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-    )?;
-    connection.pragma_update(None, "query_only", true)?;
-    schema::distrust(&connection)?;
-    connection.busy_timeout(READ_BUSY)?;
-    Ok(connection)
-}
-
 fn wal_of(database: &Path) -> PathBuf {
     let mut name = database.as_os_str().to_owned();
     name.push("-wal");
@@ -375,5 +401,3 @@ const QUEUE_MAX: usize = 4096;
 const READERS_MAX: usize = 8;
 /// Reads at once; each has a connection with a cache of about 2 MB, and more than this wait for the processor anyway.
 const READS_MAX: usize = 64;
-/// How long a read waits for SQLite's own short locks.
-const READ_BUSY: std::time::Duration = std::time::Duration::from_secs(5);

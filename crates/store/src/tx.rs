@@ -4,42 +4,50 @@
 //! until its closure has succeeded.
 
 use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 
-use keymoat_core::audit::{MAX_EVENT_BYTES, MAX_ROWS, RowChange};
-use keymoat_crypto::StateKey;
-use rusqlite::{Connection, OptionalExtension as _, params};
-
+use crate::batch::{Batch, Pending, Rows};
+use crate::db::{Columns, Db, DbError, DbResult, int, limit as at_most};
 use crate::ledger::{Draft, Head};
 use crate::row::{RawRow, removed_mac};
 use crate::{Effect, Kind, Row, StoreError};
+use keymoat_core::audit::{MAX_EVENT_BYTES, MAX_ROWS, RowChange};
+use keymoat_crypto::StateKey;
 
 /// The transaction that [`crate::Store::run_tx`] hands to its closure.
 pub struct Tx<'a> {
-    connection: &'a Connection,
+    db: &'a Db,
     state_key: &'a StateKey,
-    path: &'a std::path::Path,
+    /// What earlier members of the batch wrote.
+    batch: &'a Batch,
+    /// What this member writes.
+    pub(crate) written: Written,
     /// The head with this member's changes of rows.
     pub(crate) head: Head,
     pub(crate) drafts: Vec<Draft>,
     pub(crate) rows: Vec<RowChange>,
     pub(crate) effects: Vec<Effect>,
     /// The first fault of the database, which the closure may have swallowed.
-    pub(crate) fault: RefCell<Option<rusqlite::Error>>,
+    pub(crate) fault: RefCell<Option<DbError>>,
     /// What the rows take in the record, in bytes.
     row_bytes: usize,
 }
 
+/// What one member writes besides its records.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    pub(crate) rows: Rows,
+    pub(crate) erased: BTreeSet<u64>,
+    pub(crate) dropped: BTreeSet<u64>,
+}
+
 impl<'a> Tx<'a> {
-    pub(crate) fn new(
-        connection: &'a Connection,
-        state_key: &'a StateKey,
-        path: &'a std::path::Path,
-        head: Head,
-    ) -> Self {
+    pub(crate) fn new(db: &'a Db, state_key: &'a StateKey, batch: &'a Batch, head: Head) -> Self {
         Self {
-            connection,
+            db,
             state_key,
-            path,
+            batch,
+            written: Written::default(),
             head,
             drafts: Vec::new(),
             rows: Vec::new(),
@@ -56,27 +64,60 @@ impl<'a> Tx<'a> {
 
     /// The live row of this name.
     pub fn row(&self, kind: Kind, key: &str) -> Result<Option<Row>, StoreError> {
-        live_row(self.connection, kind, key).map_err(|e| self.fault(e))
+        match self.pending(kind, key) {
+            Some(pending) => Ok(pending.raw(kind, key).into_live()),
+            None => live_row(self.db, kind, key).map_err(|e| self.fault(e)),
+        }
     }
 
     /// The live rows of a kind whose key begins with `prefix`, at most `limit`, in the order of their keys.
     pub fn rows_with_prefix(&self, kind: Kind, prefix: &str, limit: usize) -> Result<Vec<Row>, StoreError> {
-        rows_with_prefix(self.connection, kind, prefix, limit).map_err(|e| self.fault(e))
+        let pending: BTreeMap<&str, &Pending> = self.pending_with_prefix(kind, prefix).collect();
+        // Each pending row may take the place of a stored one.
+        let stored = rows_with_prefix(self.db, kind, prefix, limit.saturating_add(pending.len()))
+            .map_err(|e| self.fault(e))?;
+        if pending.is_empty() {
+            return Ok(stored);
+        }
+        let stored = stored.into_iter().filter(|row| !pending.contains_key(row.key.as_str()));
+        let pending = pending.iter().filter_map(|(key, pending)| pending.raw(kind, key).into_live());
+        let mut rows: Vec<Row> = stored.chain(pending).collect();
+        rows.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+        rows.truncate(limit);
+        Ok(rows)
     }
 
     /// The live rows of a kind that were written after change number `after`, earlier members of the same batch
     /// included.
     pub fn changed_since(&self, kind: Kind, after: u64) -> Result<Vec<Row>, StoreError> {
-        let read = || -> rusqlite::Result<Vec<Row>> {
-            // The plus keeps the database from walking through all rows of the kind instead of the few new ones.
-            self.connection
-                .prepare_cached(
-                    "SELECT key, seq, body, blob FROM state WHERE seq > ?1 AND +kind = ?2 AND body IS NOT NULL",
-                )?
-                .query_map(params![after, kind.as_str()], |row| row_of(kind, row))?
-                .collect()
-        };
-        read().map_err(|e| self.fault(e))
+        let stored = self
+            .db
+            .query(
+                // The concatenation keeps the database from walking through all rows of the kind instead of the few
+                // new ones.
+                "SELECT key, seq, body, blob FROM state WHERE seq > ?1 AND kind || '' = ?2 AND body IS NOT NULL",
+                &[int(after), kind.as_str().into()],
+                |row| row_of(kind, row),
+            )
+            .map_err(|e| self.fault(e))?;
+        let pending: BTreeMap<&str, &Pending> = self.pending_with_prefix(kind, "").collect();
+        let stored = stored.into_iter().filter(|row| !pending.contains_key(row.key.as_str()));
+        let pending = pending.iter().filter(|(_, pending)| pending.seq > after);
+        let pending = pending.filter_map(|(key, pending)| pending.raw(kind, key).into_live());
+        Ok(stored.chain(pending).collect())
+    }
+
+    fn pending(&self, kind: Kind, key: &str) -> Option<&Pending> {
+        self.written.rows.get(kind, key).or_else(|| self.batch.rows.get(kind, key))
+    }
+
+    /// The newer of two wins where both are collected.
+    fn pending_with_prefix<'b>(
+        &'b self,
+        kind: Kind,
+        prefix: &'b str,
+    ) -> impl Iterator<Item = (&'b str, &'b Pending)> {
+        self.batch.rows.with_prefix(kind, prefix).chain(self.written.rows.with_prefix(kind, prefix))
     }
 
     /// Writes a row, new or over an older one.
@@ -90,7 +131,7 @@ impl<'a> Tx<'a> {
         let seq = self.next_change(kind, key)?;
         let row =
             Row { kind, key: key.to_owned(), seq, body: body.to_owned(), blob: blob.map(<[u8]>::to_vec) };
-        self.write(&row.key, kind, seq, Some(body), blob)?;
+        self.write(&row.key, kind, seq, Some(body), blob);
         let mac = row.mac(self.state_key);
         if let Some(old) = old {
             self.head.digest.remove(old.mac(self.state_key));
@@ -121,7 +162,7 @@ impl<'a> Tx<'a> {
         let Some(old) = self.raw_row(kind, key)?.filter(|old| old.body.is_some()) else { return Ok(false) };
         self.check_archive(kind, key, None)?;
         let seq = self.next_change(kind, key)?;
-        self.write(key, kind, seq, None, None)?;
+        self.write(key, kind, seq, None, None);
         self.head.digest.remove(old.mac(self.state_key));
         self.head.digest.add(removed_mac(self.state_key, kind, key, seq));
         self.rows.push(RowChange::removed(kind.as_str(), key));
@@ -138,18 +179,24 @@ impl<'a> Tx<'a> {
     /// name them, see [`crate::ERASED`]. The records stand as they are: they hold a commitment only. What is erased
     /// stays in the write-ahead log until [`crate::Store::scrub`].
     pub fn erase_personal(&mut self, events: &[u64]) -> Result<Vec<u64>, StoreError> {
-        self.with_connection(|connection| {
-            let mut statement = connection.prepare_cached(
-                "UPDATE events SET personal = NULL WHERE seq = ?1 AND personal IS NOT NULL",
-            )?;
-            let mut erased = Vec::new();
-            for seq in events {
-                if statement.execute([seq])? > 0 {
-                    erased.push(*seq);
-                }
+        let mut erased = Vec::new();
+        for seq in events.iter().filter(|seq| !self.batch.erased.contains(seq)) {
+            let found = self.db.query_one(
+                "SELECT seq FROM events WHERE seq = ?1 AND personal IS NOT NULL",
+                &[int(*seq)],
+                |_| Ok(()),
+            );
+            if found.map_err(|e| self.fault(e))?.is_some() {
+                erased.push(*seq);
             }
-            Ok(erased)
-        })
+        }
+        self.written.erased.extend(&erased);
+        Ok(erased)
+    }
+
+    /// Whether the batch takes out this record.
+    pub(crate) fn is_dropped(&self, place: u64) -> bool {
+        self.batch.dropped.contains(&place) || self.written.dropped.contains(&place)
     }
 
     fn next_change(&mut self, kind: Kind, key: &str) -> Result<u64, StoreError> {
@@ -170,81 +217,63 @@ impl<'a> Tx<'a> {
         Ok(self.head.change)
     }
 
-    fn write(
-        &self,
-        key: &str,
-        kind: Kind,
-        seq: u64,
-        body: Option<&str>,
-        blob: Option<&[u8]>,
-    ) -> Result<(), StoreError> {
-        self.connection
-            .prepare_cached(
-                "INSERT INTO state (kind, key, seq, body, blob) VALUES (?1, ?2, ?3, ?4, ?5)
-                 ON CONFLICT (kind, key) DO UPDATE SET seq = excluded.seq, body = excluded.body, blob = excluded.blob",
-            )
-            .and_then(|mut statement| statement.execute(params![kind.as_str(), key, seq, body, blob]))
-            .map(|_| ())
-            .map_err(|e| self.fault(e))
+    fn write(&mut self, key: &str, kind: Kind, seq: u64, body: Option<&str>, blob: Option<&[u8]>) {
+        let pending = Pending { seq, body: body.map(str::to_owned), blob: blob.map(<[u8]>::to_vec) };
+        self.written.rows.put(kind, key, pending);
     }
 
     /// The row of this name, or the mark that it was removed.
     fn raw_row(&self, kind: Kind, key: &str) -> Result<Option<RawRow>, StoreError> {
-        self.connection
-            .prepare_cached("SELECT kind, key, seq, body, blob FROM state WHERE kind = ?1 AND key = ?2")
-            .and_then(|mut statement| statement.query_row([kind.as_str(), key], RawRow::read).optional())
+        if let Some(pending) = self.pending(kind, key) {
+            return Ok(Some(pending.raw(kind, key)));
+        }
+        self.db
+            .query_one(
+                "SELECT kind, key, seq, body, blob FROM state WHERE kind = ?1 AND key = ?2",
+                &[kind.as_str().into(), key.into()],
+                RawRow::read,
+            )
             .map_err(|e| self.fault(e))
     }
 
     /// Does something with the database itself; a fault counts as this transaction's.
-    pub(crate) fn with_connection<R>(
-        &self,
-        work: impl FnOnce(&Connection) -> rusqlite::Result<R>,
-    ) -> Result<R, StoreError> {
-        work(self.connection).map_err(|e| self.fault(e))
+    pub(crate) fn with_db<R>(&self, work: impl FnOnce(&Db) -> DbResult<R>) -> Result<R, StoreError> {
+        work(self.db).map_err(|e| self.fault(e))
     }
 
-    fn fault(&self, error: rusqlite::Error) -> StoreError {
-        let translated = StoreError::of_sqlite(&error, self.path);
+    fn fault(&self, error: DbError) -> StoreError {
+        let translated = self.db.fault(&error);
         self.fault.borrow_mut().get_or_insert(error);
         translated
     }
 }
 
 /// The live row of this name.
-pub(crate) fn live_row(connection: &Connection, kind: Kind, key: &str) -> rusqlite::Result<Option<Row>> {
-    connection
-        .prepare_cached(
-            "SELECT key, seq, body, blob FROM state WHERE kind = ?1 AND key = ?2 AND body IS NOT NULL",
-        )?
-        .query_row(params![kind.as_str(), key], |row| row_of(kind, row))
-        .optional()
+pub(crate) fn live_row(db: &Db, kind: Kind, key: &str) -> DbResult<Option<Row>> {
+    db.query_one(
+        "SELECT key, seq, body, blob FROM state WHERE kind = ?1 AND key = ?2 AND body IS NOT NULL",
+        &[kind.as_str().into(), key.into()],
+        |row| row_of(kind, row),
+    )
 }
 
 /// The live rows of a kind whose key begins with `prefix`.
-pub(crate) fn rows_with_prefix(
-    connection: &Connection,
-    kind: Kind,
-    prefix: &str,
-    limit: usize,
-) -> rusqlite::Result<Vec<Row>> {
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+pub(crate) fn rows_with_prefix(db: &Db, kind: Kind, prefix: &str, limit: usize) -> DbResult<Vec<Row>> {
+    let limit = at_most(limit);
     let Some(end) = prefix_end(prefix) else {
-        return connection
-            .prepare_cached(
-                "SELECT key, seq, body, blob FROM state
-                 WHERE kind = ?1 AND key >= ?2 AND body IS NOT NULL ORDER BY key LIMIT ?3",
-            )?
-            .query_map(params![kind.as_str(), prefix, limit], |row| row_of(kind, row))?
-            .collect();
-    };
-    connection
-        .prepare_cached(
+        return db.query(
             "SELECT key, seq, body, blob FROM state
-             WHERE kind = ?1 AND key >= ?2 AND key < ?3 AND body IS NOT NULL ORDER BY key LIMIT ?4",
-        )?
-        .query_map(params![kind.as_str(), prefix, end, limit], |row| row_of(kind, row))?
-        .collect()
+             WHERE kind = ?1 AND key >= ?2 AND body IS NOT NULL ORDER BY key LIMIT ?3",
+            &[kind.as_str().into(), prefix.into(), limit],
+            |row| row_of(kind, row),
+        );
+    };
+    db.query(
+        "SELECT key, seq, body, blob FROM state
+         WHERE kind = ?1 AND key >= ?2 AND key < ?3 AND body IS NOT NULL ORDER BY key LIMIT ?4",
+        &[kind.as_str().into(), prefix.into(), end.as_str().into(), limit],
+        |row| row_of(kind, row),
+    )
 }
 
 /// The first text, in the order of bytes, after all those that begin with `prefix`; none when there is none.
@@ -274,8 +303,8 @@ fn escaped_len(text: &str) -> usize {
         .sum()
 }
 
-fn row_of(kind: Kind, row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
-    Ok(Row { kind, key: row.get(0)?, seq: row.get(1)?, body: row.get(2)?, blob: row.get(3)? })
+fn row_of(kind: Kind, row: &Columns<'_>) -> DbResult<Row> {
+    Ok(Row { kind, key: row.text(0)?, seq: row.count(1)?, body: row.text(2)?, blob: row.maybe_blob(3)? })
 }
 
 /// The longest name of a row: three times a path with its environment and company.

@@ -13,14 +13,14 @@ use keymoat_core::audit::{Event, RowChange};
 use keymoat_core::names::{ResourcePath, Scope};
 use keymoat_core::tree::{Frontier, Hash, leaf_hash};
 use keymoat_crypto::StateDigest;
-use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::archive::{Archive, KeptCounter, archived_below, stored_archive, tile_leaves};
+use crate::db::{Columns, Db, DbError, DbResult, Scan, int};
 use crate::erased::Erasures;
 use crate::ledger::{LedgerKeys, SignedHead, parse_personal, verify_note};
 use crate::outside::read_slots;
 use crate::reader::{events_len, for_each_raw_row, tile};
-use crate::row::{RawRow, blob_of, integer_of, text_of};
+use crate::row::RawRow;
 use crate::tiles::{FullTile, TILE_WIDTH, Tiles, full_tiles, is_full, parse_tile};
 use crate::{Kind, Untrusted, schema};
 
@@ -50,18 +50,18 @@ pub(crate) struct Outside<'a> {
 
 /// Checks everything against the checkpoint inside and those outside.
 pub(crate) fn verify(
-    connection: &Connection,
+    db: &Db,
     keys: &LedgerKeys,
     outside: Option<&Outside<'_>>,
     mut progress: impl FnMut(u64),
-) -> rusqlite::Result<Report> {
-    let inside = Inside::read(connection, keys)?;
+) -> DbResult<Report> {
+    let inside = Inside::read(db, keys)?;
     let mut problems = Vec::new();
     let mut heads: Vec<&SignedHead> = outside.iter().flat_map(|outside| &outside.heads).collect();
     heads.extend(inside.head.as_ref().ok());
     heads.sort_by_key(|head| head.size);
 
-    let mut walk = Walk::new(connection, keys);
+    let mut walk = Walk::new(db, keys);
     walk.before_the_first(&mut problems)?;
     for head in &heads {
         walk.to(head.size, &mut problems, &mut progress)?;
@@ -85,16 +85,16 @@ pub(crate) fn verify(
     }
     problems.extend(outside.filter(|_| !is_new).and_then(Outside::problem));
     let rows = walk.check_rows(inside.head.as_ref().ok(), &mut problems)?;
-    problems.extend(schema::problems(connection)?.into_iter().map(Untrusted::State));
-    problems.extend(damaged_pages(connection)?.map(Untrusted::State));
+    problems.extend(schema::problems(db)?.into_iter().map(Untrusted::State));
+    problems.extend(damaged_pages(db)?.map(Untrusted::State));
     let checkpoint = heads.last().map(|head| head.note.clone());
     let (events, archived) = (walk.frontier.size(), walk.archived);
     Ok(Report { events, archived, rows, root: walk.frontier.root(), checkpoint, problems })
 }
 
 /// The first row that the log does not account for, in words.
-pub(crate) fn first_wrong_row(connection: &Connection, keys: &LedgerKeys) -> rusqlite::Result<String> {
-    let mut walk = Walk::new(connection, keys);
+pub(crate) fn first_wrong_row(db: &Db, keys: &LedgerKeys) -> DbResult<String> {
+    let mut walk = Walk::new(db, keys);
     let mut problems = Vec::new();
     walk.to(u64::MAX, &mut Vec::new(), &mut |_| {})?;
     walk.check_rows(None, &mut problems)?;
@@ -102,11 +102,11 @@ pub(crate) fn first_wrong_row(connection: &Connection, keys: &LedgerKeys) -> rus
 }
 
 /// Compares the newest events, whose records the caller has found to be under the signed root, with their columns.
-pub(crate) fn check_tail(connection: &Connection, size: u64) -> rusqlite::Result<Option<Untrusted>> {
+pub(crate) fn check_tail(db: &Db, size: u64) -> DbResult<Option<Untrusted>> {
     let width = TILE_WIDTH as u64;
     let from = size.saturating_sub(1) / width * width;
     let mut found = None;
-    for_each_event(connection, from..size, |stored| {
+    for_each_event(db, from..size, |stored| {
         let Ok(event) = Event::parse(&stored.record) else { return Ok(()) };
         if found.is_none()
             && let Some(why) = stored.column_inconsistency(&event)
@@ -117,8 +117,8 @@ pub(crate) fn check_tail(connection: &Connection, size: u64) -> rusqlite::Result
     })?;
     // A full tile answers for these events in the tree, so their records have not been looked at yet.
     if found.is_none() && size > 0 && size.is_multiple_of(width) {
-        let leaves = tile(connection, 0, from / width)?.unwrap_or_default();
-        for_each_event(connection, from..size, |stored| {
+        let leaves = tile(db, 0, from / width)?.unwrap_or_default();
+        for_each_event(db, from..size, |stored| {
             if found.is_none()
                 && leaves.get((stored.seq % width) as usize) != Some(&leaf_hash(&stored.record))
             {
@@ -156,13 +156,13 @@ struct Inside {
 }
 
 impl Inside {
-    fn read(connection: &Connection, keys: &LedgerKeys) -> rusqlite::Result<Self> {
-        let row = connection
-            .query_row("SELECT note, frontier FROM checkpoint WHERE id = 1", [], |row| {
-                let note = text_of(row.get_ref(0)?, &mut false).unwrap_or_default();
-                Ok((note, blob_of(row.get_ref(1)?, &mut false).unwrap_or_default()))
-            })
-            .optional()?;
+    fn read(db: &Db, keys: &LedgerKeys) -> DbResult<Self> {
+        let row = db.query_one("SELECT note, frontier FROM checkpoint WHERE id = 1", &[], |row| {
+            let note = row.any_text(0, &mut false)?.unwrap_or_default();
+            Ok((note, row.any_blob(1, &mut false)?.unwrap_or_default()))
+        })?;
+        // On a server the place for it is made before there is one.
+        let row = row.filter(|(note, _)| !note.is_empty() || db.file().is_some());
         let Some((note, frontier)) = row else {
             return Ok(Self { head: Err("missing"), frontier: None });
         };
@@ -184,7 +184,7 @@ pub(crate) fn signed_frontier(bytes: &[u8], head: &SignedHead) -> Option<Frontie
 
 /// A walk over the events in order, growing the tree and what the rows should be.
 struct Walk<'a> {
-    connection: &'a Connection,
+    db: &'a Db,
     keys: &'a LedgerKeys,
     /// The number that the next event should have.
     next: u64,
@@ -219,11 +219,11 @@ struct Expected {
 }
 
 impl<'a> Walk<'a> {
-    fn new(connection: &'a Connection, keys: &'a LedgerKeys) -> Self {
-        let size = events_len(connection).unwrap_or_default();
-        let archive = stored_archive(connection).unwrap_or_default();
+    fn new(db: &'a Db, keys: &'a LedgerKeys) -> Self {
+        let size = events_len(db).unwrap_or_default();
+        let archive = stored_archive(db).unwrap_or_default();
         Self {
-            connection,
+            db,
             keys,
             next: 0,
             frontier: Frontier::new(),
@@ -245,9 +245,8 @@ impl<'a> Walk<'a> {
     }
 
     /// Names events with numbers that no event has.
-    fn before_the_first(&mut self, problems: &mut Vec<Untrusted>) -> rusqlite::Result<()> {
-        let count: u64 =
-            self.connection.query_row("SELECT COUNT(*) FROM events WHERE seq < 0", [], |row| row.get(0))?;
+    fn before_the_first(&mut self, problems: &mut Vec<Untrusted>) -> DbResult<()> {
+        let count = self.db.number("SELECT COUNT(*) FROM events WHERE seq < 0", &[])?;
         if count > 0 {
             let why = format!("{count} events with negative numbers stand before the first");
             self.blame(problems, 0, why);
@@ -261,11 +260,11 @@ impl<'a> Walk<'a> {
         size: u64,
         problems: &mut Vec<Untrusted>,
         progress: &mut impl FnMut(u64),
-    ) -> rusqlite::Result<()> {
+    ) -> DbResult<()> {
         if size <= self.next {
             return Ok(());
         }
-        for_each_event(self.connection, self.next..size, |stored| {
+        for_each_event(self.db, self.next..size, |stored| {
             // Only in a damaged file do numbers come out of order.
             if stored.seq < self.next {
                 self.blame(problems, stored.seq, "it stands twice or out of order".to_owned());
@@ -294,10 +293,10 @@ impl<'a> Walk<'a> {
     }
 
     /// Goes on to event `to`, or to the first that no archive holds, with the hashes that the tiles keep.
-    fn pass_archived(&mut self, to: u64, problems: &mut Vec<Untrusted>) -> rusqlite::Result<()> {
+    fn pass_archived(&mut self, to: u64, problems: &mut Vec<Untrusted>) -> DbResult<()> {
         let to = to.min(self.archived_below);
         let mut untold = true;
-        tile_leaves(self.connection, self.next, to, |seq, leaf| {
+        tile_leaves(self.db, self.next, to, |seq, leaf| {
             match leaf {
                 Some(leaf) => self.grow(leaf),
                 None if std::mem::take(&mut untold) => {
@@ -307,13 +306,13 @@ impl<'a> Walk<'a> {
                 None => {}
             }
             self.archived += 1;
-            Ok(())
+            Ok::<_, DbError>(())
         })?;
         self.next = self.next.max(to);
         Ok(())
     }
 
-    fn event(&mut self, stored: &Stored, problems: &mut Vec<Untrusted>) -> rusqlite::Result<()> {
+    fn event(&mut self, stored: &Stored, problems: &mut Vec<Untrusted>) -> DbResult<()> {
         let leaf = leaf_hash(&stored.record);
         let event = Event::parse(&stored.record);
         if let Some(why) = self.inconsistency(stored, event.as_ref().ok()) {
@@ -409,14 +408,14 @@ impl<'a> Walk<'a> {
     }
 
     /// The leaf hash that a full tile keeps for this event.
-    fn tile_leaf(&mut self, seq: u64) -> rusqlite::Result<Option<Hash>> {
+    fn tile_leaf(&mut self, seq: u64) -> DbResult<Option<Hash>> {
         let width = TILE_WIDTH as u64;
         let number = seq / width;
         if !is_full(0, number, self.size) {
             return Ok(None);
         }
         if self.tile.as_ref().is_none_or(|(held, _)| *held != number) {
-            self.tile = tile(self.connection, 0, number)?.map(|hashes| (number, hashes));
+            self.tile = tile(self.db, 0, number)?.map(|hashes| (number, hashes));
         }
         Ok(self.tile.as_ref().and_then(|(_, hashes)| hashes.get((seq % width) as usize).copied()))
     }
@@ -434,13 +433,13 @@ impl<'a> Walk<'a> {
     }
 
     /// Looks for tiles that differ, are gone, or were never filled.
-    fn check_tiles(&mut self, problems: &mut Vec<Untrusted>) -> rusqlite::Result<()> {
+    fn check_tiles(&mut self, problems: &mut Vec<Untrusted>) -> DbResult<()> {
         if !self.intact || self.found_a_culprit {
             return Ok(());
         }
         for full in std::mem::take(&mut self.filled) {
             let Some(made) = parse_tile(&full.hashes) else { continue };
-            let stored = tile(self.connection, full.level, full.number)?.unwrap_or_default();
+            let stored = tile(self.db, full.level, full.number)?.unwrap_or_default();
             let Some(place) = (0..TILE_WIDTH).find(|&place| stored.get(place) != made.get(place)) else {
                 continue;
             };
@@ -449,23 +448,19 @@ impl<'a> Walk<'a> {
             self.blame(problems, first, changed_among(&(first..first + below)));
         }
         for number in 0..self.size >> 8 {
-            if tile(self.connection, 0, number)?.is_none() {
+            if tile(self.db, 0, number)?.is_none() {
                 self.blame(problems, number * TILE_WIDTH as u64, TILE_MISSING.to_owned());
             }
         }
-        let tiles: u64 = self.connection.query_row("SELECT COUNT(*) FROM tiles", [], |row| row.get(0))?;
-        if tiles > full_tiles(self.size) {
+        let tiles = self.db.number("SELECT COUNT(*) FROM tiles", &[])?;
+        if u64::try_from(tiles).is_ok_and(|tiles| tiles > full_tiles(self.size)) {
             self.blame(problems, self.size, "the tree has tiles beyond the end of the log".to_owned());
         }
         Ok(())
     }
 
     /// Compares every row with what the log says was written, and looks for those that are gone.
-    fn check_rows(
-        &mut self,
-        signed: Option<&SignedHead>,
-        problems: &mut Vec<Untrusted>,
-    ) -> rusqlite::Result<u64> {
+    fn check_rows(&mut self, signed: Option<&SignedHead>, problems: &mut Vec<Untrusted>) -> DbResult<u64> {
         let mut live = 0;
         let mut digest = StateDigest::default();
         let before = problems.len();
@@ -475,7 +470,7 @@ impl<'a> Walk<'a> {
             }
         };
         let (keys, expected) = (self.keys, &mut self.expected);
-        for_each_raw_row(self.connection, |row| {
+        for_each_raw_row(self.db, |row| {
             live += u64::from(row.body.is_some());
             let mac = row.mac(&keys.state);
             digest.add(mac);
@@ -539,20 +534,22 @@ pub(crate) struct Stored {
 
 /// Hands the events of a range to `each`, in order, whatever their columns hold.
 pub(crate) fn for_each_event(
-    connection: &Connection,
+    db: &Db,
     range: Range<u64>,
-    mut each: impl FnMut(Stored) -> rusqlite::Result<()>,
-) -> rusqlite::Result<()> {
-    let end = |seq: u64| i64::try_from(seq).unwrap_or(i64::MAX);
-    let mut statement = connection.prepare_cached(
-        "SELECT seq, time, actor, environment, path, record, personal FROM events
-         WHERE seq >= ?1 AND seq <= ?2 ORDER BY seq",
-    )?;
-    let mut rows = statement.query([end(range.start), end(range.end.saturating_sub(1))])?;
-    while let Some(row) = rows.next()? {
+    mut each: impl FnMut(Stored) -> DbResult<()>,
+) -> DbResult<()> {
+    let scan = Scan {
+        columns: "seq, time, actor, environment, path, record, personal",
+        table: "events",
+        filter: "seq >= ?1 AND seq <= ?2",
+        params: vec![int(range.start), int(range.end.saturating_sub(1))],
+        key: &["seq"],
+        descending: false,
+    };
+    db.scan(&scan, |row| {
         each(Stored::read(row)?)?;
-    }
-    Ok(())
+        Ok::<_, DbError>(true)
+    })
 }
 
 impl Stored {
@@ -560,16 +557,16 @@ impl Stored {
         self.personal.is_some()
     }
 
-    fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+    fn read(row: &Columns<'_>) -> DbResult<Self> {
         let mut odd = false;
         Ok(Self {
-            seq: row.get(0)?,
-            time_ms: integer_of(row.get_ref(1)?, &mut odd),
-            actor: text_of(row.get_ref(2)?, &mut odd),
-            environment: text_of(row.get_ref(3)?, &mut odd),
-            path: text_of(row.get_ref(4)?, &mut odd),
-            record: blob_of(row.get_ref(5)?, &mut odd).unwrap_or_default(),
-            personal: blob_of(row.get_ref(6)?, &mut odd),
+            seq: row.count(0)?,
+            time_ms: row.any_int(1, &mut odd)?,
+            actor: row.any_text(2, &mut odd)?,
+            environment: row.any_text(3, &mut odd)?,
+            path: row.any_text(4, &mut odd)?,
+            record: row.any_blob(5, &mut odd)?.unwrap_or_default(),
+            personal: row.any_blob(6, &mut odd)?,
             odd,
         })
     }
@@ -627,9 +624,12 @@ fn changed_among(events: &Range<u64>) -> String {
     }
 }
 
-/// What SQLite itself says about the file's inner order.
-fn damaged_pages(connection: &Connection) -> rusqlite::Result<Option<String>> {
-    let said: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+/// What SQLite itself says about the file's inner order; a server looks after its own files.
+fn damaged_pages(db: &Db) -> DbResult<Option<String>> {
+    if db.file().is_none() {
+        return Ok(None);
+    }
+    let said = db.query_one("PRAGMA integrity_check(1)", &[], |row| row.text(0))?.unwrap_or_default();
     Ok((said != "ok").then(|| format!("the database file is damaged: {said}")))
 }
 

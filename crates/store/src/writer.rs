@@ -5,6 +5,10 @@
 //! only after the commit, and, when it changed rows, only after the checkpoint outside of the data directory is
 //! durable too: no acknowledged change can be put back unnoticed. For bare records (reads) the outside checkpoint
 //! follows within [`OUTSIDE_LAG`].
+//!
+//! On a server the nodes write one after the other: each batch holds the row of the newest head, goes on from what the
+//! others have committed meanwhile, and leaves the next head there. So there is one log, and a decision that was taken
+//! before another node changed the rules is taken again.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,14 +16,19 @@ use std::sync::mpsc as std_mpsc;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::ledger::{self, Draft, Head, LedgerKeys};
-use crate::outside::OutsideFile;
+use crate::batch::{Batch, Log};
+use crate::contact::Contact;
+use crate::data_dir::DataDir;
+use crate::db::{Db, DbError, FaultKind, postgres};
+use crate::follow::{self, FollowError, catch_up};
+use crate::ledger::{self, Draft, Head, LedgerKeys, SignedNote};
+use crate::listen::{Asked, TELL};
+use crate::outside::{FileStep, OutsideFile, tell};
 use crate::reserve::Reserve;
 use crate::tx::Tx;
-use crate::{Effect, Observer, StoreError};
+use crate::{Address, Durability, Effect, Observer, StoreError};
 
 /// What a committed member is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +55,8 @@ pub(crate) enum Job {
     Tx(Box<dyn Member>),
     /// Empties the write-ahead log, so that nothing destroyed stays in it.
     Scrub(oneshot::Sender<Result<(), StoreError>>),
+    /// Goes on from what other nodes have committed.
+    Follow(#[allow(dead_code, reason = "it says that the question was taken when it is dropped")] Asked),
 }
 
 /// A transaction of unknown result type.
@@ -62,8 +73,9 @@ pub(crate) trait Member: Send {
 pub(crate) type Stopped = Arc<OnceLock<String>>;
 
 pub(crate) struct Writer {
-    pub(crate) connection: Connection,
-    pub(crate) path: PathBuf,
+    pub(crate) db: Db,
+    pub(crate) dir: DataDir,
+    pub(crate) durability: Durability,
     pub(crate) keys: Arc<LedgerKeys>,
     pub(crate) head: Head,
     pub(crate) observer: Observer,
@@ -71,9 +83,12 @@ pub(crate) struct Writer {
     pub(crate) stopped: Stopped,
     /// Whether the last batch found the disk full, or the reserve has been given up and not been made anew.
     pub(crate) full: Arc<AtomicBool>,
-    pub(crate) reserve: Reserve,
-    /// Which file the database is: its device and inode.
-    pub(crate) file: (u64, u64),
+    /// None when the database is not on this machine's disk.
+    pub(crate) reserve: Option<Reserve>,
+    /// Which file the database is: its device and inode. None when it is on a server.
+    pub(crate) file: Option<(u64, u64)>,
+    /// Whether the server answers.
+    pub(crate) contact: Arc<Contact>,
 }
 
 impl Writer {
@@ -85,7 +100,9 @@ impl Writer {
             self.commit_batch(std::mem::take(&mut batch));
         }
         // A clean end leaves one file: the log is folded into the database.
-        if let Err(error) = self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
+        if self.file.is_some()
+            && let Err(error) = self.db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")
+        {
             tracing::debug!(%error, "the write-ahead log could not be folded in at the end");
         }
     }
@@ -96,29 +113,91 @@ impl Writer {
             batch.into_iter().for_each(|job| job.fail(StoreError::Stopped(why.clone())));
             return;
         }
-        let (scrubs, batch): (Vec<_>, Vec<_>) =
-            batch.into_iter().partition(|job| matches!(job, Job::Scrub(_)));
-        if !batch.is_empty() {
-            self.commit_members(batch);
+        let (mut scrubs, mut members, mut follows) = (Vec::new(), Vec::new(), false);
+        for job in batch {
+            match job {
+                Job::Scrub(reply) => scrubs.push(reply),
+                Job::Follow(_) => follows = true,
+                member => members.push(member),
+            }
         }
-        for job in scrubs {
-            if let Job::Scrub(reply) = job {
-                // The caller may have gone; the log is emptied all the same.
-                let _ = reply.send(self.scrub());
+        if let Err(why) = self.connect() {
+            let lost = |why: &str| StoreError::Unreachable {
+                database: self.db.name().display().to_string(),
+                why: why.to_owned(),
+            };
+            members.into_iter().for_each(|job| job.fail(lost(&why)));
+            scrubs.into_iter().for_each(|reply| drop(reply.send(Err(lost(&why)))));
+            return;
+        }
+        // A batch goes on from what others have committed anyway.
+        match members.is_empty() {
+            true if follows => self.follow(),
+            true => {}
+            false => self.commit_members(members),
+        }
+        for reply in scrubs {
+            // The caller may have gone; the log is emptied all the same.
+            let _ = reply.send(self.scrub());
+        }
+    }
+
+    /// Makes sure that there is a connection, or says why there is none.
+    fn connect(&mut self) -> Result<(), String> {
+        let Some(address) = self.dir.address().filter(|_| !self.db.is_usable()) else { return Ok(()) };
+        if let Some(why) = self.contact.is_too_early(Instant::now()) {
+            return Err(why);
+        }
+        match postgres::Connection::open(address, self.durability, postgres::WRITE_WITHIN) {
+            Ok(connection) => {
+                self.db = Db::postgres(connection);
+                Ok(())
+            }
+            Err(error) => {
+                let why = error.to_string();
+                self.contact.lost(&why, Instant::now());
+                Err(why)
             }
         }
     }
 
+    /// Goes on from what other nodes have committed, when nothing is to be written.
+    fn follow(&mut self) {
+        let mut head = self.head.clone();
+        match self.look_ahead(&mut head) {
+            Ok(None) => self.contact.heard(Instant::now()),
+            Ok(Some((effects, note))) => {
+                self.contact.heard(Instant::now());
+                self.head = head;
+                (self.observer)(effects);
+                self.tell_outside(ToOutside { note, waiting: Vec::new() });
+            }
+            Err(error) => drop(self.failed(error)),
+        }
+    }
+
+    fn look_ahead(&self, head: &mut Head) -> Result<Option<(Vec<Effect>, String)>, FollowError> {
+        if follow::newest(&self.db)?.is_of(head) {
+            return Ok(None);
+        }
+        // Once more, in one moment together with what it covers.
+        self.db.begin_read()?;
+        let stored = follow::newest(&self.db)?;
+        let effects = catch_up(&self.db, &self.keys, head, &stored)?;
+        self.db.rollback()?;
+        Ok((!stored.note.is_empty()).then_some((effects, stored.note)))
+    }
+
     fn commit_members(&mut self, batch: Vec<Job>) {
         // What is written into a file that has lost its name is gone with this process.
-        if file_identity(&self.path).ok() != Some(self.file) {
-            let why = format!("`{}` was removed or replaced while it was in use", self.path.display());
+        if self.file.is_some() && file_identity(self.db.name()).ok() != self.file {
+            let why = format!("`{}` was removed or replaced while it was in use", self.db.name().display());
             self.stop(why.clone());
             batch.into_iter().for_each(|job| job.fail(StoreError::Stopped(why.clone())));
             return;
         }
         // What is left of the reserve is for those who make room; the others wait until it stands again.
-        match self.reserve.restore() {
+        match self.reserve.as_mut().is_none_or(Reserve::restore) {
             true => self.commit_admitted(batch),
             false => {
                 self.full.store(true, Ordering::Relaxed);
@@ -131,7 +210,7 @@ impl Writer {
     /// Refuses all but what may use the reserve.
     fn only_reserved(&self, batch: Vec<Job>) -> Vec<Job> {
         let (admitted, refused): (Vec<_>, Vec<_>) = batch.into_iter().partition(Job::is_reserved);
-        refused.into_iter().for_each(|job| job.fail(StoreError::Full(self.path.clone())));
+        refused.into_iter().for_each(|job| job.fail(StoreError::Full(self.db.name().to_owned())));
         admitted
     }
 
@@ -139,102 +218,128 @@ impl Writer {
         if batch.is_empty() {
             return;
         }
-        let mut head = self.head.clone();
-        match self.write_batch(&mut batch, &mut head) {
+        let mut tries = 0;
+        let (mut head, written) = loop {
+            let mut head = self.head.clone();
+            match self.write_batch(&mut batch, &mut head) {
+                // Two transactions met on a server that lets only one of them through.
+                Err(FollowError::Database(error))
+                    if error.kind() == FaultKind::Retry && tries < TRIES_MAX =>
+                {
+                    tries += 1;
+                    self.roll_back();
+                }
+                written => break (head, written),
+            }
+        };
+        match written {
             Ok(Written { outcomes, effects, note }) => {
-                self.full.store(!self.reserve.is_kept(), Ordering::Relaxed);
-                self.head = head;
+                self.contact.heard(Instant::now());
+                self.full.store(self.reserve.as_ref().is_some_and(|kept| !kept.is_kept()), Ordering::Relaxed);
+                std::mem::swap(&mut self.head, &mut head);
                 if !effects.is_empty() {
                     (self.observer)(effects);
                 }
                 self.acknowledge(batch, outcomes, note);
             }
             Err(error) => {
-                // SQLite has already rolled back by itself after some faults, such as a full disk.
-                if !self.connection.is_autocommit()
-                    && let Err(error) = self.connection.execute_batch("ROLLBACK")
+                let is_full =
+                    matches!(&error, FollowError::Database(error) if error.kind() == FaultKind::Full);
+                let fault = self.failed(error);
+                if is_full
+                    && batch.iter().any(Job::is_reserved)
+                    && self.reserve.as_mut().is_some_and(Reserve::release)
                 {
-                    self.stop(format!("a failed transaction could not be rolled back: {error}"));
-                }
-                let is_full = error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull);
-                if is_full && batch.iter().any(Job::is_reserved) && self.reserve.release() {
                     self.full.store(true, Ordering::Relaxed);
                     let admitted = self.only_reserved(batch);
                     // The reserve is given up once, so this comes here once.
                     return self.commit_admitted(admitted);
                 }
-                let fault = self.classify(error);
                 batch.into_iter().for_each(|job| job.fail(fault()));
             }
         }
     }
 
-    /// Runs every member and commits. The outcomes are in the order of the batch.
-    fn write_batch(&self, batch: &mut [Job], head: &mut Head) -> rusqlite::Result<Written> {
-        self.connection.execute_batch("BEGIN IMMEDIATE")?;
-        let size_before = head.size();
-        let mut outcomes = Vec::with_capacity(batch.len());
-        let mut effects = Vec::new();
-        for job in batch.iter_mut() {
-            outcomes.push(match job {
-                Job::Append { draft, epoch, .. } => self.write_record(draft, *epoch, head)?,
-                Job::Tx(member) => self.write_member(member.as_mut(), head, &mut effects)?,
-                Job::Scrub(_) => Outcome::Failed,
-            });
+    /// Ends a transaction that failed; some faults have ended it already.
+    fn roll_back(&self) {
+        if self.db.in_transaction()
+            && let Err(error) = self.db.rollback()
+        {
+            match self.file {
+                // A connection that is in doubt is not used again, and the server rolls back what it left.
+                None => tracing::debug!(%error, "a failed transaction could not be rolled back"),
+                Some(_) => self.stop(format!("a failed transaction could not be rolled back: {error}")),
+            }
         }
-        let note = match head.size() == size_before {
-            true => None,
-            false => Some(ledger::write_checkpoint(&self.connection, &self.keys, head)?),
-        };
-        self.connection.execute_batch("COMMIT")?;
-        Ok(Written { outcomes, effects, note })
     }
 
-    fn write_record(
-        &self,
-        draft: &mut Draft,
-        decided_at: Option<u64>,
-        head: &mut Head,
-    ) -> rusqlite::Result<Outcome> {
-        if decided_at.is_some_and(|epoch| epoch != head.epoch) {
-            return Ok(Outcome::Error(StoreError::Stale));
+    /// Runs every member and commits. The outcomes are in the order of the batch.
+    fn write_batch(&self, jobs: &mut [Job], head: &mut Head) -> Result<Written, FollowError> {
+        let mut effects = self.begin(head)?;
+        let size_before = head.size();
+        let mut outcomes = Vec::with_capacity(jobs.len());
+        let mut batch = Batch::default();
+        for job in jobs.iter_mut() {
+            outcomes.push(match job {
+                Job::Append { draft, epoch, .. } => write_record(&mut batch.log, draft, *epoch, head),
+                Job::Tx(member) => self.write_member(member.as_mut(), head, &mut batch, &mut effects)?,
+                Job::Scrub(_) | Job::Follow(_) => Outcome::Failed,
+            });
         }
-        let event = ledger::append(&self.connection, head, draft, Vec::new())?;
-        Ok(Outcome::Done { committed: head.committed(event), changed: false })
+        let note =
+            (head.size() != size_before).then(|| SignedNote::of(&self.keys, head, self.file.is_none()));
+        let tell = self.dir.address().is_some_and(Address::notifies) && !batch.rows.is_empty();
+        self.db.run(batch.commands(note.as_ref(), tell.then_some(TELL)))?;
+        Ok(Written { outcomes, effects, note: note.map(|signed| signed.note) })
+    }
+
+    /// Begins to write, and gives what other nodes have changed.
+    fn begin(&self, head: &mut Head) -> Result<Vec<Effect>, FollowError> {
+        let Some(server) = self.db.server() else {
+            self.db.begin_write()?;
+            return Ok(Vec::new());
+        };
+        let stored = follow::lock(server)?;
+        match stored.is_of(head) {
+            true => Ok(Vec::new()),
+            false => catch_up(&self.db, &self.keys, head, &stored),
+        }
     }
 
     fn write_member(
         &self,
         member: &mut dyn Member,
         head: &mut Head,
+        batch: &mut Batch,
         effects: &mut Vec<Effect>,
-    ) -> rusqlite::Result<Outcome> {
-        self.connection.execute_batch("SAVEPOINT member")?;
-        let mut tx = Tx::new(&self.connection, &self.keys.state, &self.path, head.clone());
+    ) -> Result<Outcome, DbError> {
+        let mut tx = Tx::new(&self.db, &self.keys.state, batch, head.clone());
         let ran = run_guarded(member, &mut tx);
-        let Tx { head: mut changed_head, mut drafts, rows, effects: member_effects, fault, .. } = tx;
+        let Tx { head: mut changed_head, written, mut drafts, rows, effects: member_effects, fault, .. } = tx;
         // A fault may have ended the whole transaction, whatever the closure made of it: then nobody's part stands.
         if let Some(fault) = fault.into_inner()
-            && (self.connection.is_autocommit() || ends_the_batch(&fault))
+            && (self.file.is_none() || !self.db.in_transaction() || ends_the_batch(&fault))
         {
             return Err(fault);
         }
         // INVARIANT: no change without a record of it, in the same transaction.
         let unrecorded = ran.is_ok() && !rows.is_empty() && drafts.is_empty();
-        if ran.is_err() || unrecorded {
-            self.connection.execute_batch("ROLLBACK TO member; RELEASE member")?;
-            return Ok(match unrecorded {
-                true => Outcome::Error(StoreError::Refused("a change of rows needs an audit event")),
-                false => Outcome::Failed,
-            });
+        if unrecorded {
+            return Ok(Outcome::Error(StoreError::Refused("a change of rows needs an audit event")));
+        }
+        if ran.is_err() {
+            return Ok(Outcome::Failed);
         }
         let changed = !rows.is_empty();
         let first = changed_head.size();
         let mut rows = Some(rows);
         for draft in &mut drafts {
-            ledger::append(&self.connection, &mut changed_head, draft, rows.take().unwrap_or_default())?;
+            let rows = rows.take().unwrap_or_default();
+            ledger::append(&mut batch.log, &mut changed_head, draft, rows);
         }
-        self.connection.execute_batch("RELEASE member")?;
+        batch.rows.append(written.rows);
+        batch.erased.extend(written.erased);
+        batch.dropped.extend(written.dropped);
         *head = changed_head;
         effects.extend(member_effects);
         Ok(Outcome::Done { committed: head.committed(first), changed })
@@ -259,50 +364,90 @@ impl Writer {
                 }
                 (job, Outcome::Error(error)) => job.fail(error),
                 (job, Outcome::Failed) => job.fail(StoreError::Refused("not a member of a transaction")),
-                (Job::Scrub(_), Outcome::Done { .. }) => {}
+                (Job::Scrub(_) | Job::Follow(_), Outcome::Done { .. }) => {}
             }
         }
         if let Some(note) = note {
-            let sent = self.outside.send(ToOutside { note, waiting: after_outside });
-            if let Err(std_mpsc::SendError(unsent)) = sent {
-                self.stop("the checkpoint file can no longer be written".to_owned());
-                unsent.fail("the checkpoint file can no longer be written");
-            }
+            self.tell_outside(ToOutside { note, waiting: after_outside });
+        }
+    }
+
+    fn tell_outside(&self, note: ToOutside) {
+        if let Err(std_mpsc::SendError(unsent)) = self.outside.send(note) {
+            self.stop("the checkpoint file can no longer be written".to_owned());
+            unsent.fail("the checkpoint file can no longer be written");
         }
     }
 
     fn scrub(&self) -> Result<(), StoreError> {
-        let fault = |e| StoreError::from_sqlite(e, &self.path);
+        match self.db.file() {
+            Some(connection) => self.scrub_file(connection),
+            None => self.scrub_server(),
+        }
+    }
+
+    fn scrub_file(&self, connection: &rusqlite::Connection) -> Result<(), StoreError> {
+        let fault = |e: rusqlite::Error| self.db.fault(&e.into());
         // Nobody can write meanwhile, so a long read is not waited for as long as usual.
-        self.connection.busy_timeout(SCRUB_BUSY).map_err(fault)?;
-        let busy =
-            self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
-        self.connection.busy_timeout(WRITE_BUSY).map_err(fault)?;
+        connection.busy_timeout(SCRUB_BUSY).map_err(fault)?;
+        let busy = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+        connection.busy_timeout(WRITE_BUSY).map_err(fault)?;
         if busy.map_err(fault)? == 0 { Ok(()) } else { Err(StoreError::Overloaded) }
     }
 
-    /// Decides what a failed batch means, and stops the store when the disk's state is in doubt.
-    fn classify(&self, error: rusqlite::Error) -> impl Fn() -> StoreError + use<> {
-        let first = StoreError::from_sqlite(error, &self.path);
-        let path = self.path.clone();
+    /// Has the server reuse the room of what was destroyed; its own log and its copies keep it for their own time.
+    fn scrub_server(&self) -> Result<(), StoreError> {
+        ["VACUUM state", "VACUUM events"]
+            .iter()
+            .try_for_each(|sql| self.db.execute_batch(sql))
+            .map_err(|error| self.db.fault(&error))
+    }
+
+    /// Decides what a failure means, and stops the store when what it stands on is in doubt.
+    fn failed(&mut self, error: FollowError) -> impl Fn() -> StoreError + use<> {
+        self.roll_back();
+        let error = match error {
+            FollowError::Database(error) => error,
+            FollowError::Untrusted(untrusted) => {
+                self.stop(untrusted.to_string());
+                let why = untrusted.to_string();
+                return Self::telling(Fault::Stopped, why, self.db.name().to_owned());
+            }
+        };
+        let name = self.db.name().to_owned();
+        let first = error.to_store_error(&name);
         let text = first.to_string();
-        let kind = match &first {
+        let fault = match &first {
             StoreError::Full(_) => {
                 self.full.store(true, Ordering::Relaxed);
                 Fault::Full
             }
             StoreError::ReadOnly { why, .. } => Fault::ReadOnly(why.clone()),
             StoreError::Overloaded => Fault::Overloaded,
+            StoreError::Unreachable { why, .. } => {
+                self.contact.lost(why, Instant::now());
+                Fault::Lost(why.clone())
+            }
+            // The server looks after its own disk, and after a failed sync it starts anew by itself.
+            _ if self.file.is_none() => Fault::Database(text.clone()),
             // After a failed write or sync the operating system may have dropped the data and say "fine" next time.
             _ => {
                 self.stop(text.clone());
                 Fault::Stopped
             }
         };
-        move || match &kind {
-            Fault::Full => StoreError::Full(path.clone()),
-            Fault::ReadOnly(why) => StoreError::ReadOnly { path: path.clone(), why: why.clone() },
+        Self::telling(fault, text, name)
+    }
+
+    fn telling(fault: Fault, text: String, name: PathBuf) -> impl Fn() -> StoreError + use<> {
+        move || match &fault {
+            Fault::Full => StoreError::Full(name.clone()),
+            Fault::ReadOnly(why) => StoreError::ReadOnly { path: name.clone(), why: why.clone() },
             Fault::Overloaded => StoreError::Overloaded,
+            Fault::Lost(why) => {
+                StoreError::Unreachable { database: name.display().to_string(), why: why.clone() }
+            }
+            Fault::Database(why) => StoreError::Database(why.clone()),
             Fault::Stopped => StoreError::Stopped(text.clone()),
         }
     }
@@ -332,7 +477,7 @@ impl Job {
         match self {
             Job::Append { reserved, .. } => *reserved,
             Job::Tx(member) => member.is_reserved(),
-            Job::Scrub(_) => true,
+            Job::Scrub(_) | Job::Follow(_) => true,
         }
     }
 
@@ -342,6 +487,7 @@ impl Job {
             Job::Append { reply, .. } => drop(reply.send(Err(error))),
             Job::Tx(member) => member.finish(Err(error)),
             Job::Scrub(reply) => drop(reply.send(Err(error))),
+            Job::Follow(_) => {}
         }
     }
 }
@@ -366,7 +512,17 @@ enum Fault {
     Full,
     ReadOnly(String),
     Overloaded,
+    Lost(String),
+    Database(String),
     Stopped,
+}
+
+fn write_record(log: &mut Log, draft: &mut Draft, decided_at: Option<u64>, head: &mut Head) -> Outcome {
+    if decided_at.is_some_and(|epoch| epoch != head.epoch) {
+        return Outcome::Error(StoreError::Stale);
+    }
+    let event = ledger::append(log, head, draft, Vec::new());
+    Outcome::Done { committed: head.committed(event), changed: false }
 }
 
 /// Runs a member's closure; a panic in it counts as its failure and leaves the writer alive.
@@ -380,18 +536,8 @@ fn run_guarded(member: &mut dyn Member, tx: &mut Tx<'_>) -> Result<(), ()> {
 }
 
 /// Whether a fault inside a member is the disk's or the file's and not the member's own.
-fn ends_the_batch(fault: &rusqlite::Error) -> bool {
-    use rusqlite::ErrorCode;
-    matches!(
-        fault.sqlite_error_code(),
-        Some(
-            ErrorCode::DiskFull
-                | ErrorCode::SystemIoFailure
-                | ErrorCode::OutOfMemory
-                | ErrorCode::ReadOnly
-                | ErrorCode::PermissionDenied
-        )
-    )
+fn ends_the_batch(fault: &DbError) -> bool {
+    matches!(fault.kind(), FaultKind::Full | FaultKind::Disk | FaultKind::ReadOnly)
 }
 
 /// Tells why nothing works any more when a thread of the store dies.
@@ -469,7 +615,7 @@ pub(crate) fn run_outside(
 
 fn sync(path: &Path) -> std::io::Result<()> {
     match std::fs::File::open(path) {
-        Ok(file) => file.sync_data(),
+        Ok(file) => file.sync_data().inspect(|()| tell(path, FileStep::Synced)),
         // It was folded into the database, which SQLite syncs by itself.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
@@ -478,6 +624,8 @@ fn sync(path: &Path) -> std::io::Result<()> {
 
 /// Bounds the memory and the time of one commit; more than this many callers simply take two.
 const BATCH_MAX: usize = 1024;
+/// Two nodes that meet this often in a row are told to come again.
+const TRIES_MAX: u32 = 10;
 /// How long a bare record may stand before the outside checkpoint covers it.
 const OUTSIDE_LAG: Duration = Duration::from_millis(100);
 /// How long the writer waits for another program that holds the database's own lock.
@@ -490,6 +638,8 @@ mod tests {
     use keymoat_core::audit::{Action, Actor, Details, Event, Outcome as EventOutcome};
     use keymoat_core::id::RequestId;
     use keymoat_crypto::InstanceKey;
+
+    use rusqlite::Connection;
 
     use super::*;
     use crate::{DataDir, Durability, Kind, SealedStore, Store, Trust};

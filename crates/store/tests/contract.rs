@@ -11,6 +11,26 @@ use keymoat_store::{
     DataDir, Durability, Effect, EventRange, Kind, OpenError, Row, SealedStore, StoreError, Trust, Untrusted,
 };
 
+on_both_databases!(
+    a_new_store_that_was_never_written_verifies_and_opens_again,
+    a_first_commit_that_the_file_outside_never_heard_of_is_no_foreign_one,
+    rows_are_written_read_and_removed,
+    what_breaks_the_rules_is_refused_and_leaves_nothing,
+    a_failing_member_takes_nobody_with_it,
+    a_count_that_goes_down_makes_no_decision_stale,
+    the_key_of_a_row_has_a_limit,
+    a_decision_under_older_rules_is_stale,
+    the_observer_knows_before_the_caller,
+    times_never_run_backwards,
+    two_thousand_at_once_make_one_log,
+    changes_are_followed_by_their_numbers,
+    a_reader_sees_one_state,
+    events_are_found_by_what_they_are_about,
+    an_observer_that_fails_stops_the_store,
+    the_last_user_may_be_anywhere,
+    os_durability_keeps_the_same_promises,
+);
+
 #[tokio::test]
 async fn a_store_is_made_opened_and_opened_again() {
     let vault = Vault::new();
@@ -36,18 +56,14 @@ async fn a_store_is_made_opened_and_opened_again() {
     assert_eq!(vault.verify().unwrap().problems, vec![]);
 }
 
-#[tokio::test]
-async fn a_new_store_that_was_never_written_verifies_and_opens_again() {
-    let vault = Vault::new();
+async fn a_new_store_that_was_never_written_verifies_and_opens_again(vault: Vault) {
     assert_eq!(vault.verify().unwrap().problems, vec![]);
     vault.open().unwrap().close().await;
     assert_eq!(vault.verify().unwrap().problems, vec![]);
     vault.open().unwrap().close().await;
 }
 
-#[tokio::test]
-async fn a_first_commit_that_the_file_outside_never_heard_of_is_no_foreign_one() {
-    let vault = Vault::new();
+async fn a_first_commit_that_the_file_outside_never_heard_of_is_no_foreign_one(vault: Vault) {
     let store = vault.open().unwrap();
     let before = std::fs::read(vault.outside()).unwrap();
     put(&store, 1, Kind::Instance, "id", "{}").await.unwrap();
@@ -77,9 +93,7 @@ async fn foreign_and_newer_files_are_left_alone() {
     assert!(matches!(vault.sealed(), Err(OpenError::Newer { found: 99, known: 1, .. })));
 }
 
-#[tokio::test]
-async fn rows_are_written_read_and_removed() {
-    let vault = Vault::new();
+async fn rows_are_written_read_and_removed(vault: Vault) {
     let store = vault.open().unwrap();
     change(&store, 1, |tx| {
         for key in ["a", "a/b", "a/c", "a0", "b", "a/\u{10ffff}", "a/\u{10ffff}x", "é"] {
@@ -124,9 +138,7 @@ async fn rows_are_written_read_and_removed() {
     assert_eq!(vault.verify().unwrap().problems, vec![]);
 }
 
-#[tokio::test]
-async fn what_breaks_the_rules_is_refused_and_leaves_nothing() {
-    let vault = Vault::new();
+async fn what_breaks_the_rules_is_refused_and_leaves_nothing(vault: Vault) {
     let store = vault.open().unwrap();
     let unrecorded = store.run_tx("unrecorded", |tx| tx.put(Kind::Secret, "a", "{}", None)).await;
     assert!(matches!(unrecorded, Err(StoreError::Refused(_))));
@@ -160,9 +172,7 @@ async fn what_breaks_the_rules_is_refused_and_leaves_nothing() {
     assert_eq!(vault.verify().unwrap().problems, vec![]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_failing_member_takes_nobody_with_it() {
-    let vault = Vault::new();
+async fn a_failing_member_takes_nobody_with_it(vault: Vault) {
     let told = Told::default();
     let store = vault.unseal(Trust::Checked, told.observer()).unwrap();
     let mut tasks = tokio::task::JoinSet::new();
@@ -189,9 +199,7 @@ async fn a_failing_member_takes_nobody_with_it() {
     vault.open().unwrap().close().await;
 }
 
-#[tokio::test]
-async fn a_count_that_goes_down_makes_no_decision_stale() {
-    let vault = Vault::new();
+async fn a_count_that_goes_down_makes_no_decision_stale(vault: Vault) {
     let store = vault.open().unwrap();
     let before = put(&store, 1, Kind::Grant, "g", r#"{"left":2}"#).await.unwrap().epoch;
     let counted = change(&store, 2, |tx| tx.put_count(Kind::Grant, "g", r#"{"left":1}"#)).await;
@@ -204,9 +212,7 @@ async fn a_count_that_goes_down_makes_no_decision_stale() {
     vault.open().unwrap().close().await;
 }
 
-#[tokio::test]
-async fn the_key_of_a_row_has_a_limit() {
-    let vault = Vault::new();
+async fn the_key_of_a_row_has_a_limit(vault: Vault) {
     let store = vault.open().unwrap();
     for (length, fits) in [(1, true), (1024, true), (1025, false), (100_000, false)] {
         let result = put(&store, 1, Kind::Setting, &"k".repeat(length), "{}").await;
@@ -217,9 +223,7 @@ async fn the_key_of_a_row_has_a_limit() {
     assert_eq!(vault.verify().unwrap().problems, vec![]);
 }
 
-#[tokio::test]
-async fn a_decision_under_older_rules_is_stale() {
-    let vault = Vault::new();
+async fn a_decision_under_older_rules_is_stale(vault: Vault) {
     let store = vault.open().unwrap();
     let before = put(&store, 1, Kind::Secret, "a", "{}").await.unwrap().epoch;
     assert_eq!(before, 0);
@@ -238,9 +242,7 @@ async fn a_decision_under_older_rules_is_stale() {
     store.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_observer_knows_before_the_caller() {
-    let vault = Vault::new();
+async fn the_observer_knows_before_the_caller(vault: Vault) {
     let told = Told::default();
     let store = vault.unseal(Trust::Checked, told.observer()).unwrap();
     let mut tasks = tokio::task::JoinSet::new();
@@ -263,9 +265,7 @@ async fn the_observer_knows_before_the_caller() {
     assert_eq!(loaded.rows().len(), 49);
 }
 
-#[tokio::test]
-async fn times_never_run_backwards() {
-    let vault = Vault::new();
+async fn times_never_run_backwards(vault: Vault) {
     let store = vault.open().unwrap();
     for n in [10, 5, 20, 0] {
         store.append(draft(n), None).await.unwrap();
@@ -289,9 +289,7 @@ async fn times_never_run_backwards() {
     assert_eq!(vault.verify().unwrap().problems, vec![]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn two_thousand_at_once_make_one_log() {
-    let vault = Vault::new();
+async fn two_thousand_at_once_make_one_log(vault: Vault) {
     let store = vault.open().unwrap();
     let mut seqs = append_many(&store, 0, 2000).await;
     seqs.sort_unstable();
@@ -302,9 +300,7 @@ async fn two_thousand_at_once_make_one_log() {
     vault.open().unwrap().close().await;
 }
 
-#[tokio::test]
-async fn changes_are_followed_by_their_numbers() {
-    let vault = Vault::new();
+async fn changes_are_followed_by_their_numbers(vault: Vault) {
     let store = vault.open().unwrap();
     for (n, key) in [(0, "a"), (1, "b"), (2, "a")] {
         put(&store, n, Kind::Secret, key, &n.to_string()).await.unwrap();
@@ -333,9 +329,7 @@ async fn changes_are_followed_by_their_numbers() {
     store.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_reader_sees_one_state() {
-    let vault = Vault::new();
+async fn a_reader_sees_one_state(vault: Vault) {
     let store = vault.open().unwrap();
     put(&store, 0, Kind::Secret, "a", "0").await.unwrap();
     let writer = store.clone();
@@ -372,9 +366,7 @@ async fn a_reader_sees_one_state() {
     store.close().await;
 }
 
-#[tokio::test]
-async fn events_are_found_by_what_they_are_about() {
-    let vault = Vault::new();
+async fn events_are_found_by_what_they_are_about(vault: Vault) {
     let store = vault.open().unwrap();
     for n in 0..40 {
         store.append(if n == 5 { personal_draft(n) } else { draft(n) }, None).await.unwrap();
@@ -413,9 +405,7 @@ async fn events_are_found_by_what_they_are_about() {
     store.close().await;
 }
 
-#[tokio::test]
-async fn an_observer_that_fails_stops_the_store() {
-    let vault = Vault::new();
+async fn an_observer_that_fails_stops_the_store(vault: Vault) {
     let loaded = Arc::new(Mutex::new(false));
     let observer = Box::new(move |_: Vec<Effect>| {
         assert!(!std::mem::replace(&mut *loaded.lock().unwrap(), true), "an observer of a test fails");
@@ -432,9 +422,7 @@ async fn an_observer_that_fails_stops_the_store() {
     assert_eq!(vault.verify().unwrap().problems, vec![]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_last_user_may_be_anywhere() {
-    let vault = Vault::new();
+async fn the_last_user_may_be_anywhere(vault: Vault) {
     let store = vault.open().unwrap();
     // Dropped with jobs under way: they are finished all the same.
     for n in 0..50 {
@@ -471,11 +459,9 @@ async fn the_file_outside_must_be_a_file() {
     assert!(unseal(&vault.outside()).is_none());
 }
 
-#[tokio::test]
-async fn os_durability_keeps_the_same_promises() {
-    let vault = Vault::new();
+async fn os_durability_keeps_the_same_promises(vault: Vault) {
     let open = || {
-        let sealed = SealedStore::open(DataDir::lock(&vault.data()).unwrap(), Durability::Os).unwrap();
+        let sealed = vault.sealed_with(Durability::Os).unwrap();
         sealed.unseal(vault.keys(), &vault.outside(), Trust::Checked, Box::new(|_| {})).unwrap()
     };
     for round in 0..3 {

@@ -179,10 +179,12 @@ impl<R: Read + Seek> BackupFile<R> {
         surroundings: Surroundings,
         accept: Option<&AuditText>,
     ) -> Result<(Vault, RestoreSummary), VaultError> {
-        if database_in(data_dir).exists() {
-            drop(empty_store(data_dir, &surroundings)?);
-        }
-        let outside = outside_file(&surroundings.outside_dir, self.header.instance.id);
+        let store = match surroundings.database.is_some() || database_in(data_dir).exists() {
+            true => Some(empty_store(data_dir, &surroundings)?),
+            false => None,
+        };
+        let node = store.as_ref().and_then(SealedStore::node_id);
+        let outside = outside_file(&surroundings.outside_dir, self.header.instance.id, node);
         let keyring = self.unwrap(offer)?;
         let ledger = keyring.ledger();
         let tallied = self.check(&keyring, Tally::beside(&ledger, &outside)?)?;
@@ -196,7 +198,8 @@ impl<R: Read + Seek> BackupFile<R> {
             (None, _) => None,
         };
 
-        let store = empty_store(data_dir, &surroundings)?;
+        // A directory without a vault is not touched before everything fits.
+        let store = store.map_or_else(|| empty_store(data_dir, &surroundings), Ok)?;
         let make_outside = (tallied.outside == OutsideFit::Absent).then_some(outside.as_path());
         let note = self.header.checkpoint.clone();
         store.fill(&ledger, &note, make_outside, |write| {
@@ -590,7 +593,8 @@ fn check_version(row: &Row, keyring: &Keyring) -> Result<(), VaultError> {
 
 /// The store of a data directory that has no vault in it.
 fn empty_store(data_dir: &Path, surroundings: &Surroundings) -> Result<SealedStore, VaultError> {
-    let store = SealedStore::open(DataDir::lock(data_dir)?, surroundings.durability)?;
+    let dir = DataDir::lock(data_dir)?.with_database(surroundings.database.clone())?;
+    let store = SealedStore::open(dir, surroundings.durability)?;
     if store.is_empty()? {
         return Ok(store);
     }

@@ -123,7 +123,8 @@ impl From<StoreError> for VaultError {
             StoreError::Full(_)
             | StoreError::ReadOnly { .. }
             | StoreError::Stopped(_)
-            | StoreError::Overloaded => Code::Unavailable,
+            | StoreError::Overloaded
+            | StoreError::Unreachable { .. } => Code::Unavailable,
             StoreError::Corrupt { .. } => Code::Damaged,
             StoreError::Refused(_) | StoreError::Database(_) => Code::Internal,
         };

@@ -69,7 +69,7 @@ pub use error::{Code, VaultError};
 pub use evidence::Evidence;
 pub use grants::NewGrant;
 pub use idempotency::{Attempt, RequestNeeds};
-pub use open::{MasterKeyOffer, NewSlot, NewVault, SealedVault, Surroundings, Unlocked, VerifyReport};
+pub use open::{EmptyDir, MasterKeyOffer, NewSlot, NewVault, SealedVault, Surroundings, Unlocked, VerifyReport};
 pub use personal::{Erased, PersonalQuery};
 pub use policies::Explanation;
 pub use rekey::{DataKeyRotation, KeyReport, PepperReport, PepperRotation, RekeyProgress, Tended};
@@ -82,7 +82,7 @@ pub use sweep::Swept;
 pub use tokens::{IssuedToken, NewToken};
 pub use value::NewValue;
 
-pub use keymoat_store::{Archive, Durability};
+pub use keymoat_store::{Address, Archive, Durability};
 
 /// An unsealed vault. Cheap to clone.
 #[derive(Clone)]

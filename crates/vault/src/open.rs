@@ -10,7 +10,7 @@ use keymoat_core::id::PrincipalId;
 use keymoat_core::names::{AccountName, Environment, SystemPart};
 use keymoat_crypto::{MasterKey, Pepper, RootKey, SecretBytes, Share, SignInCode, SlotContext};
 use keymoat_detect::Catalogue;
-use keymoat_store::{DataDir, Durability, Effect, Kind, Observer, OpenError, Row, SealedStore, Trust, Tx};
+use keymoat_store::{Address, DataDir, Durability, Effect, Kind, Observer, OpenError, Row, SealedStore, Trust, Tx};
 use tokio::sync::watch;
 
 use crate::clock::{Clock, HighWater};
@@ -40,6 +40,8 @@ pub struct Surroundings {
     pub outside_dir: PathBuf,
     /// How hard an acknowledged write is to lose.
     pub durability: Durability,
+    /// The server that holds the database; none when it is a file in the data directory.
+    pub database: Option<Address>,
 }
 
 /// A vault to be made.
@@ -89,7 +91,19 @@ impl SealedVault {
     /// # Errors
     /// When the directory is in use, somebody else's, or not a vault's.
     pub fn open(data_dir: &Path, durability: Durability) -> Result<Result<Self, EmptyDir>, VaultError> {
-        Self::open_held(DataDir::lock(data_dir)?, durability)
+        Self::open_at(data_dir, None, durability)
+    }
+
+    /// As [`SealedVault::open`], with the database on a server when there is an address.
+    ///
+    /// # Errors
+    /// Also when the server cannot be reached, or holds something else.
+    pub fn open_at(
+        data_dir: &Path,
+        database: Option<Address>,
+        durability: Durability,
+    ) -> Result<Result<Self, EmptyDir>, VaultError> {
+        Self::open_held(DataDir::lock(data_dir)?.with_database(database)?, durability)
     }
 
     /// As [`SealedVault::open`], in a directory whose lock is held already.
@@ -177,7 +191,8 @@ impl SealedVault {
         progress: impl FnMut(u64),
     ) -> Result<VerifyReport, VaultError> {
         let keyring = self.unwrap(offer)?;
-        Ok(self.store.verify(&keyring.ledger(), &outside_file(outside_dir, self.instance.id), progress)?)
+        let outside = outside_file(outside_dir, self.instance.id, self.store.node_id());
+        Ok(self.store.verify(&keyring.ledger(), &outside, progress)?)
     }
 
     pub(crate) fn store(&self) -> &SealedStore {
@@ -217,6 +232,10 @@ impl EmptyDir {
         new: NewVault,
         surroundings: Surroundings,
     ) -> Result<(Vault, SignInCode), VaultError> {
+        if self.store.has_worked_here() {
+            return Err(VaultError::new(Code::Conflict, "the database is empty, but this node has worked with a vault in it")
+                .hint("is it the right database? `keymoat restore` puts a backup back; another data directory begins anew"));
+        }
         let now = surroundings.clock.now();
         let instance = Instance { id: new.instance, created_at: now, audit_generation: 0 };
         let keyring = Keyring::generate(&instance);
@@ -346,7 +365,7 @@ pub(crate) fn start(
     surroundings: Surroundings,
     trust: Trust,
 ) -> Result<Vault, VaultError> {
-    let outside = outside_file(&surroundings.outside_dir, keyring.instance());
+    let outside = outside_file(&surroundings.outside_dir, keyring.instance(), store.node_id());
     let keyring = Arc::new(keyring);
     let state = Arc::new(RwLock::new(State::new()));
     let (announce, changes) = watch::channel(0);
@@ -443,9 +462,12 @@ pub(crate) fn master_for(
     }
 }
 
-/// The checkpoint file of an instance.
-pub(crate) fn outside_file(dir: &Path, instance: uuid::Uuid) -> PathBuf {
-    dir.join(format!("{instance}.checkpoint"))
+/// The checkpoint file of an instance, or that of one of its nodes.
+pub(crate) fn outside_file(dir: &Path, instance: uuid::Uuid, node: Option<&str>) -> PathBuf {
+    match node {
+        None => dir.join(format!("{instance}.checkpoint")),
+        Some(node) => dir.join(format!("{instance}.{node}.checkpoint")),
+    }
 }
 
 pub(crate) fn operator() -> Result<SystemPart, VaultError> {

@@ -418,10 +418,10 @@ async fn accept_restore(context: &Context, reason: &str) -> Result<u8, CliError>
 }
 
 fn sealed(context: &Context) -> Result<SealedVault, CliError> {
-    if !keymoat_store::database_in(&context.places.data).exists() {
+    if !context.places.may_have_vault() {
         return Err(no_vault(context));
     }
-    SealedVault::open(&context.places.data, keymoat_store::Durability::Disk)?.map_err(|_| no_vault(context))
+    context.places.open_vault()?.map_err(|_| no_vault(context))
 }
 
 /// A record as a row: when, who, what, on what, how it ended, from where, why.

@@ -80,7 +80,7 @@ impl Finding {
 }
 
 async fn check_vault(context: &Context) -> Vec<Finding> {
-    let is_here = keymoat_store::database_in(&context.places.data).exists();
+    let is_here = context.places.may_have_vault();
     if context.global.server.is_none() && !is_here {
         let says = format!("there is no vault in `{}`", context.places.data.display());
         return vec![Finding::warn(

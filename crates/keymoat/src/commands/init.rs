@@ -3,7 +3,7 @@
 use clap::Args;
 use keymoat_crypto::{Argon2Params, MasterKey, SecretBytes, SignInCode};
 use keymoat_vault::entity::SlotSource;
-use keymoat_vault::{NewSlot, NewVault, SealedVault, Vault};
+use keymoat_vault::{NewSlot, NewVault, Vault};
 
 use crate::Context;
 use crate::error::{CliError, REFUSED};
@@ -86,7 +86,7 @@ impl Init {
 /// When there is one already, or it cannot be made.
 pub async fn make(context: &Context, how: &How) -> Result<Made, CliError> {
     let environments = how.environments.iter().map(|name| name.parse()).collect::<Result<Vec<_>, _>>()?;
-    let empty = match SealedVault::open(&context.places.data, keymoat_store::Durability::Disk)? {
+    let empty = match context.places.open_vault()? {
         Err(empty) => empty,
         Ok(sealed) => {
             return Err(CliError::new(format!(

@@ -26,6 +26,7 @@ pub mod rekey;
 pub mod reveal;
 pub mod run;
 pub mod seal;
+pub mod selftest;
 pub mod serve;
 pub mod status;
 pub mod token;
@@ -83,6 +84,7 @@ pub async fn dispatch(context: Context, command: Command) -> Result<u8, CliError
         Command::Restore(command) => command.run(context).await,
         Command::Rekey(command) => command.run(context).await,
         Command::Doctor => doctor::doctor(context).await,
+        Command::Selftest(command) => command.run(context).await,
         Command::Completions(command) => reference::completions(&command),
         Command::Man => reference::man(),
     }

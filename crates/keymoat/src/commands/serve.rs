@@ -5,18 +5,22 @@ use std::io::IsTerminal as _;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use keymoat_core::audit::Action;
-use keymoat_server::{Custody, Doors, Terms};
+use keymoat_server::{CertificateStatus, Custody, Doors, Limits, Terms};
 use keymoat_vault::entity::SlotSource;
 use keymoat_vault::{SealedVault, Vault};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::init::{self, How};
+use crate::certificate::{CertificateFiles, Served};
+use crate::clock::SystemClock;
 use crate::error::CliError;
 use crate::notify::Manager;
 use crate::{Context, master_key, os_user, output};
@@ -33,8 +37,17 @@ pub struct Serve {
         default_value = "127.0.0.1:8200"
     )]
     listen: Vec<SocketAddr>,
+    /// Serve TLS with this certificate, in PEM with those that lead to its authority. It is read again when it changes.
+    #[arg(long, env = "KEYMOAT_TLS_CERT", value_name = "FILE", requires = "tls_key", value_hint = clap::ValueHint::FilePath)]
+    tls_cert: Option<PathBuf>,
+    /// Its private key, in PEM.
+    #[arg(long, env = "KEYMOAT_TLS_KEY", value_name = "FILE", requires = "tls_cert", value_hint = clap::ValueHint::FilePath)]
+    tls_key: Option<PathBuf>,
+    /// Let in only who shows a certificate of one of these authorities, in PEM.
+    #[arg(long, env = "KEYMOAT_TLS_CLIENT_CA", value_name = "FILE", requires = "tls_cert", value_hint = clap::ValueHint::FilePath)]
+    tls_client_ca: Option<PathBuf>,
     /// Serve plain HTTP on an address that other machines reach: only behind something that adds TLS.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "tls_cert")]
     plain_http: bool,
     /// Do not listen on the network at all, only on the socket in the data directory.
     #[arg(long)]
@@ -74,6 +87,8 @@ impl Serve {
         start_log(self.log_format);
         let stop = stop_signal()?;
         let manager = Manager::new(context.variables.notify_socket.clone());
+        // Before the vault is made: what cannot be served must not leave one behind.
+        let certificate = self.certificate()?;
         // Before the vault is made: a busy address must not leave one behind whose code nobody was shown.
         let tcp = self.listen().await?;
         let found = self.open(&context).await?;
@@ -87,17 +102,23 @@ impl Serve {
             }
         };
         self.greet(context, &found, &listeners);
-        let custody = self.take_in(context, found).await?;
+        let (tls, status, following) = match certificate {
+            Some(served) => (Some(served.configs), Some(served.status), Some(tokio::spawn(served.follow))),
+            None => (None, None, None),
+        };
+        let custody = self.take_in(context, found, status).await?;
         let telling = tokio::spawn(keep_told(manager.clone(), custody.watch()));
         let socket_path = listeners.socket_path.clone();
         let listeners = keymoat_server::Listeners {
             tcp: listeners.tcp,
+            tls,
             unix: Some(listeners.unix),
             user_name: os_user::name_of,
-            limits: keymoat_server::Limits::default(),
+            limits: limits(),
         };
         keymoat_server::serve(custody.clone(), listeners, stop).await;
         telling.abort();
+        following.inspect(tokio::task::JoinHandle::abort);
         manager.stopping();
         // Gone before the lock is, so that nobody finds a socket without a server.
         if let Err(error) = std::fs::remove_file(&socket_path) {
@@ -109,10 +130,16 @@ impl Serve {
     }
 
     /// Puts the vault into the server's hands; that it starts is on record before it answers.
-    async fn take_in(&self, context: &Context, found: Found) -> Result<Custody, CliError> {
+    async fn take_in(
+        &self,
+        context: &Context,
+        found: Found,
+        certificate: Option<watch::Receiver<CertificateStatus>>,
+    ) -> Result<Custody, CliError> {
         let terms = Terms {
             surroundings: context.surroundings()?,
             doors: Doors { host_names: self.host_name.clone(), open_metrics: self.open_metrics },
+            certificate,
             tend: |vault| Box::pin(tend(vault)),
         };
         let vault = match found {
@@ -128,18 +155,27 @@ impl Serve {
     fn check_addresses(&self) -> Result<(), CliError> {
         let open = self.listen.iter().find(|address| !address.ip().is_loopback());
         match open {
-            Some(address) if !self.plain_http && !self.socket_only => Err(CliError::new(format!(
-                "`{address}` can be reached from other machines, and keys would cross the network in the clear"
-            ))
-            .hint("listen on 127.0.0.1 behind a proxy with TLS, or say --plain-http when something in front adds TLS")),
+            Some(address) if self.tls_cert.is_none() && !self.plain_http && !self.socket_only => {
+                Err(CliError::new(format!(
+                    "`{address}` can be reached from other machines, and keys would cross the network in the clear"
+                ))
+                .hint("give it a certificate with --tls-cert and --tls-key, or listen on 127.0.0.1; --plain-http is for when something in front adds TLS"))
+            }
             _ => Ok(()),
         }
+    }
+
+    /// The certificate to serve, if TLS is asked for.
+    fn certificate(&self) -> Result<Option<Served>, CliError> {
+        let (Some(cert), Some(key)) = (self.tls_cert.clone(), self.tls_key.clone()) else { return Ok(None) };
+        let files = CertificateFiles { cert, key, client_ca: self.tls_client_ca.clone() };
+        files.serve(Arc::new(SystemClock)).map(Some)
     }
 
     /// Opens the vault, or makes it on the first start. It stays sealed when that was asked for, or when somebody has to
     /// bring what opens it and nobody is here to ask.
     async fn open(&self, context: &Context) -> Result<Found, CliError> {
-        let opened = SealedVault::open(&context.places.data, keymoat_store::Durability::Disk)?;
+        let opened = context.places.open_vault()?;
         let sealed = match opened {
             Ok(sealed) if self.sealed => return Ok(Found::Sealed(Box::new(sealed))),
             Ok(sealed) => sealed,
@@ -184,7 +220,8 @@ impl Serve {
         output::say(&format!("keymoat {version} {what} the vault {}", found.instance()));
         for listener in &listeners.tcp {
             if let Ok(address) = listener.local_addr() {
-                output::say(&format!("  listens on   http://{}", shown(address)));
+                let scheme = if self.tls_cert.is_some() { "https" } else { "http" };
+                output::say(&format!("  listens on   {scheme}://{}", shown(address)));
             }
         }
         output::say(&format!("  socket       {}", listeners.socket_path.display()));
@@ -192,6 +229,7 @@ impl Serve {
             Found::Made(made) => init::tell(context, made),
             Found::There(vault) => {
                 output::say(&format!("  data         {}", context.places.data.display()));
+                say_database(context);
                 let counts = vault.counts();
                 output::say(&format!(
                     "  holds        {} secrets, {} accounts",
@@ -200,11 +238,18 @@ impl Serve {
             }
             Found::Sealed(sealed) => {
                 output::say(&format!("  data         {}", context.places.data.display()));
+                say_database(context);
                 output::say(&format!("  opens with   {}", opens_with(sealed)));
                 output::say("It answers nothing until `keymoat unseal` has opened it.");
             }
         }
         output::say("Ctrl-C stops it.");
+    }
+}
+
+fn say_database(context: &Context) {
+    if let Some(address) = &context.places.database {
+        output::say(&format!("  database     {}", address.shown()));
     }
 }
 
@@ -290,6 +335,32 @@ async fn tend(vault: Vault) {
         }
     }
 }
+
+/// How many may be connected: as many as usual, where the system lets this program open so many files.
+fn limits() -> Limits {
+    let usual = Limits::default();
+    let wanted = (2 * usual.connections + FILES_KEPT) as u64;
+    let allowed = files_allowed(wanted).unwrap_or(FILES_AT_LEAST);
+    let room = usize::try_from(allowed).unwrap_or(usize::MAX).saturating_sub(FILES_KEPT) / 2;
+    Limits { connections: usual.connections.min(room.max(1)), ..usual }
+}
+
+/// Raises the number of files that may be open to what is wanted, as far as that goes, and gives it.
+fn files_allowed(wanted: u64) -> Option<u64> {
+    let mut limit = getrlimit(Resource::Nofile);
+    // None stands for no limit.
+    if limit.current.is_some_and(|current| current < wanted) {
+        limit.current = Some(limit.maximum.map_or(wanted, |most| most.min(wanted)));
+        // What cannot be raised stays as it is, and is asked for below.
+        let _ = setrlimit(Resource::Nofile, limit);
+    }
+    getrlimit(Resource::Nofile).current.or(Some(wanted))
+}
+
+/// Files that are open for something else than connections: the database's, twice what was ever seen.
+const FILES_KEPT: usize = 128;
+/// What every system allows.
+const FILES_AT_LEAST: u64 = 256;
 
 struct Listeners {
     tcp: Vec<TcpListener>,

@@ -14,6 +14,7 @@ use crate::custody::Custodian;
 use crate::params::Params;
 use crate::problem::Problem;
 use crate::serve::Stopping;
+use crate::turn::Turn;
 use crate::wire;
 
 /// The changes after a number; with `wait_secs` the answer comes with the first, or when the time is over.
@@ -22,6 +23,7 @@ pub(crate) async fn changes(
     SignedIn(caller): SignedIn,
     stopping: Option<Extension<Stopping>>,
     custodian: Option<Extension<Custodian>>,
+    turn: Option<Extension<Turn>>,
     params: Params,
 ) -> Answer<wire::Changes> {
     let limit = limit_of(&params)?;
@@ -39,6 +41,8 @@ pub(crate) async fn changes(
             .hint("read everything again, and begin without `after`"));
     }
     let mut page = app.vault.changes(&caller, after, limit).await?;
+    // Who waits takes nobody's turn; the little that is left to do afterwards needs none.
+    turn.inspect(|turn| turn.give_up());
     let stop = async {
         match stopping {
             Some(Extension(Stopping(token))) => token.cancelled_owned().await,

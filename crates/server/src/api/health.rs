@@ -8,17 +8,25 @@ use http::{HeaderValue, header};
 use crate::context::{self, SignedIn};
 use crate::edge::Edge;
 use crate::problem::Problem;
-use crate::{AppState, openapi};
+use crate::{AppState, CertificateStatus, openapi};
 
 /// The process lives and answers.
 pub(crate) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// The store answers and takes records.
-pub(crate) async fn readyz(State(app): State<AppState>) -> Result<&'static str, Problem> {
+/// The store answers and takes records. A certificate that does not last, or whose successor could not be taken, makes
+/// nobody unready; it stands on a line of its own.
+pub(crate) async fn readyz(State(app): State<AppState>) -> Result<String, Problem> {
     app.vault.ready().await?;
-    Ok("ok\n")
+    let mut said = "ok\n".to_owned();
+    if let Some(CertificateStatus { ends, is_stale }) = app.front.certificate() {
+        said.push_str(&format!("certificate: ends {ends}\n"));
+        if is_stale {
+            said.push_str("certificate: the new one is not taken, the log says why\n");
+        }
+    }
+    Ok(said)
 }
 
 /// Counters and histograms in Prometheus' text format.
@@ -27,7 +35,7 @@ pub(crate) async fn metrics(State(app): State<AppState>, mut parts: Parts) -> Re
         let SignedIn(caller) = SignedIn::from_request_parts(&mut parts, &()).await?;
         app.vault.permit_metrics(&caller).await?;
     }
-    Ok(as_metrics(app.front.metrics.render(Some(&app.vault))))
+    Ok(as_metrics(app.front.metrics.render(Some(&app.vault), app.front.certificate())))
 }
 
 /// What is left of them while the server is sealed, when nobody can sign in.
@@ -36,7 +44,7 @@ pub(crate) async fn metrics_while_sealed(
     parts: Parts,
 ) -> Result<Response, Problem> {
     match context::may_see_metrics(&parts, &edge.front.doors) {
-        true => Ok(as_metrics(edge.front.metrics.render(None))),
+        true => Ok(as_metrics(edge.front.metrics.render(None, edge.front.certificate()))),
         false => Err(Problem::sealed()),
     }
 }

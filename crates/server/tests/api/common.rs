@@ -74,10 +74,12 @@ impl House {
             catalogue: Arc::new(Catalogue::with_extra(&[]).unwrap()),
             outside_dir: tmp.path().join("outside"),
             durability: Durability::Os,
+            database: None,
         };
         let (vault, code) = empty.create(new, surroundings.clone()).await.unwrap();
         let doors = Doors { host_names: vec![HOST.to_owned()], open_metrics: false };
-        let custody = Custody::open(vault, Terms { surroundings, doors, tend: |_| Box::pin(async {}) });
+        let terms = Terms { surroundings, doors, certificate: None, tend: |_| Box::pin(async {}) };
+        let custody = Custody::open(vault, terms);
         let code = text_of(code.text());
         let house = Self { tmp, clock, custody, code, master: text, addresses: AtomicU32::new(1) };
         house.owner("PUT", "/api/v1/companies/acme").json(json!({})).send().await.ok();

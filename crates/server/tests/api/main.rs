@@ -6,6 +6,11 @@ mod audit;
 mod changes;
 mod common;
 mod documented;
+mod edge_corpus;
+mod edge_proxies;
+#[rustfmt::skip]
+mod edge_rows;
+mod edge_spellings;
 mod keys;
 mod problems;
 mod providers;

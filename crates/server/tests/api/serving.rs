@@ -28,7 +28,7 @@ async fn running(user_name: fn(u32) -> Option<String>) -> Running {
     let socket = house.tmp.path().join("s");
     let unix = UnixListener::bind(&socket).unwrap();
     let limits = Limits { drain: Duration::from_secs(5), ..Limits::default() };
-    let listeners = Listeners { tcp: vec![tcp], unix: Some(unix), user_name, limits };
+    let listeners = Listeners { tcp: vec![tcp], tls: None, unix: Some(unix), user_name, limits };
     let (stop, stopped) = oneshot::channel::<()>();
     let shutdown = async move {
         let _ = stopped.await;

@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+#[path = "../../../../testkit/cluster.rs"]
+pub mod cluster;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -11,14 +14,20 @@ use keymoat_core::audit::{Action, Actor, AuditText, Details, Event, Outcome, Per
 use keymoat_core::id::{PrincipalId, RequestId};
 use keymoat_crypto::{InstanceKey, MasterKey, RootKey, SecretBytes, SlotContext};
 use keymoat_store::{
-    Archive, Committed, DataDir, Draft, Durability, Effect, Kept, Kind, LedgerKeys, Observer, OpenError,
+    Address, Archive, Committed, DataDir, Draft, Durability, Effect, Kept, Kind, LedgerKeys, Observer, OpenError,
     Report, SealedStore, Store, StoreError, Trust, Tx,
 };
 use tempfile::TempDir;
 
+use cluster::Cluster;
+
 pub struct Vault {
     tmp: TempDir,
     instance: Arc<InstanceKey>,
+    /// Where the database is on a server; a file in the directory otherwise.
+    url: Option<String>,
+    /// The server, where this vault has one to itself.
+    cluster: Option<Arc<Cluster>>,
 }
 
 impl Vault {
@@ -33,7 +42,52 @@ impl Vault {
 
     pub fn in_directory(tmp: TempDir) -> Self {
         std::fs::create_dir(tmp.path().join("outside")).unwrap();
-        Self { tmp, instance: Arc::new(InstanceKey::generate()) }
+        Self { tmp, instance: Arc::new(InstanceKey::generate()), url: None, cluster: None }
+    }
+
+    /// A vault whose database is on a server of its own; none when there can be no server, which is said.
+    pub fn on_own_server(test: &str) -> Option<Self> {
+        match Cluster::start() {
+            Ok(cluster) => {
+                let url = cluster.url();
+                Some(Self::on_server(Arc::new(cluster), url))
+            }
+            Err(why) => {
+                skip(&format!("postgres {test}"), &why);
+                None
+            }
+        }
+    }
+
+    /// A vault whose database is on a server.
+    pub fn on_server(cluster: Arc<Cluster>, url: String) -> Self {
+        Self { url: Some(url), cluster: Some(cluster), ..Self::new() }
+    }
+
+    /// Another node of the same vault.
+    pub fn node(&self) -> Self {
+        let node = Self::new();
+        let (url, cluster) = (self.url.clone(), self.cluster.clone());
+        Self { instance: Arc::clone(&self.instance), url, cluster, ..node }
+    }
+
+    /// The same node with its database elsewhere.
+    pub fn with_url(self, url: String) -> Self {
+        Self { url: Some(url), ..self }
+    }
+
+    /// The same with these options in the address.
+    pub fn with_url_options(self, options: &str) -> Self {
+        let url = self.url.as_ref().map(|url| format!("{url}{options}"));
+        Self { url, ..self }
+    }
+
+    pub fn cluster(&self) -> &Cluster {
+        self.cluster.as_ref().unwrap()
+    }
+
+    pub fn is_on_server(&self) -> bool {
+        self.url.is_some()
     }
 
     pub fn data(&self) -> PathBuf {
@@ -54,7 +108,9 @@ impl Vault {
 
     /// The same vault with its files copied to another place.
     pub fn copy(&self) -> Self {
-        let copy = Self { tmp: tempdir(), instance: Arc::clone(&self.instance) };
+        assert!(self.url.is_none(), "only files are copied");
+        let instance = Arc::clone(&self.instance);
+        let copy = Self { tmp: tempdir(), instance, url: None, cluster: None };
         for part in ["data", "outside"] {
             copy_dir(&self.tmp.path().join(part), &copy.tmp.path().join(part));
         }
@@ -68,7 +124,12 @@ impl Vault {
     }
 
     pub fn sealed(&self) -> Result<SealedStore, OpenError> {
-        SealedStore::open(DataDir::lock(&self.data())?, Durability::Disk)
+        self.sealed_with(Durability::Disk)
+    }
+
+    pub fn sealed_with(&self, durability: Durability) -> Result<SealedStore, OpenError> {
+        let address = self.url.as_deref().map(|url| Address::parse(url).unwrap());
+        SealedStore::open(DataDir::lock(&self.data())?.with_database(address)?, durability)
     }
 
     pub fn unseal(&self, trust: Trust, observer: Observer) -> Result<Store, OpenError> {
@@ -85,6 +146,10 @@ impl Vault {
 
     /// A connection that goes round the store.
     pub fn edit(&self, sql: &str) {
+        if let Some(cluster) = &self.cluster {
+            cluster.sql("vault", &format!("SET search_path TO keymoat; {sql}")).unwrap();
+            return;
+        }
         let connection = rusqlite::Connection::open(self.database()).unwrap();
         connection.execute_batch(sql).unwrap();
     }
@@ -278,7 +343,37 @@ impl Told {
     }
 }
 
+/// Waits for what a real server has to bring about.
+pub async fn until(mut is_so: impl FnMut() -> bool) {
+    let by = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while !is_so() {
+        assert!(std::time::Instant::now() < by, "it did not come about within 10 s");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
 #[allow(clippy::print_stderr, reason = "a test that was left out must be seen")]
 pub fn skip(test: &str, reason: &str) {
     eprintln!("SKIP {test}: {reason}");
+}
+
+/// Each test, which takes a new vault, on either database.
+#[macro_export]
+macro_rules! on_both_databases {
+    ($($test:ident),* $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                super::$test($crate::common::Vault::new()).await;
+            })*
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                if let Some(vault) = $crate::common::Vault::on_own_server(stringify!($test)) {
+                    super::$test(vault).await;
+                }
+            })*
+        }
+    };
 }

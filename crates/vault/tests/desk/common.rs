@@ -226,6 +226,7 @@ pub fn surroundings(dir: &Path, clock: &Arc<HandClock>) -> Surroundings {
         catalogue: Arc::new(Catalogue::with_extra(&[]).unwrap()),
         outside_dir: dir.join("outside"),
         durability: Durability::Disk,
+        database: None,
     }
 }
 

@@ -68,6 +68,7 @@ impl Place {
             catalogue: Arc::new(Catalogue::builtin().clone()),
             outside_dir: self.outside(),
             durability: self.durability,
+            database: None,
         }
     }
 

@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
+use http::Method;
 use jiff::{SignedDuration, Timestamp};
 use keymoat_server::wire::{Account, Keys, Status, StatusCounts, Token};
 use keymoat_vault::Clock as _;
 
 use super::Finding;
 use crate::Context;
+use crate::certificate::END_IS_NEAR;
 use crate::client::Client;
 use crate::clock::SystemClock;
 use crate::commands::{account, rekey, token};
@@ -27,6 +30,7 @@ pub(super) async fn check(context: &Context, client: &Client) -> Vec<Finding> {
     if client.is_local() {
         findings.push(checkpoint(context, &status));
     }
+    findings.extend(certificate(client.bytes(Method::GET, "/readyz", None::<&()>).await, SystemClock.now()));
     findings.extend(asked("key slots", rekey::keys(client).await, |keys| slots(&keys)));
     findings.extend(asked("tokens", token::all(client, None).await, |tokens| {
         tokens_that_last(&tokens, SystemClock.now())
@@ -69,6 +73,26 @@ fn clock(status: &Status) -> Finding {
             "set it, and keep it set (NTP); until then nothing that has ended comes back",
         ),
     }
+}
+
+/// What the server says of the certificate that it shows; nothing when it shows none.
+fn certificate(said: Result<Bytes, CliError>, now: Timestamp) -> Option<Finding> {
+    const CHECK: &str = "certificate";
+    let said = String::from_utf8_lossy(&said.ok()?).into_owned();
+    let ends: Timestamp =
+        said.lines().find_map(|line| line.strip_prefix("certificate: ends ")?.parse().ok())?;
+    if said.contains("certificate: the new one is not taken") {
+        let says = "there is a new one that the server could not take, and the one before is in use";
+        return Some(Finding::bad(CHECK, says, "its log says why; it is tried again when the files change"));
+    }
+    let renew = "put a newer one in its place; the server takes it by itself";
+    Some(match ends.duration_since(now) {
+        left if left <= SignedDuration::ZERO => {
+            Finding::bad(CHECK, format!("ended at {ends}: clients refuse it"), renew)
+        }
+        left if left <= END_IS_NEAR => Finding::warn(CHECK, format!("ends at {ends}"), renew),
+        _ => Finding::ok(CHECK, format!("is good until {ends}")),
+    })
 }
 
 fn sign_in_codes(counts: &StatusCounts) -> Finding {
