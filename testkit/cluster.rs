@@ -91,6 +91,17 @@ impl Cluster {
         run(psql.args(["--dbname", database, "--command", sql]))
     }
 
+    /// Changes settings that need no restart.
+    ///
+    /// # Errors
+    /// What the server said.
+    pub fn set(&self, settings: &[&str]) -> Result<(), String> {
+        for setting in settings {
+            self.sql("postgres", &format!("ALTER SYSTEM SET {setting}"))?;
+        }
+        self.sql("postgres", "SELECT pg_reload_conf()").map(|_| ())
+    }
+
     /// Ends it at once, as a cut of the power would.
     pub fn kill(&mut self) {
         // What has ended already needs no end.
