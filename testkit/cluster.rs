@@ -52,6 +52,29 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// Makes and starts a cluster that takes encrypted connections only, with this certificate and its key (PEM).
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub fn start_encrypted(certificate: &str, key: &str) -> Result<Self, String> {
+        let mut cluster = Self::start()?;
+        let wrong = |error: io::Error| format!("the cluster's certificate cannot be written: {error}");
+        for (name, text) in [("server.crt", certificate), ("server.key", key)] {
+            let path = cluster.data().join(name);
+            std::fs::write(&path, text).map_err(wrong)?;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(wrong)?;
+            if is_root() {
+                chown(&path, Some(NOBODY), Some(NOBODY)).map_err(wrong)?;
+            }
+        }
+        let rules = cluster.data().join("pg_hba.conf");
+        std::fs::write(&rules, "local all all trust\nhostssl all all 127.0.0.1/32 trust\n").map_err(wrong)?;
+        append(&cluster.data().join("postgresql.conf"), &["ssl = on"])?;
+        cluster.kill();
+        cluster.start_again()?;
+        Ok(cluster)
+    }
+
     /// Makes and starts a standby that follows this server, under this name.
     ///
     /// # Errors

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test")]
 
+#[path = "common/authority.rs"]
+mod authority;
 #[path = "../../../testkit/cluster.rs"]
 mod cluster;
 mod common;
@@ -9,6 +11,7 @@ mod common;
 use std::path::PathBuf;
 use std::process::Command;
 
+use authority::Authority;
 use cluster::Cluster;
 use common::{Done, Home, Server, done, feed};
 
@@ -75,15 +78,19 @@ fn reveal_over_http(server: &Server, token: &str, path: &str) -> (u16, String) {
     common::http(&server.address(), "POST", &format!("/api/v1/reveal/prod/{path}"), token)
 }
 
+fn cluster_for(test: &str) -> Option<Cluster> {
+    Cluster::start().inspect_err(|why| skip(test, why)).ok()
+}
+
 #[allow(clippy::print_stderr, reason = "a test that was left out must be seen")]
-fn cluster_for(test: &str, settings: &[&str]) -> Option<Cluster> {
-    Cluster::start_with(settings).inspect_err(|why| eprintln!("SKIP postgres {test}: {why}")).ok()
+fn skip(test: &str, why: &str) {
+    eprintln!("SKIP postgres {test}: {why}");
 }
 
 #[test]
 fn what_one_node_writes_the_other_gives_out_and_refuses_at_once() {
     for notify in ["on", "off"] {
-        let Some(cluster) = cluster_for("nodes", &[]) else { return };
+        let Some(cluster) = cluster_for("nodes") else { return };
         let machine = Machine::new(format!("{}?notify={notify}", cluster.url()));
         let _one = machine.serve("one");
         let two = machine.serve("two");
@@ -117,7 +124,7 @@ fn token_id(machine: &Machine, node: &str) -> String {
 
 #[test]
 fn without_its_database_a_node_answers_nothing_and_comes_back_by_itself() {
-    let Some(mut cluster) = cluster_for("outage", &[]) else { return };
+    let Some(mut cluster) = cluster_for("outage") else { return };
     let machine = Machine::new(cluster.url());
     let one = machine.serve("one");
     assert_eq!(machine.put("one", "stripe", "sk_live_made_up_0001").code, 0);
@@ -138,7 +145,7 @@ fn without_its_database_a_node_answers_nothing_and_comes_back_by_itself() {
 
 #[test]
 fn a_vault_moves_to_a_server_and_back() {
-    let Some(cluster) = cluster_for("move", &[]) else { return };
+    let Some(cluster) = cluster_for("move") else { return };
     let machine = Machine::new(cluster.url());
     let home = &machine.home;
     home.ok(&["init"]);
@@ -182,7 +189,7 @@ fn a_vault_moves_to_a_server_and_back() {
 
 #[test]
 fn a_database_that_went_back_is_refused() {
-    let Some(mut cluster) = cluster_for("rollback", &[]) else { return };
+    let Some(mut cluster) = cluster_for("rollback") else { return };
     let machine = Machine::new(cluster.url());
     let one = machine.serve("one");
     assert_eq!(machine.put("one", "stripe", "sk_live_made_up_0001").code, 0);
@@ -202,7 +209,6 @@ fn a_database_that_went_back_is_refused() {
     let mut start = machine.command("one", &["serve", "--listen", "127.0.0.1:0"]);
     let refused = done(start.output().unwrap());
     assert!(refused.code != 0 && refused.stderr.contains("put back to an older copy"), "{refused:?}");
-    // A second node that never saw more does not know better, and joins.
     let accepted = machine.ok("one", &["audit", "accept-restore", "--reason", "a test"]);
     assert!(accepted.stderr.contains("accepted") || accepted.stdout.contains("accepted"), "{accepted:?}");
     let _one = machine.serve("one");
@@ -211,7 +217,7 @@ fn a_database_that_went_back_is_refused() {
 
 #[test]
 fn what_is_not_this_vaults_database_is_left_alone() {
-    let Some(cluster) = cluster_for("foreign", &[]) else { return };
+    let Some(cluster) = cluster_for("foreign") else { return };
     let machine = Machine::new(cluster.url());
     let refused = |sql: &str, part: &str| {
         cluster.sql("vault", sql).unwrap();
@@ -235,4 +241,34 @@ fn what_is_not_this_vaults_database_is_left_alone() {
     // A database that was emptied is not begun anew by a node that knew it.
     cluster.sql("vault", "DROP SCHEMA keymoat CASCADE").unwrap();
     refused("SELECT 1", "gone");
+}
+
+#[test]
+fn the_way_to_the_database_is_encrypted_and_the_server_checked() {
+    let authority = Authority::new();
+    let pair = authority.issue(jiff::SignedDuration::from_hours(24));
+    let cluster = match Cluster::start_encrypted(&pair.cert, &pair.key) {
+        Ok(cluster) => cluster,
+        Err(why) => return skip("encrypted", &why),
+    };
+    let roots = |home: &Home, name: &str, authority: &Authority| {
+        home.file(name, &authority.pem).display().to_string()
+    };
+    let machine = Machine::new(String::new());
+    let right = roots(&machine.home, "right.pem", &authority);
+    let wrong = roots(&machine.home, "wrong.pem", &Authority::new());
+    let at = |options: &str| Machine { url: format!("{}?{options}", cluster.url()), home: Home::new() };
+    let good = at(&format!("sslmode=verify-full&sslrootcert={right}"));
+    let _server = good.serve("one");
+    assert_eq!(good.put("one", "stripe", "sk_live_made_up_0001").code, 0);
+    assert_eq!(good.reveal("one", "stripe").stdout.trim(), "sk_live_made_up_0001");
+    let check = |options: &str, part: &str| {
+        let refused = at(options).run("one", &["serve", "--listen", "127.0.0.1:0"]);
+        assert!(refused.code != 0 && refused.stderr.contains(part), "{options}: {refused:?}");
+    };
+    check(&format!("sslmode=verify-full&sslrootcert={wrong}"), "certificate");
+    check("sslmode=verify-full", "certificate");
+    check("sslmode=disable", "pg_hba.conf");
+    check("sslmode=prefer", "protects nothing");
+    check("sslrootcert=/nowhere", "/nowhere");
 }
