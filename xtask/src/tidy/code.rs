@@ -348,10 +348,7 @@ const MAY_RUN_PROGRAMS: [Exception; 4] = [
         file: "crates/keymoat/src/commands/doctor/env_files.rs",
         why: "asks git whether it keeps a file",
     },
-    Exception {
-        file: "crates/keymoat/src/commands/selftest.rs",
-        why: "itself, to be killed",
-    },
+    Exception { file: "crates/keymoat/src/commands/selftest.rs", why: "itself, to be killed" },
 ];
 
 const UNFINISHED_MARKS: [&str; 4] = ["TODO", "FIXME", "XXX", "HACK"];
