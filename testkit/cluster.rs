@@ -109,6 +109,31 @@ impl Cluster {
         Ok(())
     }
 
+    /// A copy of the files as they are: after a checkpoint, so that it can be put back.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn copy_of_data(&self) -> Result<TempDir, String> {
+        let copy = private_dir().map_err(|error| format!("no directory for a copy: {error}"))?;
+        let mut command = as_other_user(&self.programs.join("pg_basebackup"));
+        command.arg("--pgdata").arg(copy.path().join("data")).args(["--checkpoint=fast", "--no-sync"]);
+        command.args(["--dbname", &format!("host=127.0.0.1 port={} user=keymoat", self.port)]);
+        run(&mut command)?;
+        Ok(copy)
+    }
+
+    /// Puts a copy of the files in the place of those of this cluster, which must have been killed.
+    ///
+    /// # Errors
+    /// When a file cannot be moved.
+    pub fn put_back(&self, copy: &TempDir) -> Result<(), String> {
+        let put = || {
+            std::fs::remove_dir_all(self.data())?;
+            std::fs::rename(copy.path().join("data"), self.data())
+        };
+        put().map_err(|error| format!("the copy cannot be put back: {error}"))
+    }
+
     /// Makes a standby the one that writes.
     ///
     /// # Errors

@@ -39,6 +39,15 @@ impl Vault {
         serde_json::from_slice(place).map_err(|_| wrong())
     }
 
+    /// Waits until everything is in memory that any node had committed when this was called, so that a request sees
+    /// what was acknowledged before it, on whichever node. At once where there is one node.
+    ///
+    /// # Errors
+    /// [`Code::Unavailable`] when the database does not answer.
+    pub async fn fresh(&self) -> Result<(), VaultError> {
+        Ok(self.store().fresh().await?)
+    }
+
     /// Looks whether the store still answers and takes records.
     ///
     /// # Errors
@@ -53,6 +62,7 @@ impl Vault {
                 "the disk is full, so nothing can be written down and nothing is answered",
             ));
         }
+        self.fresh().await?;
         self.store().read(|reader| reader.events_len()).await?;
         Ok(())
     }

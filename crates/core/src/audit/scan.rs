@@ -33,49 +33,49 @@ pub(super) struct Parts<'a> {
     decided_by: Option<&'a str>,
     personal: Option<&'a str>,
     /// The facts up to the closing brace; empty when there are none.
-    details: &'a [u8],
+    details: &'a str,
     /// The rows up to the closing bracket; empty when there are none.
-    rows: &'a [u8],
+    rows: &'a str,
 }
 
 impl<'a> Parts<'a> {
     /// Reads a record; none when it is not canonical, or needs the long way.
     pub(super) fn read(bytes: &'a [u8]) -> Option<Self> {
-        let mut scan = Scan(bytes);
-        scan.literal(b"{\"v\":1,\"seq\":")?;
+        let mut scan = Scan(str::from_utf8(bytes).ok()?);
+        scan.literal("{\"v\":1,\"seq\":")?;
         let seq = scan.number()?;
-        scan.literal(b",\"time\":\"")?;
+        scan.literal(",\"time\":\"")?;
         let time = scan.time()?;
-        scan.literal(b"\",\"request\":\"")?;
+        scan.literal("\",\"request\":\"")?;
         let request = scan.text().filter(|text| is_id(text))?;
-        scan.literal(b",\"actor\":\"")?;
+        scan.literal(",\"actor\":\"")?;
         let actor = scan.text()?;
-        scan.literal(b",\"actor_kind\":\"")?;
+        scan.literal(",\"actor_kind\":\"")?;
         let actor_kind = scan.text().filter(|kind| is_actor(actor, kind))?;
-        let on_behalf_of = scan.optional(b",\"on_behalf_of\":\"", is_audit_text)?;
-        let module = scan.optional(b",\"module\":\"", is_audit_text)?;
-        scan.literal(b",\"action\":\"")?;
+        let on_behalf_of = scan.optional(",\"on_behalf_of\":\"", is_audit_text)?;
+        let module = scan.optional(",\"module\":\"", is_audit_text)?;
+        scan.literal(",\"action\":\"")?;
         let action = scan.text()?.parse().ok()?;
-        let scope = scan.optional(b",\"scope\":\"", Scope::accepts)?;
-        let company = scan.optional(b",\"company\":\"", Company::accepts)?;
-        let path = scan.optional(b",\"path\":\"", ResourcePath::accepts)?;
-        let field = scan.optional(b",\"field\":\"", Field::accepts)?;
-        let version = match scan.has(b",\"version\":") {
+        let scope = scan.optional(",\"scope\":\"", Scope::accepts)?;
+        let company = scan.optional(",\"company\":\"", Company::accepts)?;
+        let path = scan.optional(",\"path\":\"", ResourcePath::accepts)?;
+        let field = scan.optional(",\"field\":\"", Field::accepts)?;
+        let version = match scan.has(",\"version\":") {
             true => Some(u32::try_from(scan.number()?).ok()?),
             false => None,
         };
-        scan.literal(b",\"result\":\"")?;
+        scan.literal(",\"result\":\"")?;
         let result = scan.text()?.parse().ok()?;
         let (mut reason, mut reason_text) = (None, None);
-        if scan.has(b",\"reason\":\"") {
+        if scan.has(",\"reason\":\"") {
             reason = Some(scan.text()?.parse().ok()?);
-            reason_text = scan.optional(b",\"reason_text\":\"", is_audit_text)?;
+            reason_text = scan.optional(",\"reason_text\":\"", is_audit_text)?;
         }
-        let decided_by = scan.optional(b",\"decided_by\":\"", is_decided_by)?;
-        let personal = scan.optional(b",\"personal\":\"", |text| is_hex(text, 64))?;
+        let decided_by = scan.optional(",\"decided_by\":\"", is_decided_by)?;
+        let personal = scan.optional(",\"personal\":\"", |text| is_hex(text, 64))?;
         let details = scan.details()?;
         let rows = scan.rows()?;
-        scan.literal(b"}")?;
+        scan.literal("}")?;
         scan.0.is_empty().then_some(Self {
             seq,
             time,
@@ -133,10 +133,10 @@ impl<'a> Parts<'a> {
 }
 
 /// What is still to be read.
-struct Scan<'a>(&'a [u8]);
+struct Scan<'a>(&'a str);
 
 impl<'a> Scan<'a> {
-    fn has(&mut self, literal: &[u8]) -> bool {
+    fn has(&mut self, literal: &str) -> bool {
         match self.0.strip_prefix(literal) {
             Some(rest) => {
                 self.0 = rest;
@@ -146,11 +146,11 @@ impl<'a> Scan<'a> {
         }
     }
 
-    fn literal(&mut self, literal: &[u8]) -> Option<()> {
+    fn literal(&mut self, literal: &str) -> Option<()> {
         self.has(literal).then_some(())
     }
 
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+    fn take(&mut self, length: usize) -> Option<&'a str> {
         let (taken, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
         Some(taken)
@@ -158,14 +158,14 @@ impl<'a> Scan<'a> {
 
     /// A text up to its closing quote, which is taken too; none when it has anything but printable ASCII, or an escape.
     fn text(&mut self) -> Option<&'a str> {
-        let length = self.0.iter().position(|b| !IS_PLAIN[usize::from(*b)])?;
+        let length = self.0.bytes().position(|b| !IS_PLAIN[usize::from(b)])?;
         let text = self.take(length)?;
-        self.literal(b"\"")?;
-        str::from_utf8(text).ok()
+        self.literal("\"")?;
+        Some(text)
     }
 
     /// A member that may be left out, of which `is` must hold.
-    fn optional(&mut self, start: &[u8], is: impl Fn(&str) -> bool) -> Option<Option<&'a str>> {
+    fn optional(&mut self, start: &str, is: impl Fn(&str) -> bool) -> Option<Option<&'a str>> {
         if !self.has(start) {
             return Some(None);
         }
@@ -174,17 +174,17 @@ impl<'a> Scan<'a> {
 
     /// A whole number without needless zeros.
     fn number(&mut self) -> Option<u64> {
-        let length = self.0.iter().position(|b| !b.is_ascii_digit())?;
+        let length = self.0.bytes().position(|b| !b.is_ascii_digit())?;
         let digits = self.take(length)?;
-        if digits.first() == Some(&b'0') && digits.len() > 1 {
+        if digits.starts_with('0') && digits.len() > 1 {
             return None;
         }
-        str::from_utf8(digits).ok()?.parse().ok()
+        digits.parse().ok()
     }
 
     /// A time of the years 1 to 9999, as `2026-11-22T07:45:08.120Z`.
     fn time(&mut self) -> Option<Timestamp> {
-        let text: &[u8; 24] = self.take(24)?.try_into().ok()?;
+        let text: &[u8; 24] = self.take(24)?.as_bytes().try_into().ok()?;
         let marks = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':'), (19, b'.'), (23, b'Z')];
         if marks.iter().any(|(at, mark)| text[*at] != *mark) {
             return None;
@@ -212,9 +212,9 @@ impl<'a> Scan<'a> {
     }
 
     /// The facts, whose names come in their order, up to the closing brace.
-    fn details(&mut self) -> Option<&'a [u8]> {
-        if !self.has(b",\"details\":{") {
-            return Some(&[]);
+    fn details(&mut self) -> Option<&'a str> {
+        if !self.has(",\"details\":{") {
+            return Some("");
         }
         let (start, mut before, mut count) = (self.0, "", 0);
         loop {
@@ -224,32 +224,32 @@ impl<'a> Scan<'a> {
                 return None;
             }
             before = name;
-            if self.has(b"}") {
+            if self.has("}") {
                 return start.get(..start.len() - self.0.len());
             }
-            self.literal(b",")?;
+            self.literal(",")?;
         }
     }
 
     fn detail(&mut self) -> Option<(&'a str, DetailValue)> {
-        self.literal(b"\"")?;
+        self.literal("\"")?;
         let name = self.text()?;
-        self.literal(b":")?;
-        let value = match self.0.first()? {
+        self.literal(":")?;
+        let value = match self.0.as_bytes().first()? {
             b'"' => {
-                self.literal(b"\"")?;
+                self.literal("\"")?;
                 DetailValue::Text(AuditText(self.text().filter(|text| is_audit_text(text))?.into()))
             }
             b't' => {
-                self.literal(b"true")?;
+                self.literal("true")?;
                 DetailValue::Flag(true)
             }
             b'f' => {
-                self.literal(b"false")?;
+                self.literal("false")?;
                 DetailValue::Flag(false)
             }
             b'-' => {
-                self.literal(b"-")?;
+                self.literal("-")?;
                 let number = self.number().filter(|number| *number > 0)?;
                 DetailValue::Number(0i64.checked_sub_unsigned(number)?)
             }
@@ -259,9 +259,9 @@ impl<'a> Scan<'a> {
     }
 
     /// The rows, up to the closing bracket.
-    fn rows(&mut self) -> Option<&'a [u8]> {
-        if !self.has(b",\"rows\":[") {
-            return Some(&[]);
+    fn rows(&mut self) -> Option<&'a str> {
+        if !self.has(",\"rows\":[") {
+            return Some("");
         }
         let (start, mut count) = (self.0, 0);
         loop {
@@ -270,24 +270,24 @@ impl<'a> Scan<'a> {
             if count > MAX_ROWS {
                 return None;
             }
-            if self.has(b"]") {
+            if self.has("]") {
                 return start.get(..start.len() - self.0.len());
             }
-            self.literal(b",")?;
+            self.literal(",")?;
         }
     }
 
     fn row(&mut self) -> Option<(&'a str, &'a str, Option<&'a str>)> {
-        self.literal(b"[\"")?;
+        self.literal("[\"")?;
         let kind = self.text()?;
-        self.literal(b",\"")?;
+        self.literal(",\"")?;
         let key = self.text()?;
-        if self.has(b",null]") {
+        if self.has(",null]") {
             return Some((kind, key, None));
         }
-        self.literal(b",\"")?;
+        self.literal(",\"")?;
         let mac = self.text().filter(|mac| is_hex(mac, 32))?;
-        self.literal(b"]")?;
+        self.literal("]")?;
         Some((kind, key, Some(mac)))
     }
 }
@@ -299,26 +299,26 @@ fn name<N: std::str::FromStr>(text: Option<&str>) -> Option<Option<N>> {
     }
 }
 
-fn details(text: &[u8]) -> Option<Details> {
+fn details(text: &str) -> Option<Details> {
     let (mut scan, mut details) = (Scan(text), Details::new());
-    while !matches!(scan.0, [] | [b'}']) {
+    while !matches!(scan.0, "" | "}") {
         let (name, value) = scan.detail()?;
         details.insert(name.parse().ok()?, value).ok()?;
-        scan.has(b",");
+        scan.has(",");
     }
     Some(details)
 }
 
-fn rows(text: &[u8]) -> Option<Vec<RowChange>> {
+fn rows(text: &str) -> Option<Vec<RowChange>> {
     let (mut scan, mut rows) = (Scan(text), Vec::new());
-    while !matches!(scan.0, [] | [b']']) {
+    while !matches!(scan.0, "" | "]") {
         let (kind, key, mac) = scan.row()?;
         let mac = match mac {
             Some(mac) => Some(unhex(mac)?),
             None => None,
         };
         rows.push(RowChange { kind: kind.to_owned(), key: key.to_owned(), mac });
-        scan.has(b",");
+        scan.has(",");
     }
     Some(rows)
 }
@@ -357,11 +357,14 @@ fn is_decided_by(text: &str) -> bool {
 /// Whether a text is an identifier in its one form.
 fn is_id(text: &str) -> bool {
     let bytes = text.as_bytes();
+    let is_hex = |from: usize, to: usize| bytes[from..to].iter().all(|b| IS_HEX[usize::from(*b)]);
     bytes.len() == 36
-        && bytes.iter().enumerate().all(|(at, b)| match at {
-            8 | 13 | 18 | 23 => *b == b'-',
-            _ => IS_HEX[usize::from(*b)],
-        })
+        && [8, 13, 18, 23].iter().all(|at| bytes[*at] == b'-')
+        && is_hex(0, 8)
+        && is_hex(9, 13)
+        && is_hex(14, 18)
+        && is_hex(19, 23)
+        && is_hex(24, 36)
 }
 
 fn is_hex(text: &str, length: usize) -> bool {
@@ -377,9 +380,9 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
 }
 
 /// Printable ASCII without the quote and the backslash.
-const IS_PLAIN: [bool; 256] = table(b' ', b'~', b"\"\\");
+const IS_PLAIN: [bool; 256] = table(b' ', b'~', "\"\\");
 const IS_HEX: [bool; 256] = {
-    let (mut hex, letters) = (table(b'0', b'9', b""), table(b'a', b'f', b""));
+    let (mut hex, letters) = (table(b'0', b'9', ""), table(b'a', b'f', ""));
     let mut at = 0;
     while at < 256 {
         hex[at] |= letters[at];
@@ -388,7 +391,7 @@ const IS_HEX: [bool; 256] = {
     hex
 };
 
-const fn table(first: u8, last: u8, but: &[u8]) -> [bool; 256] {
+const fn table(first: u8, last: u8, but: &str) -> [bool; 256] {
     let mut is = [false; 256];
     let mut at = first as usize;
     while at <= last as usize {
@@ -397,7 +400,7 @@ const fn table(first: u8, last: u8, but: &[u8]) -> [bool; 256] {
     }
     let mut at = 0;
     while at < but.len() {
-        is[but[at] as usize] = false;
+        is[but.as_bytes()[at] as usize] = false;
         at += 1;
     }
     is
