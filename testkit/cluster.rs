@@ -43,7 +43,8 @@ impl Cluster {
         let mut init = as_other_user(&programs.join("initdb"));
         init.args(["--username=keymoat", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C"]);
         run(init.arg("--pgdata").arg(&data))?;
-        let base = ["fsync = off", "synchronous_commit = on", "shared_buffers = 16MB", "max_connections = 60"];
+        let base =
+            ["fsync = off", "synchronous_commit = on", "shared_buffers = 16MB", "max_connections = 60"];
         append(&data.join("postgresql.conf"), &base)?;
         append(&data.join("postgresql.conf"), settings)?;
         let mut cluster = Self::serve(programs, dir)?;
@@ -59,7 +60,12 @@ impl Cluster {
         let dir = private_dir().map_err(|error| format!("no directory for a standby: {error}"))?;
         let data = dir.path().join("data");
         let mut copy = as_other_user(&self.programs.join("pg_basebackup"));
-        copy.arg("--pgdata").arg(&data).args(["--checkpoint=fast", "--no-sync", "--write-recovery-conf", "--dbname"]);
+        copy.arg("--pgdata").arg(&data).args([
+            "--checkpoint=fast",
+            "--no-sync",
+            "--write-recovery-conf",
+            "--dbname",
+        ]);
         run(copy.arg(format!("host=127.0.0.1 port={} user=keymoat application_name={name}", self.port)))?;
         Self::serve(self.programs.clone(), dir)
     }
@@ -98,7 +104,8 @@ impl Cluster {
     /// When it does not come up.
     pub fn start_again(&mut self) -> Result<(), String> {
         // The backends of a killed server take a moment to notice.
-        self.server = await_server(|| spawn(&self.programs, self.dir.path(), self.port), self.port, &self.programs)?;
+        self.server =
+            await_server(|| spawn(&self.programs, self.dir.path(), self.port), self.port, &self.programs)?;
         Ok(())
     }
 
@@ -197,7 +204,8 @@ fn as_other_user(program: &Path) -> Command {
 }
 
 fn private_dir() -> io::Result<TempDir> {
-    let dir = tempfile::Builder::new().prefix("keymoat-pg-").tempdir_in("/dev/shm").or_else(|_| TempDir::new())?;
+    let dir =
+        tempfile::Builder::new().prefix("keymoat-pg-").tempdir_in("/dev/shm").or_else(|_| TempDir::new())?;
     if is_root() {
         chown(dir.path(), Some(NOBODY), Some(NOBODY))?;
     }

@@ -119,7 +119,8 @@ fn command_of(words: &[String]) -> Option<&str> {
 }
 
 /// Flags that every command takes, and that may stand before it.
-const FLAGS_WITH_VALUE: [&str; 8] = ["--env", "-e", "--company", "--data", "--database", "--server", "--format", "--color"];
+const FLAGS_WITH_VALUE: [&str; 8] =
+    ["--env", "-e", "--company", "--data", "--database", "--server", "--format", "--color"];
 
 fn set_color(color: Color) {
     match color {

@@ -100,7 +100,8 @@ fn find_database(flag: Option<&str>, variables: &Variables) -> Result<Option<Add
     })
 }
 
-const DATABASE_HINT: &str = "for example `postgres://keymoat@db.example/vault?sslmode=verify-full`; see docs/postgres.md";
+const DATABASE_HINT: &str =
+    "for example `postgres://keymoat@db.example/vault?sslmode=verify-full`; see docs/postgres.md";
 
 fn base(
     xdg: Option<&Path>,

@@ -192,7 +192,9 @@ fn tls_of(config: &Config, ours: &Ours) -> Result<Tls, String> {
         (Some(certificate), Some(key)) => Some((certificate, key)),
         (None, None) => None,
         _ => {
-            return Err("a database address with `sslcert` needs `sslkey`, and the other way round".to_owned());
+            return Err(
+                "a database address with `sslcert` needs `sslkey`, and the other way round".to_owned()
+            );
         }
     };
     let checked = Tls::Checked { roots: path("sslrootcert"), certificate };

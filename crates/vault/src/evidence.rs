@@ -49,6 +49,10 @@ impl Evidence {
     ) -> Result<VerifyReport, VaultError> {
         let root = unwrap_root(self.instance.id, &self.slots, offer)?;
         let keyring = Keyring::unwrap(&self.instance, root, &self.wrapped_instance)?;
-        Ok(self.store.verify(&keyring.ledger(), &outside_file(outside_dir, self.instance.id, None), progress)?)
+        Ok(self.store.verify(
+            &keyring.ledger(),
+            &outside_file(outside_dir, self.instance.id, None),
+            progress,
+        )?)
     }
 }

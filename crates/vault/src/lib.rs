@@ -69,7 +69,9 @@ pub use error::{Code, VaultError};
 pub use evidence::Evidence;
 pub use grants::NewGrant;
 pub use idempotency::{Attempt, RequestNeeds};
-pub use open::{EmptyDir, MasterKeyOffer, NewSlot, NewVault, SealedVault, Surroundings, Unlocked, VerifyReport};
+pub use open::{
+    EmptyDir, MasterKeyOffer, NewSlot, NewVault, SealedVault, Surroundings, Unlocked, VerifyReport,
+};
 pub use personal::{Erased, PersonalQuery};
 pub use policies::Explanation;
 pub use rekey::{DataKeyRotation, KeyReport, PepperReport, PepperRotation, RekeyProgress, Tended};

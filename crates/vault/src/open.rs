@@ -10,7 +10,9 @@ use keymoat_core::id::PrincipalId;
 use keymoat_core::names::{AccountName, Environment, SystemPart};
 use keymoat_crypto::{MasterKey, Pepper, RootKey, SecretBytes, Share, SignInCode, SlotContext};
 use keymoat_detect::Catalogue;
-use keymoat_store::{Address, DataDir, Durability, Effect, Kind, Observer, OpenError, Row, SealedStore, Trust, Tx};
+use keymoat_store::{
+    Address, DataDir, Durability, Effect, Kind, Observer, OpenError, Row, SealedStore, Trust, Tx,
+};
 use tokio::sync::watch;
 
 use crate::clock::{Clock, HighWater};

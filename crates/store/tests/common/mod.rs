@@ -14,8 +14,8 @@ use keymoat_core::audit::{Action, Actor, AuditText, Details, Event, Outcome, Per
 use keymoat_core::id::{PrincipalId, RequestId};
 use keymoat_crypto::{InstanceKey, MasterKey, RootKey, SecretBytes, SlotContext};
 use keymoat_store::{
-    Address, Archive, Committed, DataDir, Draft, Durability, Effect, Kept, Kind, LedgerKeys, Observer, OpenError,
-    Report, SealedStore, Store, StoreError, Trust, Tx,
+    Address, Archive, Committed, DataDir, Draft, Durability, Effect, Kept, Kind, LedgerKeys, Observer,
+    OpenError, Report, SealedStore, Store, StoreError, Trust, Tx,
 };
 use tempfile::TempDir;
 
