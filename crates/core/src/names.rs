@@ -537,7 +537,7 @@ fn check_detail(text: &str) -> Result<(), NameProblem> {
     check_shape(text, lower_letter, |b| lower_alphanumeric(b) || b == b'_', 32)
 }
 
-fn check_segments(text: &str, rest: fn(u8) -> bool, most: usize) -> Result<(), NameProblem> {
+fn check_segments(text: &str, rest: impl Fn(u8) -> bool + Copy, most: usize) -> Result<(), NameProblem> {
     if text.is_empty() {
         return Err(NameProblem::Empty);
     }
@@ -563,7 +563,7 @@ fn check_segments(text: &str, rest: fn(u8) -> bool, most: usize) -> Result<(), N
 }
 
 /// Whether the whole path would do in lower case; else "did you mean" would suggest a name that is refused too.
-fn is_lowered_path(text: &str, rest: fn(u8) -> bool, most: usize) -> bool {
+fn is_lowered_path(text: &str, rest: impl Fn(u8) -> bool + Copy, most: usize) -> bool {
     text.split('/')
         .all(|segment| check_shape(&segment.to_ascii_lowercase(), lower_alphanumeric, rest, most).is_ok())
         && text.split('/').count() <= MAX_PATH_SEGMENTS
@@ -571,8 +571,8 @@ fn is_lowered_path(text: &str, rest: fn(u8) -> bool, most: usize) -> bool {
 
 fn check_shape(
     text: &str,
-    first: fn(u8) -> bool,
-    rest: fn(u8) -> bool,
+    first: impl Fn(u8) -> bool,
+    rest: impl Fn(u8) -> bool,
     most: usize,
 ) -> Result<(), NameProblem> {
     if text.is_empty() {

@@ -47,9 +47,9 @@ impl<'a> Parts<'a> {
         scan.literal(",\"time\":\"")?;
         let time = scan.time()?;
         scan.literal("\",\"request\":\"")?;
-        let request = scan.text().filter(|text| is_id(text))?;
+        let request = scan.fixed(ID_BYTES).filter(|text| is_id(text))?;
         scan.literal(",\"actor\":\"")?;
-        let actor = scan.text()?;
+        let actor = scan.actor()?;
         scan.literal(",\"actor_kind\":\"")?;
         let actor_kind = scan.text().filter(|kind| is_actor(actor, kind))?;
         let on_behalf_of = scan.optional(",\"on_behalf_of\":\"", is_audit_text)?;
@@ -72,7 +72,10 @@ impl<'a> Parts<'a> {
             reason_text = scan.optional(",\"reason_text\":\"", is_audit_text)?;
         }
         let decided_by = scan.optional(",\"decided_by\":\"", is_decided_by)?;
-        let personal = scan.optional(",\"personal\":\"", |text| is_hex(text, 64))?;
+        let personal = match scan.has(",\"personal\":\"") {
+            true => Some(scan.fixed(64).filter(|text| is_hex(text, 64))?),
+            false => None,
+        };
         let details = scan.details()?;
         let rows = scan.rows()?;
         scan.literal("}")?;
@@ -164,6 +167,13 @@ impl<'a> Scan<'a> {
         Some(text)
     }
 
+    /// A text of so many bytes with its closing quote; what they are is for the caller to check.
+    fn fixed(&mut self, length: usize) -> Option<&'a str> {
+        let text = self.take(length)?;
+        self.literal("\"")?;
+        Some(text)
+    }
+
     /// A member that may be left out, of which `is` must hold.
     fn optional(&mut self, start: &str, is: impl Fn(&str) -> bool) -> Option<Option<&'a str>> {
         if !self.has(start) {
@@ -209,6 +219,14 @@ impl<'a> Scan<'a> {
         }
         let seconds = days_since_1970(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second;
         Timestamp::from_millisecond(seconds * 1000 + milli).ok()
+    }
+
+    /// An identifier mostly, which has a length of its own.
+    fn actor(&mut self) -> Option<&'a str> {
+        match self.0.as_bytes().get(ID_BYTES) {
+            Some(b'"') if is_id(self.0.get(..ID_BYTES)?) => self.fixed(ID_BYTES),
+            _ => self.text(),
+        }
     }
 
     /// The facts, whose names come in their order, up to the closing brace.
@@ -286,7 +304,7 @@ impl<'a> Scan<'a> {
             return Some((kind, key, None));
         }
         self.literal(",\"")?;
-        let mac = self.text().filter(|mac| is_hex(mac, 32))?;
+        let mac = self.fixed(32).filter(|mac| is_hex(mac, 32))?;
         self.literal("]")?;
         Some((kind, key, Some(mac)))
     }
@@ -358,7 +376,7 @@ fn is_decided_by(text: &str) -> bool {
 fn is_id(text: &str) -> bool {
     let bytes = text.as_bytes();
     let is_hex = |from: usize, to: usize| bytes[from..to].iter().all(|b| IS_HEX[usize::from(*b)]);
-    bytes.len() == 36
+    bytes.len() == ID_BYTES
         && [8, 13, 18, 23].iter().all(|at| bytes[*at] == b'-')
         && is_hex(0, 8)
         && is_hex(9, 13)
@@ -379,6 +397,8 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
 }
 
+/// The length of an identifier.
+const ID_BYTES: usize = 36;
 /// Printable ASCII without the quote and the backslash.
 const IS_PLAIN: [bool; 256] = table(b' ', b'~', "\"\\");
 const IS_HEX: [bool; 256] = {
