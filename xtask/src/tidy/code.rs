@@ -255,7 +255,8 @@ const MAY_READ_THE_CLOCK: [Exception; 2] = [
         why: "the built program goes by the system's clock when it judges a certificate",
     },
 ];
-const MAY_TAKE_DURATIONS: [Exception; 3] = [
+const MAY_TAKE_DURATIONS: [Exception; 4] = [
+    Exception { file: "crates/store/src/store.rs", why: "when the database's server was heard last" },
     Exception {
         file: "crates/server/src/serve.rs",
         why: "one deadline for a connection's handshake and first head",
@@ -280,10 +281,15 @@ const MAY_THROW_DICE: [Exception; 1] = [Exception {
     why: "key material, salts and tokens come from here alone",
 }];
 
-const MAY_SLEEP: [Exception; 1] = [Exception {
-    file: "crates/store/tests/crash.rs",
-    why: "kills another process at moments that must not depend on what that process has done",
-}];
+const MAY_SLEEP: [Exception; 4] = [
+    Exception {
+        file: "crates/store/tests/crash.rs",
+        why: "kills another process at moments that must not depend on what that process has done",
+    },
+    Exception { file: "crates/store/tests/common/mod.rs", why: "looks again whether a real server has followed" },
+    Exception { file: "crates/keymoat/tests/common/mod.rs", why: "looks again whether a process is there" },
+    Exception { file: "testkit/cluster.rs", why: "looks again whether a real server is up" },
+];
 /// With these the clock of a test is simulated, and sleeping takes no time.
 const PAUSED: [&str; 2] = ["start_paused = true", "time::pause()"];
 
