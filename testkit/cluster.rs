@@ -37,8 +37,22 @@ impl Cluster {
     /// # Errors
     /// As [`Cluster::start`].
     pub fn start_with(settings: &[&str]) -> Result<Self, String> {
-        let programs = programs().ok_or("no PostgreSQL server is installed (Debian: postgresql)")?;
         let dir = private_dir().map_err(|error| format!("no directory for a cluster: {error}"))?;
+        Self::start_in(dir, settings)
+    }
+
+    /// The same on a disk, with everything synced as in earnest: for measuring.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub fn start_on_disk() -> Result<Self, String> {
+        let dir =
+            make_private(TempDir::new()).map_err(|error| format!("no directory for a cluster: {error}"))?;
+        Self::start_in(dir, &["fsync = on", "shared_buffers = 128MB"])
+    }
+
+    fn start_in(dir: TempDir, settings: &[&str]) -> Result<Self, String> {
+        let programs = programs().ok_or("no PostgreSQL server is installed (Debian: postgresql)")?;
         let data = dir.path().join("data");
         let mut init = as_other_user(&programs.join("initdb"));
         init.args(["--username=keymoat", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C"]);
@@ -263,8 +277,12 @@ fn as_other_user(program: &Path) -> Command {
 }
 
 fn private_dir() -> io::Result<TempDir> {
-    let dir =
-        tempfile::Builder::new().prefix("keymoat-pg-").tempdir_in("/dev/shm").or_else(|_| TempDir::new())?;
+    let in_memory = tempfile::Builder::new().prefix("keymoat-pg-").tempdir_in("/dev/shm");
+    make_private(in_memory.or_else(|_| TempDir::new()))
+}
+
+fn make_private(made: io::Result<TempDir>) -> io::Result<TempDir> {
+    let dir = made?;
     if is_root() {
         chown(dir.path(), Some(NOBODY), Some(NOBODY))?;
     }

@@ -22,20 +22,32 @@ pub(crate) struct Bao {
 }
 
 impl Bao {
-    /// Starts it, or says why not.
+    /// Starts it with its own storage, or says why not.
     pub(crate) async fn start() -> Result<Self> {
+        Self::start_on(None).await
+    }
+
+    /// Starts it with its data in a PostgreSQL database.
+    pub(crate) async fn start_on_server(url: &str) -> Result<Self> {
+        Self::start_on(Some(url)).await
+    }
+
+    async fn start_on(server: Option<&str>) -> Result<Self> {
         let program = std::env::var("KEYMOAT_BENCH_BAO").unwrap_or_else(|_| "bao".to_owned());
         let dir = tempfile::tempdir()?;
         let port = free_port().await?;
         let (address, cluster) = (format!("127.0.0.1:{port}"), free_port().await?);
         let (data, audit) = (dir.path().join("data"), dir.path().join("audit.log"));
         std::fs::create_dir(&data)?;
+        let storage = match server {
+            None => format!("storage \"raft\" {{ path = \"{}\"\n node_id = \"one\" }}", data.display()),
+            Some(url) => format!("storage \"postgresql\" {{ connection_url = \"{url}?sslmode=disable\" }}"),
+        };
         let config = format!(
             "disable_mlock = true\napi_addr = \"http://{address}\"\ncluster_addr = \"http://127.0.0.1:{cluster}\"\n\
-             log_level = \"error\"\nstorage \"raft\" {{ path = \"{}\"\n node_id = \"one\" }}\n\
+             log_level = \"error\"\n{storage}\n\
              listener \"tcp\" {{ address = \"{address}\"\n tls_disable = true }}\n\
              audit \"file\" \"file\" {{ options {{ file_path = \"{}\" }} }}\n",
-            data.display(),
             audit.display()
         );
         let file = dir.path().join("config.hcl");

@@ -15,19 +15,44 @@ use crate::load::http;
 pub(crate) struct Vault {
     home: TempDir,
     program: PathBuf,
+    /// Where the database is on a server.
+    database: Option<String>,
 }
 
 impl Vault {
     /// Makes a vault with the environment `prod`.
     pub(crate) async fn new() -> Result<Self> {
+        let vault = Self::without_vault(None)?;
+        vault.run(&["init"], "").await?;
+        Ok(vault)
+    }
+
+    /// Makes one whose database is on a server.
+    pub(crate) async fn on_server(url: String) -> Result<Self> {
+        let vault = Self::without_vault(Some(url))?;
+        vault.run(&["init"], "").await?;
+        Ok(vault)
+    }
+
+    /// Starts another node of it on a free port.
+    pub(crate) async fn serve_node(&self, name: &str) -> Result<Server> {
+        let mut command = self.command();
+        command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(self.home.path().join(name));
+        Server::start(command, "listens on").await
+    }
+
+    fn without_vault(database: Option<String>) -> Result<Self> {
         let own = std::env::current_exe().context("failed to find this program")?;
         let program = own.with_file_name("keymoat");
         if !program.is_file() {
             bail!("there is no `{}`; build it with `cargo build --release`", program.display());
         }
-        let vault = Self { home: tempfile::tempdir()?, program };
-        vault.run(&["init"], "").await?;
-        Ok(vault)
+        Ok(Self { home: tempfile::tempdir()?, program, database })
+    }
+
+    /// Its home directory.
+    pub(crate) fn home(&self) -> &std::path::Path {
+        self.home.path()
     }
 
     /// Starts its server on a free port.
@@ -69,6 +94,9 @@ impl Vault {
     fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", self.home.path()).kill_on_drop(true);
+        if let Some(url) = &self.database {
+            command.env("KEYMOAT_DATABASE", url);
+        }
         command
     }
 }

@@ -13,10 +13,13 @@
 mod allocator;
 mod bao;
 mod child;
+#[path = "../../testkit/cluster.rs"]
+mod cluster;
 mod floor;
 mod growth;
 mod keymoat;
 mod load;
+mod nodes;
 mod overload;
 mod reveal;
 mod slow;
@@ -65,6 +68,12 @@ async fn dispatch(arguments: &[&str]) -> Result<()> {
             let sizes: Result<Vec<usize>, _> = sizes.iter().map(|size| size.parse()).collect();
             growth::run(&sizes.context("a number of secrets was expected")?).await
         }
+        ["nodes"] => nodes::run(SECONDS).await,
+        ["nodes", "--seconds", seconds] => nodes::run(parse_seconds(seconds)?).await,
+        ["restore"] => nodes::restore(RESTORED).await,
+        ["restore", secrets] => {
+            nodes::restore(secrets.parse().context("a number of secrets was expected")?).await
+        }
         ["verify"] => verify::run(RECORDS),
         ["verify", records] => verify::run(records.parse().context("a number of records was expected")?),
         ["timing"] => timing::run(SAMPLES),
@@ -84,6 +93,8 @@ fn parse_seconds(text: &str) -> Result<Duration> {
 const SECONDS: Duration = Duration::from_secs(10);
 /// A small shop, and one beyond what anybody has.
 const SIZES: [usize; 2] = [1, 100_000];
+/// Beyond what anybody has.
+const RESTORED: usize = 100_000;
 /// Half a gigabyte of log.
 const RECORDS: u64 = 1_000_000;
 /// As many as show a leak of a nanosecond.
@@ -99,6 +110,8 @@ usage: cargo run --release -p keymoat-benches -- [BENCH]
 
   reveal [--seconds N]   values over HTTP at 16 and 256 connections, against a constant, a floor and OpenBao
   growth [SECRETS]…      start-up, memory, writes and reads with so many secrets (1 and 100000)
+  nodes [--seconds N]    values over HTTP from one node and two on PostgreSQL, against OpenBao on PostgreSQL
+  restore [SECRETS]      backup and restore of so many secrets (100000), into a file and into PostgreSQL
   verify [RECORDS]       verifying an export of the log (1000000 records), against plain SHA-256
   timing [SAMPLES]       whether the time of a check tells what was checked (1000000 samples), with `==` as the control
   allocator              what erasing freed memory costs, in processor time for a request

@@ -96,9 +96,17 @@ impl StoredHead {
         Ok(Self { note: row.text(0)?, frontier: row.blob(1)?, digest: row.blob(2)? })
     }
 
-    /// Whether it is the one that this head was signed as.
+    /// Whether it is the one that this head was signed as, or takes the place of.
     pub(crate) fn is_of(&self, head: &Head) -> bool {
-        self.frontier == head.frontier.to_bytes() && head.size() > 0
+        match &head.in_place_of {
+            Some(frontier) => self.frontier == *frontier,
+            None => self.frontier == head.frontier.to_bytes() && head.size() > 0,
+        }
+    }
+
+    /// Makes a head that was accepted as it was found take its place with the next event.
+    pub(crate) fn give_way_to(self, head: &mut Head) {
+        head.in_place_of = Some(self.frontier);
     }
 }
 

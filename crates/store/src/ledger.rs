@@ -44,6 +44,9 @@ pub(crate) struct Head {
     pub(crate) epoch: u64,
     /// Time of the newest event, in milliseconds since 1970: the clock's high-water mark.
     pub(crate) time_ms: i64,
+    /// The stored frontier that this head takes the place of, when it was accepted as it was found and nothing has been
+    /// signed since.
+    pub(crate) in_place_of: Option<Vec<u8>>,
 }
 
 impl Head {
@@ -55,6 +58,7 @@ impl Head {
             change: 0,
             epoch: 0,
             time_ms: 0,
+            in_place_of: None,
         }
     }
 
@@ -121,6 +125,7 @@ pub(crate) fn append(log: &mut Log, head: &mut Head, draft: &mut Draft, rows: Ve
     log.records.push(Record::of(seq, event, record, personal));
     head.frontier.append(leaf).expect("a log never reaches 2^63 events");
     head.time_ms = time_ms;
+    head.in_place_of = None;
     log.tiles.extend(head.tiles.push(leaf));
     seq
 }

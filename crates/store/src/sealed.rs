@@ -6,7 +6,7 @@ use keymoat_core::tree::{Frontier, Hash};
 
 use crate::data_dir::DataDir;
 use crate::db::{Db, DbError, postgres, sqlite};
-use crate::follow::lock;
+use crate::follow::{lock, newest};
 use crate::ledger::{Head, LedgerKeys, SignedHead, sign, verify_note};
 use crate::outside::{OutsideFile, read_slots};
 use crate::reader::{events_len, for_each_raw_row, stored_leaf, subtree, tile};
@@ -237,7 +237,10 @@ impl SealedStore {
     /// The head made anew from every event, whatever the checkpoints say.
     fn accepted_head(&self, keys: &LedgerKeys) -> Result<Found, OpenError> {
         let rebuild = || Ok((accept::rebuild(&self.db, keys)?, schema::problems(&self.db)?));
-        let (head, problems) = rebuild().map_err(|e: DbError| self.fault(e))?;
+        let (mut head, problems) = rebuild().map_err(|e: DbError| self.fault(e))?;
+        if self.db.server().is_some() {
+            newest(&self.db).map_err(|e| self.fault(e))?.give_way_to(&mut head);
+        }
         // A table of another shape cannot be served, whoever accepts it.
         match problems.into_iter().next() {
             Some(problem) => Err(Untrusted::State(problem).into()),

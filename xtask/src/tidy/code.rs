@@ -286,7 +286,10 @@ const MAY_SLEEP: [Exception; 4] = [
         file: "crates/store/tests/crash.rs",
         why: "kills another process at moments that must not depend on what that process has done",
     },
-    Exception { file: "crates/store/tests/common/mod.rs", why: "looks again whether a real server has followed" },
+    Exception {
+        file: "crates/store/tests/common/mod.rs",
+        why: "looks again whether a real server has followed",
+    },
     Exception { file: "crates/keymoat/tests/common/mod.rs", why: "looks again whether a process is there" },
     Exception { file: "testkit/cluster.rs", why: "looks again whether a real server is up" },
 ];

@@ -82,8 +82,10 @@ impl Vault {
         Self { url, ..self }
     }
 
-    pub fn cluster(&self) -> &Cluster {
-        self.cluster.as_ref().unwrap()
+    /// Another vault on the same server, in a schema of its own.
+    pub fn beside(&self, schema: &str) -> Self {
+        let url = self.url.as_ref().map(|url| format!("{url}?notify=off&schema={schema}"));
+        Self { url, cluster: self.cluster.clone(), ..Self::new() }
     }
 
     pub fn is_on_server(&self) -> bool {
@@ -147,7 +149,8 @@ impl Vault {
     /// A connection that goes round the store.
     pub fn edit(&self, sql: &str) {
         if let Some(cluster) = &self.cluster {
-            cluster.sql("vault", &format!("SET search_path TO keymoat; {sql}")).unwrap();
+            let schema = self.url.as_deref().and_then(|url| url.split("schema=").nth(1)).unwrap_or("keymoat");
+            cluster.sql("vault", &format!("SET search_path TO {schema}; {sql}")).unwrap();
             return;
         }
         let connection = rusqlite::Connection::open(self.database()).unwrap();
