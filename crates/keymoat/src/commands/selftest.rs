@@ -176,8 +176,8 @@ impl Trial {
         self.tallies = tests.iter().map(|test| (*test, Tally::default())).collect();
         loop {
             let mut has_more = false;
-            for at in 0..tests.len() {
-                for _ in 0..tests[at].at_once() {
+            for (at, test) in tests.iter().enumerate() {
+                for _ in 0..test.at_once() {
                     let tried = self.tallies[at].1.tried;
                     if over.load(Ordering::Relaxed) {
                         return Ok(());
@@ -401,7 +401,7 @@ async fn look_again(dir: &Path) -> Result<u8, CliError> {
     Ok(if findings.is_clean() { 0 } else { FOUND_BAD })
 }
 
-#[expect(clippy::disallowed_methods, reason = "the child is this very program, wherever it stands")]
+/// The child is this very program, wherever it stands.
 fn this_program() -> Result<PathBuf, Failure> {
     std::env::current_exe().map_err(|e| Failure::Child(format!("cannot be started: {e}")))
 }
