@@ -52,6 +52,29 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// Makes and starts a cluster that takes encrypted connections only, with this certificate and its key (PEM).
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub fn start_encrypted(certificate: &str, key: &str) -> Result<Self, String> {
+        let mut cluster = Self::start()?;
+        let wrong = |error: io::Error| format!("the cluster's certificate cannot be written: {error}");
+        for (name, text) in [("server.crt", certificate), ("server.key", key)] {
+            let path = cluster.data().join(name);
+            std::fs::write(&path, text).map_err(wrong)?;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(wrong)?;
+            if is_root() {
+                chown(&path, Some(NOBODY), Some(NOBODY)).map_err(wrong)?;
+            }
+        }
+        let rules = cluster.data().join("pg_hba.conf");
+        std::fs::write(&rules, "local all all trust\nhostssl all all 127.0.0.1/32 trust\n").map_err(wrong)?;
+        append(&cluster.data().join("postgresql.conf"), &["ssl = on"])?;
+        cluster.kill();
+        cluster.start_again()?;
+        Ok(cluster)
+    }
+
     /// Makes and starts a standby that follows this server, under this name.
     ///
     /// # Errors
@@ -91,6 +114,17 @@ impl Cluster {
         run(psql.args(["--dbname", database, "--command", sql]))
     }
 
+    /// Changes settings that need no restart.
+    ///
+    /// # Errors
+    /// What the server said.
+    pub fn set(&self, settings: &[&str]) -> Result<(), String> {
+        for setting in settings {
+            self.sql("postgres", &format!("ALTER SYSTEM SET {setting}"))?;
+        }
+        self.sql("postgres", "SELECT pg_reload_conf()").map(|_| ())
+    }
+
     /// Ends it at once, as a cut of the power would.
     pub fn kill(&mut self) {
         // What has ended already needs no end.
@@ -107,6 +141,31 @@ impl Cluster {
         self.server =
             await_server(|| spawn(&self.programs, self.dir.path(), self.port), self.port, &self.programs)?;
         Ok(())
+    }
+
+    /// A copy of the files as they are: after a checkpoint, so that it can be put back.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn copy_of_data(&self) -> Result<TempDir, String> {
+        let copy = private_dir().map_err(|error| format!("no directory for a copy: {error}"))?;
+        let mut command = as_other_user(&self.programs.join("pg_basebackup"));
+        command.arg("--pgdata").arg(copy.path().join("data")).args(["--checkpoint=fast", "--no-sync"]);
+        command.args(["--dbname", &format!("host=127.0.0.1 port={} user=keymoat", self.port)]);
+        run(&mut command)?;
+        Ok(copy)
+    }
+
+    /// Puts a copy of the files in the place of those of this cluster, which must have been killed.
+    ///
+    /// # Errors
+    /// When a file cannot be moved.
+    pub fn put_back(&self, copy: &TempDir) -> Result<(), String> {
+        let put = || {
+            std::fs::remove_dir_all(self.data())?;
+            std::fs::rename(copy.path().join("data"), self.data())
+        };
+        put().map_err(|error| format!("the copy cannot be put back: {error}"))
     }
 
     /// Makes a standby the one that writes.

@@ -56,6 +56,29 @@ pub(crate) async fn once(address: &str, request: &[u8]) -> Result<String> {
     Ok(text)
 }
 
+/// A connection that is kept.
+pub(crate) struct Connection {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Connection {
+    pub(crate) async fn open(address: &str) -> Result<Self> {
+        let stream =
+            TcpStream::connect(address).await.with_context(|| format!("failed to reach {address}"))?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, buffer: Vec::with_capacity(1024) })
+    }
+
+    /// Sends a request and returns the status of its answer.
+    pub(crate) async fn ask(&mut self, request: &[u8]) -> Result<u16> {
+        self.stream.write_all(request).await?;
+        let (status, length) = answer(&mut self.stream, &mut self.buffer).await?;
+        self.buffer.drain(..length);
+        Ok(status)
+    }
+}
+
 /// A request as bytes.
 pub(crate) fn http(method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Vec<u8> {
     let mut text =

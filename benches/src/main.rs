@@ -17,7 +17,9 @@ mod floor;
 mod growth;
 mod keymoat;
 mod load;
+mod overload;
 mod reveal;
+mod slow;
 mod still;
 mod table;
 mod timing;
@@ -68,6 +70,8 @@ async fn dispatch(arguments: &[&str]) -> Result<()> {
         ["timing"] => timing::run(SAMPLES),
         ["timing", samples] => timing::run(samples.parse().context("a number of samples was expected")?),
         ["allocator"] => allocator::run(TURN).await,
+        ["slow"] => slow::run(SLOW_HEADS, SLOW_BODIES).await,
+        ["overload"] => overload::run(SECONDS).await,
         _ => bail!("{USAGE}"),
     }
 }
@@ -86,6 +90,10 @@ const RECORDS: u64 = 1_000_000;
 const SAMPLES: usize = 1_000_000;
 const TURN: Duration = Duration::from_secs(3);
 
+/// More than there is room for.
+const SLOW_HEADS: usize = 10_000;
+const SLOW_BODIES: usize = 1_000;
+
 const USAGE: &str = "\
 usage: cargo run --release -p keymoat-benches -- [BENCH]
 
@@ -93,4 +101,6 @@ usage: cargo run --release -p keymoat-benches -- [BENCH]
   growth [SECRETS]…      start-up, memory, writes and reads with so many secrets (1 and 100000)
   verify [RECORDS]       verifying an export of the log (1000000 records), against plain SHA-256
   timing [SAMPLES]       whether the time of a check tells what was checked (1000000 samples), with `==` as the control
-  allocator              what erasing freed memory costs, in processor time for a request";
+  allocator              what erasing freed memory costs, in processor time for a request
+  slow                   10,000 half heads and 1,000 slow bodies beside good clients
+  overload               three times as many requests as can be answered";

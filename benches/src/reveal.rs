@@ -62,7 +62,9 @@ async fn writes(keymoat: &Writes, bao: Option<&Bao>, time: Duration) -> Result<(
     let mut table = Table::default();
     let token = keymoat.token.clone();
     let put = move |connection: usize, number: usize| {
-        keymoat::put(&token, &format!("written/c{connection}/n{}", number % KEPT), "made up, and written")
+        // Nobody stores one key in a thousand places.
+        let value = format!("made up, and written by {connection} as its {number}th");
+        keymoat::put(&token, &format!("written/c{connection}/n{}", number % KEPT), &value)
     };
     table.add("keymoat, durable", load::for_a_time(&keymoat.address, WRITERS, time, put).await?);
     if let Some(bao) = bao {

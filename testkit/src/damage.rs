@@ -112,15 +112,18 @@ impl Specimen {
         let vault = place.open_or_make().await?;
         work(&place, &vault, seed, DEEDS_EACH, &nobody).await?;
         vault.close().await;
-        let older = place.copy(&scratch.join("older"))?;
+        // Whoever looks at copies need not wait for the disk.
+        let mut copied = place.clone();
+        copied.durability = Durability::Os;
+        let older = copied.copy(&scratch.join("older"))?;
         let vault = place.open_or_make().await?;
         work(&place, &vault, seed + 1, DEEDS_EACH, &nobody).await?;
         let backup = scratch.join("backup");
         back_up(&vault, &backup).await?;
         write_once(&vault).await?;
-        let running = place.copy(&scratch.join("running"))?;
+        let running = copied.copy(&scratch.join("running"))?;
         vault.close().await;
-        Ok(Self { older, closed: place, running, backup, scratch: scratch.to_owned(), seed })
+        Ok(Self { older, closed: copied, running, backup, scratch: scratch.to_owned(), seed })
     }
 
     /// Flips one bit of one of the files, as its number says.
@@ -137,7 +140,8 @@ impl Specimen {
         let file = &files[dice.below(files.len() as u64) as usize];
         let name = file.strip_prefix(whole.dir()).unwrap_or(file).to_owned();
         let bit = dice.below(8 * fs::metadata(file).map_err(|e| Failure::file(file, &e))?.len());
-        self.damaged(whole, &format!("flip-{number}"), |copy| flip(&copy.dir().join(&name), bit)).await
+        self.damaged(whole, &format!("flip-{number}"), by_anybody, |copy| flip(&copy.dir().join(&name), bit))
+            .await
     }
 
     fn flip_backup(&self, dice: &mut Dice) -> Result<Outcome, Failure> {
@@ -169,7 +173,7 @@ impl Specimen {
             .collect();
         let page = differ[dice.below(differ.len() as u64) as usize];
         let back = &old[page * PAGE_BYTES..][..PAGE_BYTES];
-        self.damaged(&self.closed, &format!("page-{number}"), |copy| {
+        self.damaged(&self.closed, &format!("page-{number}"), by_anybody, |copy| {
             overwrite(&database_in(&copy.data()), (page * PAGE_BYTES) as u64, back)
         })
         .await
@@ -183,16 +187,17 @@ impl Specimen {
         let name = format!("tampered-{number}");
         match how {
             Tampering::OlderCopy => {
-                self.damaged(&self.closed, &name, |copy| put_database(&self.older, copy)).await
+                self.damaged(&self.closed, &name, by_the_start, |copy| put_database(&self.older, copy)).await
             }
             Tampering::Fork => {
                 let fork = self.fork(&format!("fork-{number}"), number).await?;
-                let outcome = self.damaged(&self.closed, &name, |copy| put_database(&fork, copy)).await;
+                let outcome =
+                    self.damaged(&self.closed, &name, by_the_start, |copy| put_database(&fork, copy)).await;
                 remove(&fork)?;
                 outcome
             }
             how => {
-                self.damaged(&self.closed, &name, |copy| {
+                self.damaged(&self.closed, &name, by_anybody, |copy| {
                     let connection = Connection::open(database_in(&copy.data()))?;
                     edit(&connection, how, &mut Dice::of_case(self.seed, number))?;
                     connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?;
@@ -224,6 +229,7 @@ impl Specimen {
         &self,
         whole: &Place,
         name: &str,
+        is_noticed: fn(&Findings) -> bool,
         damage: impl Fn(&Place) -> Result<(), Failure>,
     ) -> Result<Outcome, Failure> {
         let copy = whole.copy(&self.scratch.join(name))?;
@@ -251,9 +257,14 @@ impl Specimen {
     }
 }
 
-/// Whether somebody was told. A value that is merely gone is not that.
-fn is_noticed(findings: &Findings) -> bool {
+/// Whether a start or a verification tells. A value that is merely gone is not that.
+fn by_anybody(findings: &Findings) -> bool {
     !(findings.refused.is_empty() && findings.unverified.is_empty() && findings.stuck.is_empty())
+}
+
+/// Whether the start tells already: a whole database of another time is not served.
+fn by_the_start(findings: &Findings) -> bool {
+    !findings.refused.is_empty()
 }
 
 /// Waits until everything is under the checkpoint outside: that of a change is synced before it is acknowledged.

@@ -3,6 +3,7 @@
 //! What a value must be follows from its secret and version alone, so whoever looks afterwards needs to know only what
 //! was acknowledged.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::str::FromStr;
@@ -154,14 +155,20 @@ impl Worker {
         self.vault.resume_rekeying(|_| ControlFlow::Continue(())).await?;
         for _ in 0..deeds {
             match self.dice.below(6) {
-                0 => drop(
-                    self.vault
-                        .rotate_data_key(&me, &environment, None, |_| ControlFlow::Continue(()))
-                        .await?,
-                ),
-                1 => drop(self.vault.rotate_pepper(&me).await?),
-                2 => drop(self.vault.rotate_root(&me, vec![(1, place.offer())], Default::default()).await?),
-                3 => drop(self.vault.tend_keys().await?),
+                0 => {
+                    let on = |_| ControlFlow::Continue(());
+                    self.vault.rotate_data_key(&me, &environment, None, on).await?;
+                }
+                1 => {
+                    self.vault.rotate_pepper(&me).await?;
+                }
+                2 => {
+                    let kept = vec![(1, place.offer())];
+                    self.vault.rotate_root(&me, kept, BTreeSet::new()).await?;
+                }
+                3 => {
+                    self.vault.tend_keys().await?;
+                }
                 _ => self.issue(&me).await?,
             }
         }

@@ -13,12 +13,12 @@ impl Dice {
     /// The numbers of the `number`th case of a seed.
     pub fn of_case(seed: u64, number: u64) -> Self {
         let mut dice = Self::new(seed ^ number.wrapping_mul(0xd134_2543_de82_ef95));
-        dice.next();
+        dice.draw();
         dice
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -28,7 +28,7 @@ impl Dice {
 
     /// A number below `end`; 0 when there is none.
     pub fn below(&mut self, end: u64) -> u64 {
-        self.next().checked_rem(end).unwrap_or(0)
+        self.draw().checked_rem(end).unwrap_or(0)
     }
 
     /// Whether something happens that happens so many times in a hundred.
@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn cases_come_again_and_differ() {
-        let first = |seed, number| Dice::of_case(seed, number).next();
+        let first = |seed, number| Dice::of_case(seed, number).draw();
         assert_eq!(first(1, 7), first(1, 7));
         let all: std::collections::BTreeSet<_> = (0..100).flat_map(|n| [first(1, n), first(2, n)]).collect();
         assert_eq!(all.len(), 200);

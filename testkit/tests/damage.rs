@@ -49,6 +49,6 @@ async fn every_way_of_editing_the_log_is_noticed() {
 }
 
 /// Tens of thousands are tried by `keymoat selftest`.
-const FLIPS: u64 = 120;
+const FLIPS: u64 = 80;
 const PAGES: u64 = 30;
-const EDITS_EACH: u64 = 5;
+const EDITS_EACH: u64 = 4;

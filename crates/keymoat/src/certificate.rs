@@ -114,14 +114,14 @@ impl CertificateFiles {
         let paths = [Some(&self.cert), Some(&self.key), self.client_ca.as_ref()];
         let of = |path: &PathBuf| {
             let about = std::fs::metadata(path).ok()?;
-            Some((about.dev(), about.ino(), about.mtime(), about.mtime_nsec(), about.size()))
+            Some([about.dev(), about.ino(), about.mtime() as u64, about.mtime_nsec() as u64, about.size()])
         };
         Stamp(paths.into_iter().flatten().map(of).collect())
     }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Stamp(Vec<Option<(u64, u64, i64, i64, u64)>>);
+struct Stamp(Vec<Option<[u64; 5]>>);
 
 /// Keeps up with the files.
 struct Follower {

@@ -74,6 +74,12 @@ impl Places {
             || keymoat_store::server_of(&self.data).is_some()
     }
 
+    /// The checkpoint file of an instance: that of this node, where the database is on a server.
+    pub fn checkpoint(&self, instance: &str) -> PathBuf {
+        let node = keymoat_store::node_of(&self.data).map(|node| format!(".{node}")).unwrap_or_default();
+        self.config.join(format!("{instance}{node}.checkpoint"))
+    }
+
     /// The file that holds an instance's master key unless something else does.
     pub fn master_key(&self, instance: uuid::Uuid) -> PathBuf {
         self.config.join(format!("{instance}.key"))

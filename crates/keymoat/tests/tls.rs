@@ -110,7 +110,7 @@ fn a_certificate_is_exchanged_and_no_request_fails() {
     let address = address(&server);
     let (answered, answers) = std::sync::mpsc::channel();
     // Two keep their connections, two make a new one for each request.
-    let clients: Vec<_> = [(true, 4_500), (true, 4_500), (false, 500), (false, 500)]
+    let clients: Vec<_> = [(true, 4_800), (true, 4_800), (false, 200), (false, 200)]
         .map(|(keeps, requests)| {
             let (authority, address) = (Arc::clone(&authority), address.clone());
             let answered = answered.clone();

@@ -14,7 +14,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use hyper::body::{Frame, SizeHint};
 use keymoat_core::audit::Action;
 use keymoat_vault::{
@@ -341,8 +341,7 @@ impl Custody {
     /// What somebody gets whose request did not end before the vault was sealed.
     fn cut_off(&self) -> Response {
         let number = Numbers::Clock(Arc::clone(&self.inner.terms.surroundings.clock)).next();
-        let bare = Response::new(Body::empty());
-        edge::finish(Problem::sealed().render(number, bare.headers()), number)
+        edge::finish(Problem::sealed().into_response(), number)
     }
 }
 

@@ -97,9 +97,8 @@ fn number_of(numbers: &Numbers, headers: &HeaderMap) -> RequestId {
 
 /// What somebody gets for whom there is no room, made without looking at what he wants.
 pub(crate) fn overloaded() -> Response {
-    let bare = Response::new(axum::body::Body::empty());
     let number = RequestId::from_parts(0, &keymoat_crypto::bytes());
-    finish(Problem::overloaded().render(number, bare.headers()), number)
+    finish(Problem::overloaded().into_response(), number)
 }
 
 /// A panic becomes an answer; its message goes to the log of the process alone.
@@ -133,7 +132,7 @@ pub(crate) fn finish(mut response: Response, number: RequestId) -> Response {
 }
 
 /// Everything that is checked before a request is looked at.
-fn check(request: &Request, doors: &Doors) -> Result<(), Problem> {
+pub(crate) fn check(request: &Request, doors: &Doors) -> Result<(), Problem> {
     let peer = request.extensions().get::<Peer>();
     // First: a request of doubtful length must end its connection, whatever else is wrong with it.
     check_framing(request.method(), request.headers())?;

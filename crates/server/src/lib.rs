@@ -20,6 +20,8 @@ mod problem;
 mod repeat;
 mod routes;
 mod serve;
+#[doc(hidden)]
+pub mod strict;
 mod turn;
 pub mod wire;
 

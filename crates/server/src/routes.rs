@@ -435,6 +435,7 @@ async fn signed_in(app: &AppState, route: &Route, request: Request) -> Result<Re
         }
         Needs::SignedIn | Needs::Capability { .. } | Needs::Each { .. } => request,
     };
+    app.vault.fresh().await?;
     let (caller, mut request) = context::sign_in(app, request).await?;
     request.extensions_mut().insert(caller);
     Ok(request)

@@ -264,12 +264,7 @@ impl<D: Desk> Server<D> {
         let has_to_go = place.has_to_go();
         let line = Arc::new(Line { place, peer, cut: Cut::default() });
         let service = hyper::service::service_fn(|request: Request<Incoming>| self.answer(request, &line));
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_WITHIN)
-            .max_headers(HEADERS_MAX)
-            .max_buf_size(BUFFER_BYTES)
-            .serve_connection(TokioIo::new(io), service);
+        let connection = http().serve_connection(TokioIo::new(io), service);
         let mut connection = pin!(connection);
         let cut = async {
             tokio::select! {
@@ -316,7 +311,7 @@ impl<D: Desk> Server<D> {
                     drop(turn);
                     response
                 }
-                Err(overloaded) => overloaded,
+                Err(NoTurn) => edge::overloaded(),
             };
             if let Some(CutsConnection(token)) = response.extensions_mut().remove() {
                 line.cut.set(token);
@@ -333,13 +328,24 @@ impl<D: Desk> Server<D> {
     }
 
     /// The turn of a request; none is needed on this machine's socket, nor to see whether the server lives.
-    fn turn(&self, peer: &Peer, path: &str) -> Result<Option<Turn>, Response> {
+    fn turn(&self, peer: &Peer, path: &str) -> Result<Option<Turn>, NoTurn> {
         if !matches!(peer, Peer::Tcp { .. }) || path == ALIVE {
             return Ok(None);
         }
-        self.room.turn().map(Some).ok_or_else(edge::overloaded)
+        self.room.turn().map(Some).ok_or(NoTurn)
     }
 }
+
+/// How HTTP is spoken.
+pub(crate) fn http() -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new());
+    http.header_read_timeout(HEAD_WITHIN).max_headers(HEADERS_MAX).max_buf_size(BUFFER_BYTES);
+    http
+}
+
+/// More is asked than can be answered in time.
+struct NoTurn;
 
 /// What the requests of a connection share.
 struct Line {

@@ -83,6 +83,26 @@ pub struct Status {
     /// How much there is; only for callers who are signed in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub counts: Option<StatusCounts>,
+    /// The server that holds the database, where there is one; only for callers who are signed in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<DatabaseStatus>,
+}
+
+/// How the server that holds the database looks after it.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct DatabaseStatus {
+    /// Its address, without what is secret in it.
+    pub address: String,
+    /// Its version.
+    pub version: String,
+    /// Whether it syncs what it has committed.
+    pub syncs: bool,
+    /// What a commit waits for, in the server's words.
+    pub waits_for: String,
+    /// Standbys that follow it.
+    pub standbys: u64,
+    /// Those of them that a commit waits for.
+    pub waited_for: u64,
 }
 
 /// How much there is.

@@ -58,15 +58,18 @@ impl Rows {
         self.0.append(&mut later.0);
     }
 
-    /// The rows of a kind whose key begins with `prefix`.
-    pub(crate) fn with_prefix<'a>(
+    /// The rows of a kind whose key is `from` or after it and before `until`.
+    pub(crate) fn between<'a>(
         &'a self,
         kind: Kind,
-        prefix: &'a str,
+        from: &'a str,
+        until: Option<&'a str>,
     ) -> impl Iterator<Item = (&'a str, &'a Pending)> {
         self.0
-            .range((kind, prefix.to_owned())..)
-            .take_while(move |((found, key), _)| *found == kind && key.starts_with(prefix))
+            .range((kind, from.to_owned())..)
+            .take_while(move |((found, key), _)| {
+                *found == kind && until.is_none_or(|until| key.as_str() < until)
+            })
             .map(|((_, key), pending)| (key.as_str(), pending))
     }
 }

@@ -145,6 +145,12 @@ pub fn server_of(data_dir: &Path) -> Option<String> {
     text.lines().next().map(str::to_owned)
 }
 
+/// What tells the node of a data directory from the others; none when the database is in the directory itself.
+pub fn node_of(data_dir: &Path) -> Option<String> {
+    let text = fs::read_to_string(data_dir.join(NODE_FILE)).ok()?;
+    text.lines().nth(1).map(str::to_owned)
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

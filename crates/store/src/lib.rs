@@ -33,13 +33,15 @@ mod writer;
 pub use address::Address;
 pub use archive::{Archive, Keepers, Kept};
 pub use copy::{CopiedEvent, CopiedRow, Counts, Entry, OutsideFit, Tallied, Tally};
-pub use data_dir::{DataDir, database_in, server_of, socket_in};
+pub use data_dir::{DataDir, database_in, node_of, server_of, socket_in};
 pub use erased::{ERASED, number_texts};
 pub use error::{OpenError, StoreError, Untrusted};
 pub use evidence::Evidence;
 pub use ledger::{Draft, LedgerKeys, SignedHead};
 pub use outside::{FileStep, watch_files};
-pub use reader::{Change, EventRange, PersonalBeside, PersonalOf, PersonalRange, Reader, StoredEvent};
+pub use reader::{
+    Change, EventRange, PersonalBeside, PersonalOf, PersonalRange, Reader, ServerHealth, StoredEvent,
+};
 pub use row::{Effect, Kind, Observer, Row};
 pub use sealed::{Durability, SealedStore, Trust};
 pub use store::{Stopper, Store};

@@ -90,6 +90,23 @@ pub struct Change {
     pub body: Option<String>,
 }
 
+/// How a server looks after what it is given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerHealth {
+    /// Its address, without what is secret in it.
+    pub address: String,
+    /// Its version, in its own words.
+    pub version: String,
+    /// Whether it syncs its log before it says that a transaction is committed (`fsync`, `full_page_writes`).
+    pub syncs: bool,
+    /// What a commit waits for (`synchronous_commit`).
+    pub waits_for: String,
+    /// Standbys that follow it.
+    pub standbys: u64,
+    /// Those of them that a commit waits for.
+    pub waited_for: u64,
+}
+
 impl<'a> Reader<'a> {
     pub(crate) fn begin(db: &'a Db) -> Result<Self, StoreError> {
         db.begin_read().map_err(|e| db.fault(&e))?;
@@ -98,6 +115,33 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn db(&self) -> &Db {
         self.db
+    }
+
+    /// How the server looks after what it is given; none when the database is a file.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn server_health(&self) -> Result<Option<ServerHealth>, StoreError> {
+        if self.db.server().is_none() {
+            return Ok(None);
+        }
+        let settings = self.db.query_one(
+            "SELECT current_setting('server_version'), current_setting('synchronous_commit'),
+                    current_setting('fsync') = 'on' AND current_setting('full_page_writes') = 'on'",
+            &[],
+            |row| Ok((row.text(0)?, row.text(1)?, row.flag(2)?)),
+        );
+        // Whoever may not see how the standbys follow sees that they do.
+        let standbys = self.db.query_one(
+            "SELECT COUNT(*), COUNT(*) FILTER (WHERE sync_state IN ('sync', 'quorum')) FROM pg_stat_replication",
+            &[],
+            |row| Ok((row.count(0)?, row.count(1)?)),
+        );
+        let (version, waits_for, syncs) =
+            settings.map_err(|e| self.fault(e))?.ok_or_else(|| self.fault(DbError::NoRow))?;
+        let (standbys, waited_for) = standbys.map_err(|e| self.fault(e))?.unwrap_or_default();
+        let address = self.db.name().display().to_string();
+        Ok(Some(ServerHealth { address, version, syncs, waits_for, standbys, waited_for }))
     }
 
     /// The live row of this name.

@@ -159,6 +159,20 @@ impl Store {
         outcome
     }
 
+    /// Returns when everything is in memory that any node had committed when this was called; at once when the database
+    /// is a file, which has one writer.
+    ///
+    /// # Errors
+    /// [`StoreError::Unreachable`] when the server does not answer: what is in memory may be out of date.
+    pub async fn fresh(&self) -> Result<(), StoreError> {
+        if self.inner.dir.address().is_none() {
+            return Ok(());
+        }
+        let (reply, answer) = oneshot::channel();
+        self.enqueue(Job::Fresh(reply)).await?;
+        answer.await.map_err(|_| self.gone())?
+    }
+
     /// Runs `work` on a connection that only reads and sees one consistent state.
     ///
     /// # Errors

@@ -72,9 +72,31 @@ impl<'a> Tx<'a> {
 
     /// The live rows of a kind whose key begins with `prefix`, at most `limit`, in the order of their keys.
     pub fn rows_with_prefix(&self, kind: Kind, prefix: &str, limit: usize) -> Result<Vec<Row>, StoreError> {
-        let pending: BTreeMap<&str, &Pending> = self.pending_with_prefix(kind, prefix).collect();
+        self.rows_in(kind, prefix, prefix_end(prefix).as_deref(), limit)
+    }
+
+    /// The live rows of a kind whose key is `from` or after it and before `until`, in the order of bytes, at most
+    /// `limit`.
+    pub fn rows_between(
+        &self,
+        kind: Kind,
+        from: &str,
+        until: &str,
+        limit: usize,
+    ) -> Result<Vec<Row>, StoreError> {
+        self.rows_in(kind, from, Some(until), limit)
+    }
+
+    fn rows_in(
+        &self,
+        kind: Kind,
+        from: &str,
+        until: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Row>, StoreError> {
+        let pending: BTreeMap<&str, &Pending> = self.pending_in(kind, from, until).collect();
         // Each pending row may take the place of a stored one.
-        let stored = rows_with_prefix(self.db, kind, prefix, limit.saturating_add(pending.len()))
+        let stored = rows_in(self.db, kind, from, until, limit.saturating_add(pending.len()))
             .map_err(|e| self.fault(e))?;
         if pending.is_empty() {
             return Ok(stored);
@@ -100,7 +122,7 @@ impl<'a> Tx<'a> {
                 |row| row_of(kind, row),
             )
             .map_err(|e| self.fault(e))?;
-        let pending: BTreeMap<&str, &Pending> = self.pending_with_prefix(kind, "").collect();
+        let pending: BTreeMap<&str, &Pending> = self.pending_in(kind, "", None).collect();
         let stored = stored.into_iter().filter(|row| !pending.contains_key(row.key.as_str()));
         let pending = pending.iter().filter(|(_, pending)| pending.seq > after);
         let pending = pending.filter_map(|(key, pending)| pending.raw(kind, key).into_live());
@@ -112,12 +134,13 @@ impl<'a> Tx<'a> {
     }
 
     /// The newer of two wins where both are collected.
-    fn pending_with_prefix<'b>(
+    fn pending_in<'b>(
         &'b self,
         kind: Kind,
-        prefix: &'b str,
+        from: &'b str,
+        until: Option<&'b str>,
     ) -> impl Iterator<Item = (&'b str, &'b Pending)> {
-        self.batch.rows.with_prefix(kind, prefix).chain(self.written.rows.with_prefix(kind, prefix))
+        self.batch.rows.between(kind, from, until).chain(self.written.rows.between(kind, from, until))
     }
 
     /// Writes a row, new or over an older one.
@@ -259,19 +282,23 @@ pub(crate) fn live_row(db: &Db, kind: Kind, key: &str) -> DbResult<Option<Row>> 
 
 /// The live rows of a kind whose key begins with `prefix`.
 pub(crate) fn rows_with_prefix(db: &Db, kind: Kind, prefix: &str, limit: usize) -> DbResult<Vec<Row>> {
+    rows_in(db, kind, prefix, prefix_end(prefix).as_deref(), limit)
+}
+
+fn rows_in(db: &Db, kind: Kind, from: &str, until: Option<&str>, limit: usize) -> DbResult<Vec<Row>> {
     let limit = at_most(limit);
-    let Some(end) = prefix_end(prefix) else {
+    let Some(until) = until else {
         return db.query(
             "SELECT key, seq, body, blob FROM state
              WHERE kind = ?1 AND key >= ?2 AND body IS NOT NULL ORDER BY key LIMIT ?3",
-            &[kind.as_str().into(), prefix.into(), limit],
+            &[kind.as_str().into(), from.into(), limit],
             |row| row_of(kind, row),
         );
     };
     db.query(
         "SELECT key, seq, body, blob FROM state
          WHERE kind = ?1 AND key >= ?2 AND key < ?3 AND body IS NOT NULL ORDER BY key LIMIT ?4",
-        &[kind.as_str().into(), prefix.into(), end.as_str().into(), limit],
+        &[kind.as_str().into(), from.into(), until.into(), limit],
         |row| row_of(kind, row),
     )
 }

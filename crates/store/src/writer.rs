@@ -55,6 +55,8 @@ pub(crate) enum Job {
     Tx(Box<dyn Member>),
     /// Empties the write-ahead log, so that nothing destroyed stays in it.
     Scrub(oneshot::Sender<Result<(), StoreError>>),
+    /// As [`Job::Follow`], for somebody who waits for it.
+    Fresh(oneshot::Sender<Result<(), StoreError>>),
     /// Goes on from what other nodes have committed.
     Follow(#[allow(dead_code, reason = "it says that the question was taken when it is dropped")] Asked),
 }
@@ -113,10 +115,11 @@ impl Writer {
             batch.into_iter().for_each(|job| job.fail(StoreError::Stopped(why.clone())));
             return;
         }
-        let (mut scrubs, mut members, mut follows) = (Vec::new(), Vec::new(), false);
+        let (mut scrubs, mut members, mut waiting, mut follows) = (Vec::new(), Vec::new(), Vec::new(), false);
         for job in batch {
             match job {
                 Job::Scrub(reply) => scrubs.push(reply),
+                Job::Fresh(reply) => waiting.push(reply),
                 Job::Follow(_) => follows = true,
                 member => members.push(member),
             }
@@ -127,14 +130,16 @@ impl Writer {
                 why: why.to_owned(),
             };
             members.into_iter().for_each(|job| job.fail(lost(&why)));
-            scrubs.into_iter().for_each(|reply| drop(reply.send(Err(lost(&why)))));
+            scrubs.into_iter().chain(waiting).for_each(|reply| drop(reply.send(Err(lost(&why)))));
             return;
         }
-        // A batch goes on from what others have committed anyway.
-        match members.is_empty() {
-            true if follows => self.follow(),
-            true => {}
-            false => self.commit_members(members),
+        // A batch goes on from what others have committed anyway, but whoever waits need not wait for its commit.
+        if !waiting.is_empty() || (follows && members.is_empty()) {
+            let followed = self.follow();
+            waiting.into_iter().for_each(|reply| drop(reply.send(followed())));
+        }
+        if !members.is_empty() {
+            self.commit_members(members);
         }
         for reply in scrubs {
             // The caller may have gone; the log is emptied all the same.
@@ -161,8 +166,8 @@ impl Writer {
         }
     }
 
-    /// Goes on from what other nodes have committed, when nothing is to be written.
-    fn follow(&mut self) {
+    /// Goes on from what other nodes have committed, and tells anybody who asks how that went.
+    fn follow(&mut self) -> Box<dyn Fn() -> Result<(), StoreError>> {
         let mut head = self.head.clone();
         match self.look_ahead(&mut head) {
             Ok(None) => self.contact.heard(Instant::now()),
@@ -172,8 +177,12 @@ impl Writer {
                 (self.observer)(effects);
                 self.tell_outside(ToOutside { note, waiting: Vec::new() });
             }
-            Err(error) => drop(self.failed(error)),
+            Err(error) => {
+                let fault = self.failed(error);
+                return Box::new(move || Err(fault()));
+            }
         }
+        Box::new(|| Ok(()))
     }
 
     fn look_ahead(&self, head: &mut Head) -> Result<Option<(Vec<Effect>, String)>, FollowError> {
@@ -283,7 +292,7 @@ impl Writer {
             outcomes.push(match job {
                 Job::Append { draft, epoch, .. } => write_record(&mut batch.log, draft, *epoch, head),
                 Job::Tx(member) => self.write_member(member.as_mut(), head, &mut batch, &mut effects)?,
-                Job::Scrub(_) | Job::Follow(_) => Outcome::Failed,
+                Job::Scrub(_) | Job::Fresh(_) | Job::Follow(_) => Outcome::Failed,
             });
         }
         let note =
@@ -364,7 +373,7 @@ impl Writer {
                 }
                 (job, Outcome::Error(error)) => job.fail(error),
                 (job, Outcome::Failed) => job.fail(StoreError::Refused("not a member of a transaction")),
-                (Job::Scrub(_) | Job::Follow(_), Outcome::Done { .. }) => {}
+                (Job::Scrub(_) | Job::Fresh(_) | Job::Follow(_), Outcome::Done { .. }) => {}
             }
         }
         if let Some(note) = note {
@@ -477,7 +486,7 @@ impl Job {
         match self {
             Job::Append { reserved, .. } => *reserved,
             Job::Tx(member) => member.is_reserved(),
-            Job::Scrub(_) | Job::Follow(_) => true,
+            Job::Scrub(_) | Job::Fresh(_) | Job::Follow(_) => true,
         }
     }
 
@@ -486,7 +495,7 @@ impl Job {
             // In each arm the caller may have gone away, which changes nothing.
             Job::Append { reply, .. } => drop(reply.send(Err(error))),
             Job::Tx(member) => member.finish(Err(error)),
-            Job::Scrub(reply) => drop(reply.send(Err(error))),
+            Job::Scrub(reply) | Job::Fresh(reply) => drop(reply.send(Err(error))),
             Job::Follow(_) => {}
         }
     }

@@ -7,6 +7,7 @@ use keymoat_core::audit::{Action, ReasonCode};
 use keymoat_core::id::PrincipalId;
 use keymoat_core::names::AccountName;
 use keymoat_core::policy::Capability;
+use keymoat_store::ServerHealth;
 
 use crate::desk::{Deed, system_resource};
 use crate::entity::SecretName;
@@ -39,6 +40,26 @@ impl Vault {
         serde_json::from_slice(place).map_err(|_| wrong())
     }
 
+    /// Waits until everything is in memory that any node had committed when this was called, so that a request sees
+    /// what was acknowledged before it, on whichever node. At once where there is one node.
+    ///
+    /// # Errors
+    /// [`Code::Unavailable`] when the database does not answer.
+    pub async fn fresh(&self) -> Result<(), VaultError> {
+        Ok(self.store().fresh().await?)
+    }
+
+    /// How the server that holds the database looks after it; none when it is a file.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn database_health(&self) -> Result<Option<ServerHealth>, VaultError> {
+        if self.store().server().is_none() {
+            return Ok(None);
+        }
+        Ok(self.store().read(|reader| reader.server_health()).await?)
+    }
+
     /// Looks whether the store still answers and takes records.
     ///
     /// # Errors
@@ -53,6 +74,7 @@ impl Vault {
                 "the disk is full, so nothing can be written down and nothing is answered",
             ));
         }
+        self.fresh().await?;
         self.store().read(|reader| reader.events_len()).await?;
         Ok(())
     }

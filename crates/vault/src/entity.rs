@@ -595,7 +595,7 @@ entities! {
     CompanyEntity = Company, |company| company.name.to_string();
     Secret = Secret, |secret| secret.name.row_key();
     VersionEntity = Version, |version| version_key(version.secret, version.version);
-    FingerprintEntity = Fingerprint, |it| fingerprint_key(&it.fingerprint, it.secret, it.version, it.field.as_ref());
+    FingerprintEntity = Fingerprint, |it| fingerprint_key(&it.fingerprint, &it.name.environment, it.secret, it.version, it.field.as_ref());
     Account = Account, |account| account.name.to_string();
     TokenEntity = Token, |token| token.id.to_string();
     PolicyEntity = Policy, |it| it.policy.name.to_string();
@@ -612,9 +612,15 @@ pub fn version_key(secret: SecretId, version: u32) -> String {
     format!("{secret}/{version:010}")
 }
 
-/// The key of a fingerprint's row: all places of one value stand together.
-pub fn fingerprint_key(fingerprint: &str, secret: SecretId, version: u32, field: Option<&Field>) -> String {
-    format!("{fingerprint}/{secret}/{version}/{}", field.map_or("", Field::as_str))
+/// The key of a fingerprint's row: all places of one value stand together, those of an environment beside each other.
+pub fn fingerprint_key(
+    fingerprint: &str,
+    environment: &Environment,
+    secret: SecretId,
+    version: u32,
+    field: Option<&Field>,
+) -> String {
+    format!("{fingerprint}/{environment}/{secret}/{version}/{}", field.map_or("", Field::as_str))
 }
 
 /// Keys of numbered rows sort like their numbers.

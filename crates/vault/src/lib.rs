@@ -84,7 +84,7 @@ pub use sweep::Swept;
 pub use tokens::{IssuedToken, NewToken};
 pub use value::NewValue;
 
-pub use keymoat_store::{Address, Archive, Durability};
+pub use keymoat_store::{Address, Archive, Durability, ServerHealth};
 
 /// An unsealed vault. Cheap to clone.
 #[derive(Clone)]

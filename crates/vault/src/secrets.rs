@@ -886,12 +886,19 @@ impl Writer {
         let mut elsewhere = Vec::new();
         for FieldFacts { field, fingerprint, .. } in facts {
             let Some(fingerprint) = fingerprint else { continue };
-            for row in tx.rows_with_prefix(Kind::Fingerprint, &format!("{fingerprint}/"), usize::MAX)? {
+            let here = format!("{fingerprint}/{}/", put.name.environment);
+            for row in tx.rows_with_prefix(Kind::Fingerprint, &here, ALSO_AT_MAX)? {
                 let other = FingerprintEntity::parse(&row)?;
-                if other.name.environment != put.name.environment {
-                    elsewhere.push(other.name);
-                } else if other.secret != secret.id {
+                if other.secret != secret.id {
                     also_at.push(other.name);
+                }
+            }
+            // Before the places of this environment, and after them: `/` is followed by `0`.
+            let (first, last) = (format!("{fingerprint}/"), format!("{fingerprint}0"));
+            let after = format!("{fingerprint}/{}0", put.name.environment);
+            for (from, until) in [(&first, &here), (&after, &last)] {
+                for row in tx.rows_between(Kind::Fingerprint, from, until, ALSO_AT_MAX)? {
+                    elsewhere.push(FingerprintEntity::parse(&row)?.name);
                 }
             }
             let entity = FingerprintEntity {
@@ -1023,7 +1030,13 @@ impl Change<'_, '_> {
                 self.secret.facts.get(version).map(|facts| facts.fields.as_slice()).unwrap_or_default();
             for FieldFacts { field, fingerprint, .. } in fields {
                 if let Some(fingerprint) = fingerprint {
-                    let key = fingerprint_key(fingerprint, self.secret.id, *version, field.as_ref());
+                    let key = fingerprint_key(
+                        fingerprint,
+                        &self.secret.name.environment,
+                        self.secret.id,
+                        *version,
+                        field.as_ref(),
+                    );
                     self.tx.remove(Kind::Fingerprint, &key)?;
                 }
             }
@@ -1198,3 +1211,5 @@ const KEPT: &str = "versions_kept";
 const LISTED_AT_ONCE: usize = 512;
 /// Versions kept of a secret that says nothing else.
 const DEFAULT_VERSIONS_KEPT: u32 = 20;
+/// More places of one value than a person reads; that there are others elsewhere is found however many there are.
+const ALSO_AT_MAX: usize = 100;

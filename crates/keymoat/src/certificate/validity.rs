@@ -68,9 +68,8 @@ impl<'d> Der<'d> {
     fn time(&mut self) -> Option<Timestamp> {
         let (tag, text) = self.next()?;
         let digits = text.strip_suffix(b"Z").filter(|digits| digits.iter().all(u8::is_ascii_digit))?;
-        let pair = |at: usize| {
-            Some(i8::try_from((digits.get(at)? - b'0') * 10 + (digits.get(at + 1)? - b'0')).ok()?)
-        };
+        let pair =
+            |at: usize| i8::try_from((digits.get(at)? - b'0') * 10 + (digits.get(at + 1)? - b'0')).ok();
         let (year, from) = match (tag, digits.len()) {
             (UTC_TIME, 12) => (i16::from(pair(0)?) + if pair(0)? < 50 { 2000 } else { 1900 }, 2),
             (GENERALIZED_TIME, 14) => (i16::from(pair(0)?) * 100 + i16::from(pair(2)?), 4),

@@ -23,6 +23,7 @@ use tempfile::TempDir;
 
 use crate::Context;
 use crate::clock::SystemClock;
+use crate::commands::serve::stop_signal;
 use crate::error::CliError;
 use crate::output::{self, Format};
 
@@ -79,12 +80,13 @@ impl Selftest {
         if let Some(dir) = &self.again {
             return look_again(dir).await;
         }
+        let stop = stop_signal()?;
         let scratch = self.scratch(context)?;
         let seed = self.seed.unwrap_or_else(|| u64::from(u32::from_le_bytes(keymoat_crypto::bytes())));
         let begun = SystemClock.now();
         output::say(&format!("selftest with seed {seed} in `{}`", scratch.path().display()));
         let mut trial = Trial::new(scratch.path(), seed);
-        let ended = self.try_all(&mut trial).await;
+        let ended = self.try_all(&mut trial, stop).await;
         trial.bar.finish_and_clear();
         let report = Report {
             seed,
@@ -114,7 +116,11 @@ impl Selftest {
             .map_err(|e| CliError::file("make a directory in", dir, &e).hint("name another one with --dir"))
     }
 
-    async fn try_all(&self, trial: &mut Trial) -> Result<(), CliError> {
+    async fn try_all(
+        &self,
+        trial: &mut Trial,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), CliError> {
         let over = Arc::new(AtomicBool::new(false));
         let interrupted = Arc::new(AtomicBool::new(false));
         let (minutes, by_time) = (Duration::from_secs(60 * self.minutes), self.times.is_none());
@@ -122,7 +128,7 @@ impl Selftest {
         let watch = tokio::spawn(async move {
             tokio::select! {
                 () = tokio::time::sleep(minutes), if by_time => {}
-                _ = tokio::signal::ctrl_c() => stops.store(true, Ordering::Relaxed),
+                () = stop => stops.store(true, Ordering::Relaxed),
             }
             ends.store(true, Ordering::Relaxed);
         });

@@ -375,9 +375,12 @@ fn set_private(path: &std::path::Path) -> Result<(), CliError> {
         .map_err(|e| CliError::file("protect", path, &e))
 }
 
-/// Ends when the operator or the system asks the server to stop. It listens from the moment of the call, so that a
-/// server that has said how it is stopped is never killed by that.
-fn stop_signal() -> Result<impl Future<Output = ()>, CliError> {
+/// Ends when the operator or the system asks the program to stop. It listens from the moment of the call, so that a
+/// program that has said how it is stopped is never killed by that.
+///
+/// # Errors
+/// When signals cannot be listened for.
+pub fn stop_signal() -> Result<impl Future<Output = ()> + Send + use<>, CliError> {
     let wrong = |e: std::io::Error| CliError::new(format!("cannot listen for signals: {e}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(wrong)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(wrong)?;

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -113,8 +113,13 @@ impl Home {
     }
 
     /// Starts a command that serves, and waits until it does.
-    pub fn start_server(&self, mut command: Command) -> Server {
-        let log = self.path().join("server.log");
+    pub fn start_server(&self, command: Command) -> Server {
+        self.start_server_logging(command, "server.log")
+    }
+
+    /// As [`Home::start_server`], with what it says in a file of this name.
+    pub fn start_server_logging(&self, mut command: Command, log: &str) -> Server {
+        let log = self.path().join(log);
         let out = std::fs::File::create(&log).unwrap();
         let child =
             command.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out).spawn().unwrap();
@@ -163,6 +168,35 @@ impl Drop for Server {
         // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Sends a request with an empty object to a server at `http://ADDRESS` and gives status and body of the answer.
+pub fn http(address: &str, verb: &str, path: &str, token: &str) -> (u16, String) {
+    let host = address.strip_prefix("http://").unwrap();
+    let mut stream = std::net::TcpStream::connect(host).unwrap();
+    let body = if verb == "GET" { "" } else { "{}" };
+    let headers = match body.is_empty() {
+        true => String::new(),
+        false => format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len()),
+    };
+    let who = if token.is_empty() { String::new() } else { format!("Authorization: Bearer {token}\r\n") };
+    let request =
+        format!("{verb} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{who}{headers}\r\n{body}");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer}"));
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+/// Waits for what real processes have to bring about.
+#[allow(clippy::disallowed_methods, reason = "other processes tell nobody when they are ready")]
+pub fn until(mut is_so: impl FnMut() -> bool) {
+    let by = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !is_so() {
+        assert!(std::time::Instant::now() < by, "it did not come about within 30 s");
+        std::thread::sleep(std::time::Duration::from_millis(10));
     }
 }
 

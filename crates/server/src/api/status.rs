@@ -30,6 +30,10 @@ pub(crate) async fn status(
         Some(_) => vault.stopped().map(str::to_owned),
         None => vault.stopped().map(|_| "the store has stopped itself".to_owned()),
     };
+    let database = match caller {
+        Some(_) => vault.database_health().await?,
+        None => None,
+    };
     Ok(Json(wire::Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         instance: vault.instance().to_string(),
@@ -37,6 +41,14 @@ pub(crate) async fn status(
         stopped,
         clock_behind_secs: vault.clock_behind_secs(),
         counts,
+        database: database.map(|health| wire::DatabaseStatus {
+            address: health.address,
+            version: health.version,
+            syncs: health.syncs,
+            waits_for: health.waits_for,
+            standbys: health.standbys,
+            waited_for: health.waited_for,
+        }),
     }))
 }
 
@@ -49,6 +61,7 @@ pub(crate) async fn status_while_sealed(Extension(custodian): Extension<Custodia
         stopped: None,
         clock_behind_secs: 0,
         counts: None,
+        database: None,
     })
 }
 

@@ -74,7 +74,7 @@ async fn the_corpus_behind_haproxy() {
 async fn behind(test: &str, program: &str, config: &str) {
     let server = Watched::new().await;
     let Some(proxy) = Proxy::start(program, config, server.addr).await else {
-        eprintln!("SKIP {test}: {program} is not installed");
+        skip(test, program);
         return;
     };
     let mut wrong = Vec::new();
@@ -92,6 +92,11 @@ async fn behind(test: &str, program: &str, config: &str) {
         wrong.extend(reached.map(|seen| format!("{spelling} led to {seen:?}")));
     }
     assert!(wrong.is_empty(), "{}:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[expect(clippy::print_stderr, reason = "a skip is announced where the test runner reads it")]
+fn skip(test: &str, program: &str) {
+    eprintln!("SKIP {test}: {program} is not installed");
 }
 
 /// Every request that the server saw has one answer that came back, so none was hidden in another; and of what the

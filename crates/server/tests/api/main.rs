@@ -5,6 +5,7 @@ mod access;
 mod audit;
 mod changes;
 mod common;
+mod crowded;
 mod documented;
 mod edge_corpus;
 mod edge_proxies;

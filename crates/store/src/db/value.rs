@@ -43,6 +43,13 @@ impl Columns<'_> {
         }
     }
 
+    pub(crate) fn flag(&self, column: usize) -> DbResult<bool> {
+        match self {
+            Self::Sqlite(row) => Ok(row.get(column)?),
+            Self::Postgres(row) => Ok(row.try_get(column)?),
+        }
+    }
+
     /// A number that Keymoat never writes below 0.
     pub(crate) fn count(&self, column: usize) -> DbResult<u64> {
         let number = self.int(column)?;

@@ -352,6 +352,21 @@ pub async fn until(mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// As [`until`], for what has to be asked for.
+pub async fn until_async<F: Future<Output = bool>>(mut is_so: impl FnMut() -> F) {
+    let by = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !is_so().await {
+        assert!(std::time::Instant::now() < by, "it did not come about within 30 s");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
+/// Leaves a figure behind for the table of what is promised.
+#[allow(clippy::print_stdout, reason = "the test command collects it")]
+pub fn figure(text: &str) {
+    println!("FIGURE {text}");
+}
+
 #[allow(clippy::print_stderr, reason = "a test that was left out must be seen")]
 pub fn skip(test: &str, reason: &str) {
     eprintln!("SKIP {test}: {reason}");

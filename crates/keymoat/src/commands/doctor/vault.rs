@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use http::Method;
 use jiff::{SignedDuration, Timestamp};
-use keymoat_server::wire::{Account, Keys, Status, StatusCounts, Token};
+use keymoat_server::wire::{Account, DatabaseStatus, Keys, Status, StatusCounts, Token};
 use keymoat_vault::Clock as _;
 
 use super::Finding;
@@ -29,6 +29,7 @@ pub(super) async fn check(context: &Context, client: &Client) -> Vec<Finding> {
     findings.extend(status.counts.as_ref().map(sign_in_codes));
     if client.is_local() {
         findings.push(checkpoint(context, &status));
+        findings.extend(status.database.as_ref().map(database));
     }
     findings.extend(certificate(client.bytes(Method::GET, "/readyz", None::<&()>).await, SystemClock.now()));
     findings.extend(asked("key slots", rekey::keys(client).await, |keys| slots(&keys)));
@@ -106,8 +107,37 @@ fn sign_in_codes(counts: &StatusCounts) -> Finding {
     }
 }
 
+/// Whether what the server says is committed is there after a cut of the power, and after the server is gone.
+fn database(database: &DatabaseStatus) -> Finding {
+    const CHECK: &str = "database";
+    let DatabaseStatus { address, version, standbys, waited_for, waits_for, .. } = database;
+    let what = format!("PostgreSQL {version} at `{address}`");
+    let waits = matches!(waits_for.as_str(), "on" | "remote_apply" | "remote_write") && *waited_for > 0;
+    if !database.syncs {
+        return Finding::bad(
+            CHECK,
+            format!("{what} does not sync what it has committed: a cut of the power loses it"),
+            "set `fsync = on` and `full_page_writes = on` on the server",
+        );
+    }
+    match standbys {
+        0 => Finding::ok(CHECK, format!("{what}, alone: its disk and your backups are all there is")),
+        _ if waits => Finding::ok(
+            CHECK,
+            format!("{what}; a commit waits for {waited_for} of {standbys} standbys ({waits_for})"),
+        ),
+        _ => Finding::warn(
+            CHECK,
+            format!(
+                "{what} has {standbys} standbys and waits for none: when it is gone, what was acknowledged last is gone, and the nodes refuse the standby as older than what they have seen"
+            ),
+            "set `synchronous_standby_names` and `synchronous_commit = remote_apply` on the server; see docs/postgres.md",
+        ),
+    }
+}
+
 fn checkpoint(context: &Context, status: &Status) -> Finding {
-    let path = context.places.config.join(format!("{}.checkpoint", status.instance));
+    let path = context.places.checkpoint(&status.instance);
     match path.is_file() {
         true if path.starts_with(&context.places.data) => Finding::bad(
             "checkpoint",

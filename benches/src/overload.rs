@@ -1,0 +1,113 @@
+//! Three times as many requests as can be answered, sent whether or not answers come: how much of the peak is left.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::keymoat::{self, Vault};
+use crate::load::{self, Connection};
+use crate::slow::allow_files;
+
+/// Measures the peak with a closed loop, then what is left of it at three times that rate.
+pub(crate) async fn run(time: Duration) -> Result<()> {
+    allow_files(2 * CONNECTIONS + 1_000)?;
+    let vault = Vault::new().await?;
+    vault.put("shop", "made up value of 32 bytes, yes!!").await?;
+    let token = vault.account("bench", "reveal").await?;
+    let server = vault.serve().await?;
+    let request = keymoat::reveal(&token, "shop");
+    let closed = request.clone();
+    let peak = load::for_a_time(&server.address, 256, time, move |_, _| closed.clone()).await?;
+
+    let met = open_loop(&server.address, &request, peak.rate * TIMES, time).await?;
+    let goodput = met.good.len() as f64 / time.as_secs_f64();
+    let at = |took: &[Duration], part: f64| {
+        took.get(((took.len().max(1) - 1) as f64 * part) as usize).copied().unwrap_or_default().as_secs_f64()
+            * 1e3
+    };
+    println!("\nreveal at {TIMES} times the peak, {CONNECTIONS} connections");
+    println!("peak (closed loop, 256 connections)  {:>8.0} a second", peak.rate);
+    println!("sent                                 {:>8.0} a second", met.sent as f64 / time.as_secs_f64());
+    println!(
+        "answered                             {goodput:>8.0} a second, p99 {:.1} ms",
+        at(&met.good, 0.99)
+    );
+    println!(
+        "refused with 503                     {:>8}, p99 {:.1} ms",
+        met.refused.len(),
+        at(&met.refused, 0.99)
+    );
+    println!("no connection free to send           {:>8}, other failures {}", met.unsent, met.failed);
+    println!("goodput to peak: {:.2}", goodput / peak.rate);
+    Ok(())
+}
+
+#[derive(Default)]
+struct Met {
+    good: Vec<Duration>,
+    refused: Vec<Duration>,
+    failed: usize,
+    sent: usize,
+    unsent: usize,
+}
+
+/// Sends at a rate for a time. Each of many connections sends one request at a time; who finds none free cannot send.
+async fn open_loop(address: &str, request: &[u8], rate: f64, time: Duration) -> Result<Met> {
+    let due = Arc::new(Semaphore::new(0));
+    let mut clients = JoinSet::new();
+    for _ in 0..CONNECTIONS {
+        let (due, address, request) = (Arc::clone(&due), address.to_owned(), request.to_vec());
+        clients.spawn(async move {
+            let mut met = Met::default();
+            let mut connection = Connection::open(&address).await.ok();
+            while let Ok(one) = due.acquire().await {
+                one.forget();
+                let began = Instant::now();
+                let status = match connection.as_mut() {
+                    Some(connection) => connection.ask(&request).await.ok(),
+                    None => None,
+                };
+                match status {
+                    Some(200) => met.good.push(began.elapsed()),
+                    Some(503) => met.refused.push(began.elapsed()),
+                    _ => {
+                        met.failed += 1;
+                        connection = Connection::open(&address).await.ok();
+                    }
+                }
+            }
+            met
+        });
+    }
+    let (mut sent, mut unsent) = (0usize, 0usize);
+    let began = Instant::now();
+    while began.elapsed() < time {
+        let until_now = (began.elapsed().as_secs_f64() * rate) as usize - sent - unsent;
+        match due.available_permits() {
+            0 => {
+                due.add_permits(until_now);
+                sent += until_now;
+            }
+            // Those of a moment ago have not been taken: no connection is free.
+            _ => unsent += until_now,
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    due.close();
+    let mut all = Met { sent, unsent, ..Met::default() };
+    while let Some(met) = clients.join_next().await {
+        let met = met?;
+        all.good.extend(met.good);
+        all.refused.extend(met.refused);
+        all.failed += met.failed;
+    }
+    all.good.sort_unstable();
+    all.refused.sort_unstable();
+    Ok(all)
+}
+
+const TIMES: f64 = 3.0;
+const CONNECTIONS: usize = 2_000;

@@ -1,0 +1,274 @@
+//! Several nodes on one PostgreSQL database, as an operator runs them.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test")]
+
+#[path = "common/authority.rs"]
+mod authority;
+#[path = "../../../testkit/cluster.rs"]
+mod cluster;
+mod common;
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use authority::Authority;
+use cluster::Cluster;
+use common::{Done, Home, Server, done, feed};
+
+/// A machine on which nodes run, each in a data directory of its own.
+struct Machine {
+    home: Home,
+    url: String,
+}
+
+impl Machine {
+    fn new(url: String) -> Self {
+        Self { home: Home::new(), url }
+    }
+
+    fn command(&self, node: &str, arguments: &[&str]) -> Command {
+        let mut command = self.home.command(&["--data", node]);
+        command.args(arguments).env("KEYMOAT_DATABASE", &self.url);
+        command
+    }
+
+    fn serve(&self, node: &str) -> Server {
+        std::fs::create_dir_all(self.home.path().join("logs")).unwrap();
+        self.home.start_server_logging(
+            self.command(node, &["serve", "--listen", "127.0.0.1:0"]),
+            &format!("logs/{node}"),
+        )
+    }
+
+    fn run(&self, node: &str, arguments: &[&str]) -> Done {
+        done(self.command(node, arguments).output().unwrap())
+    }
+
+    #[track_caller]
+    fn ok(&self, node: &str, arguments: &[&str]) -> Done {
+        let done = self.run(node, arguments);
+        assert_eq!(done.code, 0, "{node} {arguments:?}: {done:?}");
+        done
+    }
+
+    fn put(&self, node: &str, path: &str, value: &str) -> Done {
+        feed(self.command(node, &["put", path, "-", "--env", "prod"]), value)
+    }
+
+    fn reveal(&self, node: &str, path: &str) -> Done {
+        self.run(node, &["reveal", path, "--env", "prod"])
+    }
+
+    /// A token that may reveal everything in production.
+    fn token(&self, node: &str) -> String {
+        self.ok(node, &["policy", "put", "reader", "--allow", "reveal", "--on", "prod/**"]);
+        self.ok(node, &["account", "add", "shop", "--kind", "service-account", "--policy", "reader"]);
+        self.ok(node, &["token", "create", "shop", "--ttl", "1d"]).stdout.trim().to_owned()
+    }
+
+    fn files(&self, ending: &str) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.home.config()).unwrap();
+        let paths = entries.map(|entry| entry.unwrap().path());
+        paths.filter(|path| path.to_str().unwrap().ends_with(ending)).collect()
+    }
+}
+
+/// What a server answers to a `reveal` with this token.
+fn reveal_over_http(server: &Server, token: &str, path: &str) -> (u16, String) {
+    common::http(&server.address(), "POST", &format!("/api/v1/reveal/prod/{path}"), token)
+}
+
+fn cluster_for(test: &str) -> Option<Cluster> {
+    Cluster::start().inspect_err(|why| skip(test, why)).ok()
+}
+
+#[allow(clippy::print_stderr, reason = "a test that was left out must be seen")]
+fn skip(test: &str, why: &str) {
+    eprintln!("SKIP postgres {test}: {why}");
+}
+
+#[test]
+fn what_one_node_writes_the_other_gives_out_and_refuses_at_once() {
+    for notify in ["on", "off"] {
+        let Some(cluster) = cluster_for("nodes") else { return };
+        let machine = Machine::new(format!("{}?notify={notify}", cluster.url()));
+        let _one = machine.serve("one");
+        let two = machine.serve("two");
+        assert_eq!(machine.put("one", "stripe", "sk_live_made_up_0001").code, 0);
+        assert_eq!(machine.reveal("two", "stripe").stdout.trim(), "sk_live_made_up_0001");
+        let token = machine.token("one");
+        assert_eq!(reveal_over_http(&two, &token, "stripe").0, 200);
+        // Not within a second: the very next request is refused, because its record comes after the revocation.
+        machine.ok("one", &["account", "update", "shop", "--deactivate"]);
+        let (status, body) = reveal_over_http(&two, &token, "stripe");
+        assert!(status == 401 || status == 403, "{status} {body}");
+        machine.ok("one", &["account", "update", "shop", "--activate"]);
+        assert_eq!(reveal_over_http(&two, &token, "stripe").0, 200);
+        let id = token_id(&machine, "one");
+        machine.ok("one", &["token", "revoke", &id]);
+        let (status, body) = reveal_over_http(&two, &token, "stripe");
+        assert!(status == 401 || status == 403, "{status} {body}");
+        for node in ["one", "two"] {
+            assert!(machine.ok(node, &["audit", "verify"]).stdout.contains("intact"), "{node}");
+        }
+        assert_eq!(machine.files(".checkpoint").len(), 2, "each node keeps a checkpoint of its own");
+    }
+}
+
+fn token_id(machine: &Machine, node: &str) -> String {
+    let listed = machine.ok(node, &["token", "list", "--format", "json"]).stdout;
+    let tokens: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    let first = tokens.pointer("/tokens/0/id").or_else(|| tokens.pointer("/0/id"));
+    first.unwrap_or_else(|| panic!("{listed}")).as_str().unwrap().to_owned()
+}
+
+#[test]
+fn without_its_database_a_node_answers_nothing_and_comes_back_by_itself() {
+    let Some(mut cluster) = cluster_for("outage") else { return };
+    let machine = Machine::new(cluster.url());
+    let one = machine.serve("one");
+    assert_eq!(machine.put("one", "stripe", "sk_live_made_up_0001").code, 0);
+    let token = machine.token("one");
+    assert_eq!(reveal_over_http(&one, &token, "stripe").0, 200);
+    cluster.kill();
+    let (status, body) = reveal_over_http(&one, &token, "stripe");
+    assert_eq!(status, 503, "{body}");
+    assert!(body.contains("cannot be reached") && !body.contains("sk_live"), "{body}");
+    assert_eq!(common::http(&one.address(), "GET", "/readyz", "").0, 503);
+    let refused = machine.reveal("one", "stripe");
+    assert!(refused.code != 0 && refused.stderr.contains("cannot be reached"), "{refused:?}");
+    cluster.start_again().unwrap();
+    common::until(|| reveal_over_http(&one, &token, "stripe").0 == 200);
+    common::until(|| common::http(&one.address(), "GET", "/readyz", "").0 == 200);
+    assert!(machine.ok("one", &["audit", "verify"]).stdout.contains("intact"));
+}
+
+#[test]
+fn a_vault_moves_to_a_server_and_back() {
+    let Some(cluster) = cluster_for("move") else { return };
+    let machine = Machine::new(cluster.url());
+    let home = &machine.home;
+    home.ok(&["init"]);
+    for n in 0..5 {
+        home.put("prod", "stripe", "key", &format!("made up value {n}"));
+    }
+    home.put("dev", "mail", "password", "made up password");
+    home.ok(&["backup", "first.backup"]);
+    let events = |text: &str| text.split_whitespace().find_map(|word| word.parse::<u64>().ok()).unwrap();
+    let before = events(&home.ok(&["audit", "verify"]).stdout);
+
+    machine.ok("node", &["restore", "first.backup"]);
+    let again = machine.run("other", &["restore", "first.backup"]);
+    assert!(again.code != 0 && again.stderr.contains("already a vault"), "{again:?}");
+    let _node = machine.serve("node");
+    let history = machine.ok("node", &["history", "stripe", "--env", "prod"]).stdout;
+    assert_eq!(
+        history.lines().filter(|line| line.trim_start().starts_with(|c: char| c.is_ascii_digit())).count(),
+        5,
+        "{history}"
+    );
+    assert_eq!(
+        machine.run("node", &["reveal", "stripe", "key", "--env", "prod"]).stdout.trim(),
+        "made up value 4"
+    );
+    let old = machine.run("node", &["reveal", "stripe", "key", "--env", "prod", "--version", "2"]);
+    assert_eq!(old.stdout.trim(), "made up value 1");
+    let verified = machine.ok("node", &["audit", "verify"]).stdout;
+    assert!(verified.contains("intact") && events(&verified) > before, "{verified}");
+    machine.ok("node", &["backup", "second.backup"]);
+
+    let back = home.command(&["--data", "back", "restore", "second.backup"]).output().unwrap();
+    assert!(back.status.success(), "{back:?}");
+    let value = done(
+        home.command(&["--data", "back", "reveal", "mail", "password", "--env", "dev"]).output().unwrap(),
+    );
+    assert_eq!(value.stdout.trim(), "made up password", "{value:?}");
+    let verified = done(home.command(&["--data", "back", "audit", "verify"]).output().unwrap());
+    assert!(verified.stdout.contains("intact"), "{verified:?}");
+}
+
+#[test]
+fn a_database_that_went_back_is_refused() {
+    let Some(mut cluster) = cluster_for("rollback") else { return };
+    let machine = Machine::new(cluster.url());
+    let one = machine.serve("one");
+    assert_eq!(machine.put("one", "stripe", "sk_live_made_up_0001").code, 0);
+    let token = machine.token("one");
+    let yesterday = cluster.copy_of_data().unwrap();
+    assert_eq!(machine.put("one", "stripe", "sk_live_made_up_0002").code, 0);
+    cluster.kill();
+    cluster.put_back(&yesterday).unwrap();
+    cluster.start_again().unwrap();
+    // The node that runs notices as soon as it hears of it again, and stops for good.
+    common::until(|| {
+        let (status, body) = reveal_over_http(&one, &token, "stripe");
+        assert_ne!(status, 200, "{body}");
+        body.contains("put back to an older copy")
+    });
+    drop(one);
+    let mut start = machine.command("one", &["serve", "--listen", "127.0.0.1:0"]);
+    let refused = done(start.output().unwrap());
+    assert!(refused.code != 0 && refused.stderr.contains("put back to an older copy"), "{refused:?}");
+    let accepted = machine.ok("one", &["audit", "accept-restore", "--reason", "a test"]);
+    assert!(accepted.stderr.contains("accepted") || accepted.stdout.contains("accepted"), "{accepted:?}");
+    let _one = machine.serve("one");
+    assert_eq!(machine.reveal("one", "stripe").stdout.trim(), "sk_live_made_up_0001");
+}
+
+#[test]
+fn what_is_not_this_vaults_database_is_left_alone() {
+    let Some(cluster) = cluster_for("foreign") else { return };
+    let machine = Machine::new(cluster.url());
+    let refused = |sql: &str, part: &str| {
+        cluster.sql("vault", sql).unwrap();
+        let refused = done(machine.command("one", &["serve", "--listen", "127.0.0.1:0"]).output().unwrap());
+        assert!(refused.code != 0 && refused.stderr.contains(part), "{sql}: {refused:?}");
+    };
+    refused("CREATE SCHEMA keymoat; CREATE TABLE keymoat.recipes (name TEXT)", "not a Keymoat database");
+    cluster.sql("vault", "DROP SCHEMA keymoat CASCADE; CREATE TABLE public.recipes (name TEXT)").unwrap();
+    drop(machine.serve("one"));
+    // Nobody else's master key opens it.
+    let other = Machine::new(cluster.url());
+    let stranger = done(other.command("two", &["serve", "--listen", "127.0.0.1:0"]).output().unwrap());
+    assert!(stranger.code != 0 && stranger.stderr.contains("master key"), "{stranger:?}");
+    refused("UPDATE keymoat.refinery_schema_history SET version = 99 WHERE version = 1", "newer Keymoat");
+    cluster.sql("vault", "UPDATE keymoat.refinery_schema_history SET version = 1").unwrap();
+    refused("CREATE RULE lie AS ON INSERT TO keymoat.events DO INSTEAD NOTHING", "rule `lie`");
+    cluster.sql("vault", "DROP RULE lie ON keymoat.events").unwrap();
+    // A directory keeps to its database.
+    let without = done(machine.home.command(&["--data", "one", "status"]).output().unwrap());
+    assert!(without.code != 0 && without.stderr.contains("KEYMOAT_DATABASE"), "{without:?}");
+    // A database that was emptied is not begun anew by a node that knew it.
+    cluster.sql("vault", "DROP SCHEMA keymoat CASCADE").unwrap();
+    refused("SELECT 1", "gone");
+}
+
+#[test]
+fn the_way_to_the_database_is_encrypted_and_the_server_checked() {
+    let authority = Authority::new();
+    let pair = authority.issue(jiff::SignedDuration::from_hours(24));
+    let cluster = match Cluster::start_encrypted(&pair.cert, &pair.key) {
+        Ok(cluster) => cluster,
+        Err(why) => return skip("encrypted", &why),
+    };
+    let roots = |home: &Home, name: &str, authority: &Authority| {
+        home.file(name, &authority.pem).display().to_string()
+    };
+    let machine = Machine::new(String::new());
+    let right = roots(&machine.home, "right.pem", &authority);
+    let wrong = roots(&machine.home, "wrong.pem", &Authority::new());
+    let at = |options: &str| Machine { url: format!("{}?{options}", cluster.url()), home: Home::new() };
+    let good = at(&format!("sslmode=verify-full&sslrootcert={right}"));
+    let _server = good.serve("one");
+    assert_eq!(good.put("one", "stripe", "sk_live_made_up_0001").code, 0);
+    assert_eq!(good.reveal("one", "stripe").stdout.trim(), "sk_live_made_up_0001");
+    let check = |options: &str, part: &str| {
+        let refused = at(options).run("one", &["serve", "--listen", "127.0.0.1:0"]);
+        assert!(refused.code != 0 && refused.stderr.contains(part), "{options}: {refused:?}");
+    };
+    check(&format!("sslmode=verify-full&sslrootcert={wrong}"), "certificate");
+    check("sslmode=verify-full", "certificate");
+    check("sslmode=disable", "pg_hba.conf");
+    check("sslmode=prefer", "protects nothing");
+    check("sslrootcert=/nowhere", "/nowhere");
+}
