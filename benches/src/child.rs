@@ -57,6 +57,12 @@ impl Server {
         Ok(Usage { rss_kib: rss_kib.context("unknown form of /proc/PID/status")?, cpu })
     }
 
+    /// How many files and connections it has open.
+    pub(crate) fn open_files(&self) -> Result<usize> {
+        let pid = self.child.id().context("the server has ended")?;
+        Ok(std::fs::read_dir(format!("/proc/{pid}/fd"))?.count())
+    }
+
     /// Stops it as an operator would, and waits.
     pub(crate) async fn stop(mut self) -> Result<()> {
         let pid = self.child.id().context("the server has ended")?;

@@ -23,6 +23,7 @@ mod nodes;
 mod overload;
 mod reveal;
 mod slow;
+mod soak;
 mod still;
 mod table;
 mod timing;
@@ -79,6 +80,10 @@ async fn dispatch(arguments: &[&str]) -> Result<()> {
         ["timing"] => timing::run(SAMPLES),
         ["timing", samples] => timing::run(samples.parse().context("a number of samples was expected")?),
         ["allocator"] => allocator::run(TURN).await,
+        ["soak"] => soak::run(MINUTES).await,
+        ["soak", "--minutes", minutes] => {
+            soak::run(minutes.parse().context("a number of minutes was expected")?).await
+        }
         ["slow"] => slow::run(SLOW_HEADS, SLOW_BODIES).await,
         ["overload"] => overload::run(SECONDS).await,
         _ => bail!("{USAGE}"),
@@ -93,6 +98,7 @@ fn parse_seconds(text: &str) -> Result<Duration> {
 const SECONDS: Duration = Duration::from_secs(10);
 /// A small shop, and one beyond what anybody has.
 const SIZES: [usize; 2] = [1, 100_000];
+const MINUTES: u64 = 30;
 /// Beyond what anybody has.
 const RESTORED: usize = 100_000;
 /// Half a gigabyte of log.
@@ -115,5 +121,6 @@ usage: cargo run --release -p keymoat-benches -- [BENCH]
   verify [RECORDS]       verifying an export of the log (1000000 records), against plain SHA-256
   timing [SAMPLES]       whether the time of a check tells what was checked (1000000 samples), with `==` as the control
   allocator              what erasing freed memory costs, in processor time for a request
+  soak [--minutes N]     half of the peak for so long (30): latency, memory, open files by the minute
   slow                   10,000 half heads and 1,000 slow bodies beside good clients
   overload               three times as many requests as can be answered";

@@ -22,7 +22,7 @@ pub(crate) async fn run(time: Duration) -> Result<()> {
     let closed = request.clone();
     let peak = load::for_a_time(&server.address, 256, time, move |_, _| closed.clone()).await?;
 
-    let met = open_loop(&server.address, &request, peak.rate * TIMES, time).await?;
+    let met = open_loop(&server.address, &request, CONNECTIONS, peak.rate * TIMES, time).await?;
     let goodput = met.good.len() as f64 / time.as_secs_f64();
     let at = |took: &[Duration], part: f64| {
         took.get(((took.len().max(1) - 1) as f64 * part) as usize).copied().unwrap_or_default().as_secs_f64()
@@ -45,20 +45,32 @@ pub(crate) async fn run(time: Duration) -> Result<()> {
     Ok(())
 }
 
+/// What became of requests.
 #[derive(Default)]
-struct Met {
-    good: Vec<Duration>,
-    refused: Vec<Duration>,
-    failed: usize,
-    sent: usize,
-    unsent: usize,
+pub(crate) struct Met {
+    /// How long the answered ones took, shortest first.
+    pub(crate) good: Vec<Duration>,
+    /// How long the refused ones took.
+    pub(crate) refused: Vec<Duration>,
+    /// Those without an answer, or with another one.
+    pub(crate) failed: usize,
+    /// Those that were sent.
+    pub(crate) sent: usize,
+    /// Those that found no connection free.
+    pub(crate) unsent: usize,
 }
 
 /// Sends at a rate for a time. Each of many connections sends one request at a time; who finds none free cannot send.
-async fn open_loop(address: &str, request: &[u8], rate: f64, time: Duration) -> Result<Met> {
+pub(crate) async fn open_loop(
+    address: &str,
+    request: &[u8],
+    connections: usize,
+    rate: f64,
+    time: Duration,
+) -> Result<Met> {
     let due = Arc::new(Semaphore::new(0));
     let mut clients = JoinSet::new();
-    for _ in 0..CONNECTIONS {
+    for _ in 0..connections {
         let (due, address, request) = (Arc::clone(&due), address.to_owned(), request.to_vec());
         clients.spawn(async move {
             let mut met = Met::default();

@@ -1,0 +1,56 @@
+//! A server at half of what it can do, for a long time: whether it stays as quick and as small as it was.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::keymoat::{self, Vault};
+use crate::load;
+use crate::overload::open_loop;
+
+/// Measures the peak, then sends at half of it, and looks at the server after every minute.
+pub(crate) async fn run(minutes: u64) -> Result<()> {
+    let vault = Vault::new().await?;
+    vault.put("shop", "made up value of 32 bytes, yes!!").await?;
+    let token = vault.account("bench", "reveal").await?;
+    let server = vault.serve().await?;
+    let request = keymoat::reveal(&token, "shop");
+    let closed = request.clone();
+    let peak =
+        load::for_a_time(&server.address, PEAK_CONNECTIONS, PEAK_FOR, move |_, _| closed.clone()).await?;
+    let rate = peak.rate / 2.0;
+    println!("peak {:.0} a second at {PEAK_CONNECTIONS} connections; sending {rate:.0} a second", peak.rate);
+    println!(
+        "{:>6} {:>10} {:>9} {:>9} {:>7} {:>10} {:>6}",
+        "minute", "answered", "p50 ms", "p99 ms", "failed", "RSS kB", "files"
+    );
+    let mut sizes = Vec::new();
+    for minute in 1..=minutes {
+        let met = open_loop(&server.address, &request, CONNECTIONS, rate, MINUTE).await?;
+        let at = |part: f64| {
+            let place = (met.good.len().max(1) - 1) as f64 * part;
+            met.good.get(place as usize).copied().unwrap_or_default().as_secs_f64() * 1e3
+        };
+        let (rss, files) = (server.usage()?.rss_kib, server.open_files()?);
+        let failed = met.failed + met.refused.len() + met.unsent;
+        println!(
+            "{minute:>6} {:>10} {:>9.2} {:>9.2} {failed:>7} {rss:>10} {files:>6}",
+            met.good.len(),
+            at(0.5),
+            at(0.99)
+        );
+        sizes.push(rss);
+    }
+    if let (Some(settled), Some(last)) = (sizes.get(SETTLED_AFTER), sizes.last()) {
+        let growth = (*last as f64 / *settled as f64 - 1.0) * 100.0;
+        println!("RSS since minute {}: {growth:+.1} % (goal: at most 2 %)", SETTLED_AFTER + 1);
+    }
+    server.stop().await
+}
+
+const PEAK_CONNECTIONS: usize = 16;
+const PEAK_FOR: Duration = Duration::from_secs(10);
+const CONNECTIONS: usize = 64;
+const MINUTE: Duration = Duration::from_secs(60);
+/// Caches and buffers have their size by then.
+const SETTLED_AFTER: usize = 4;
