@@ -123,6 +123,29 @@ fn token_id(machine: &Machine, node: &str) -> String {
 }
 
 #[test]
+fn keys_that_one_node_changes_are_taken_over_or_the_node_stops() {
+    let Some(cluster) = cluster_for("keys") else { return };
+    let machine = Machine::new(cluster.url());
+    let _one = machine.serve("one");
+    let two = machine.serve("two");
+    assert_eq!(machine.put("one", "stripe", "sk_live_made_up_0001").code, 0);
+    machine.ok("one", &["environment", "add", "qa"]);
+    machine.ok("one", &["rekey", "data-key", "prod"]);
+    machine.ok("one", &["rekey", "pepper"]);
+    assert_eq!(machine.reveal("two", "stripe").stdout.trim(), "sk_live_made_up_0001");
+    assert_eq!(machine.put("two", "stripe", "sk_live_made_up_0002").code, 0);
+    assert_eq!(machine.reveal("one", "stripe").stdout.trim(), "sk_live_made_up_0002");
+    // A new root key is under the master key alone, which the other node has let go of.
+    machine.ok("one", &["rekey", "root"]);
+    let refused = machine.reveal("two", "stripe");
+    assert!(refused.code != 0 && refused.stderr.contains("changed on another node"), "{refused:?}");
+    assert_eq!(common::http(&two.address(), "GET", "/readyz", "").0, 503);
+    drop(two);
+    let _two = machine.serve("two");
+    assert_eq!(machine.reveal("two", "stripe").stdout.trim(), "sk_live_made_up_0002");
+}
+
+#[test]
 fn without_its_database_a_node_answers_nothing_and_comes_back_by_itself() {
     let Some(mut cluster) = cluster_for("outage") else { return };
     let machine = Machine::new(cluster.url());

@@ -138,7 +138,11 @@ impl Keyring {
             return Ok(());
         }
         let next = roots.next.iter().filter_map(Weak::upgrade).find(|next| next.wrapped_instance == wrapped);
-        roots.present = next.ok_or_else(other_instance_key)?;
+        roots.present = next.ok_or_else(|| {
+            VaultError::damaged(
+                "the root key was changed on another node, and this one was opened with the old one",
+            )
+        })?;
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use keymoat_core::audit::{Action, AuditText};
 use keymoat_core::id::PrincipalId;
@@ -371,7 +371,8 @@ pub(crate) fn start(
     let keyring = Arc::new(keyring);
     let state = Arc::new(RwLock::new(State::new()));
     let (announce, changes) = watch::channel(0);
-    let observer = observe(Arc::clone(&state), Arc::clone(&keyring), announce);
+    let stopper = Arc::new(OnceLock::new());
+    let observer = observe(Arc::clone(&state), Arc::clone(&keyring), announce, Arc::clone(&stopper));
     let store = store.unseal(keyring.ledger(), &outside, trust, observer)?;
     {
         let mut state = state.write().unwrap_or_else(PoisonError::into_inner);
@@ -379,6 +380,8 @@ pub(crate) fn start(
         if let Some(first) = state.damaged.first() {
             return Err(VaultError::damaged(first.clone()));
         }
+        // Only once: this is the one store of this state.
+        let _ = stopper.set(store.stopper());
     }
     let clock = HighWater::new(surroundings.clock);
     clock.raise_to(store.newest_event_at_start());
@@ -402,14 +405,23 @@ pub(crate) fn start(
 }
 
 /// Feeds the state in memory from the store.
-fn observe(state: Arc<RwLock<State>>, keyring: Arc<Keyring>, announce: watch::Sender<u64>) -> Observer {
+fn observe(
+    state: Arc<RwLock<State>>,
+    keyring: Arc<Keyring>,
+    announce: watch::Sender<u64>,
+    stopper: Arc<OnceLock<Stopper>>,
+) -> Observer {
     Box::new(move |effects: Vec<Effect>| {
         let mut state = state.write().unwrap_or_else(PoisonError::into_inner);
         for effect in effects {
             state.absorb(effect, &keyring);
         }
-        let change = state.change;
+        let (change, damaged) = (state.change, state.damaged.first().cloned());
         drop(state);
+        // Memory that is not what was committed speaks for nobody: as when another node has changed the root key.
+        if let (Some(why), Some(stopper)) = (damaged, stopper.get()) {
+            stopper.stop(&why);
+        }
         // Nobody may be waiting.
         announce.send_replace(change);
     })
