@@ -44,6 +44,9 @@ impl Address {
         if config.get_hosts().is_empty() {
             return Err(format!("{SHAPE}: it names no host"));
         }
+        if !config.get_hostaddrs().is_empty() {
+            return Err("a database address names its host by `host` alone, not by `hostaddr`".to_owned());
+        }
         if config.get_dbname().is_none_or(str::is_empty) {
             return Err(format!("{SHAPE}: it names no database"));
         }
@@ -62,15 +65,6 @@ impl Address {
         if let Some(path) = ours.get("passfile").filter(|_| !has_own_password) {
             config.password(read_password(path)?);
         }
-        config
-            .application_name("keymoat")
-            .connect_timeout(Duration::from_secs(2))
-            .tcp_user_timeout(Duration::from_secs(5))
-            .keepalives_idle(Duration::from_secs(5))
-            .keepalives_interval(Duration::from_secs(2))
-            .keepalives_retries(2)
-            // A standby would take no record; of several hosts the one that writes is looked for.
-            .target_session_attrs(TargetSessionAttrs::ReadWrite);
         Ok(Self { config, tls, schema, notify, has_own_password })
     }
 
@@ -112,8 +106,42 @@ impl Address {
         self.notify
     }
 
-    pub(crate) fn config(&self) -> &Config {
-        &self.config
+    /// How to connect to each of its hosts.
+    pub(crate) fn hosts(&self) -> Vec<Config> {
+        let whole = &self.config;
+        let ports = whole.get_ports();
+        let one = |(n, host): (usize, &Host)| {
+            let mut config = Config::new();
+            match host {
+                Host::Tcp(name) => config.host(name),
+                Host::Unix(path) => config.host_path(path),
+            };
+            config.port(ports.get(n).or(ports.first()).copied().unwrap_or(5432));
+            if let Some(user) = whole.get_user() {
+                config.user(user);
+            }
+            if let Some(password) = whole.get_password() {
+                config.password(password);
+            }
+            if let Some(name) = whole.get_dbname() {
+                config.dbname(name);
+            }
+            if let Some(options) = whole.get_options() {
+                config.options(options);
+            }
+            config
+                .ssl_mode(whole.get_ssl_mode())
+                .application_name("keymoat")
+                .connect_timeout(Duration::from_secs(2))
+                .tcp_user_timeout(Duration::from_secs(5))
+                .keepalives_idle(Duration::from_secs(5))
+                .keepalives_interval(Duration::from_secs(2))
+                .keepalives_retries(2)
+                // A standby would take no record; of several hosts the one that writes is looked for.
+                .target_session_attrs(TargetSessionAttrs::ReadWrite);
+            config
+        };
+        whole.get_hosts().iter().enumerate().map(one).collect()
     }
 
     pub(crate) fn tls(&self) -> Result<MakeRustlsConnect, String> {
@@ -141,6 +169,7 @@ impl Address {
         let config = match certificate {
             None => builder.with_no_client_auth(),
             Some((certificate, key)) => {
+                check_private(key)?;
                 let key_der = PrivateKeyDer::from_pem_file(key)
                     .map_err(|error| format!("`{}` holds no private key: {error}", key.display()))?;
                 builder
@@ -234,8 +263,20 @@ fn certificates(path: &std::path::Path) -> Result<Vec<CertificateDer<'static>>, 
 }
 
 fn read_password(path: &str) -> Result<String, String> {
+    check_private(path.as_ref())?;
     let text = std::fs::read_to_string(path).map_err(|error| format!("`{path}` cannot be read: {error}"))?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// What opens a database is for this user's eyes alone.
+fn check_private(path: &std::path::Path) -> Result<(), String> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let about =
+        std::fs::metadata(path).map_err(|error| format!("`{}` cannot be read: {error}", path.display()))?;
+    match about.permissions().mode() & 0o077 {
+        0 => Ok(()),
+        _ => Err(format!("others can reach `{}`; run `chmod 600 '{}'`", path.display(), path.display())),
+    }
 }
 
 fn is_plain_name(name: &str) -> bool {
@@ -307,6 +348,7 @@ mod tests {
         check("postgres://a:hunter2@h/v?sslcert=/c", Err("sslkey"));
         check("postgres://a:hunter2@h/v?sslrootcert=%zz", Err("hexadecimal"));
         check("postgres://a:hunter2@h", Err("names no database"));
+        check("postgres://localhost/v?hostaddr=192.0.2.1", Err("hostaddr"));
         check("mysql://a:hunter2@h/v", Err("postgres://"));
         check("postgres://a:hunter2@h:x/v", Err("postgres://USER"));
         check("postgres://a:hunter2@h/v?hunter2", Err("postgres://USER"));

@@ -8,6 +8,7 @@ use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -29,6 +30,8 @@ struct Node {
     address: Address,
     /// Tells it from the others, some of which may be on the same machine.
     id: String,
+    /// Whether it has seen a vault in its database: then there must be one, and a checkpoint file that knows it.
+    has_worked: AtomicBool,
 }
 
 impl DataDir {
@@ -81,14 +84,19 @@ impl DataDir {
         let Some(address) = address else {
             return match known {
                 None => Ok(self),
-                Some((known, _)) => Err(OpenError::Elsewhere { path: self.path, known }),
+                // One that never got to work may be used for anything.
+                Some((_, _, false)) => Ok(self),
+                Some((known, _, true)) => Err(OpenError::Elsewhere { path: self.path, known }),
             };
         };
         if self.database().exists() {
             return Err(OpenError::HasItsOwn(self.path));
         }
-        let id = known.map_or_else(|| hex(&keymoat_crypto::bytes::<4>()), |(_, id)| id);
-        self.node = Some(Arc::new(Node { address, id }));
+        let (id, has_worked) = known.map_or_else(
+            || (hex(&keymoat_crypto::bytes::<4>()), false),
+            |(_, id, has_worked)| (id, has_worked),
+        );
+        self.node = Some(Arc::new(Node { address, id, has_worked: AtomicBool::new(has_worked) }));
         Ok(self)
     }
 
@@ -109,20 +117,30 @@ impl DataDir {
 
     /// Whether this is a node that has not worked with its database yet.
     pub fn is_new_node(&self) -> bool {
-        self.node.is_some() && !self.path.join(NODE_FILE).exists()
+        self.node.as_ref().is_some_and(|node| !node.has_worked.load(Ordering::Relaxed))
     }
 
-    /// Writes down that this node has worked with its database, and which one it is.
-    pub(crate) fn remember(&self) -> std::io::Result<()> {
+    /// Writes down which node this is, and whether it has worked with its database.
+    pub(crate) fn remember(&self, has_worked: bool) -> std::io::Result<()> {
         let Some(node) = &self.node else { return Ok(()) };
         let path = self.path.join(NODE_FILE);
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
-        writeln!(file, "{}\n{}", node.address.shown(), node.id)?;
+        let worked = if has_worked { HAS_WORKED } else { "new" };
+        let text = format!("{}\n{}\n{worked}\n", node.address.shown(), node.id);
+        if fs::read_to_string(&path).is_ok_and(|known| known == text) {
+            return Ok(());
+        }
+        // Never half a file, whatever comes between.
+        let next = self.path.join("node.next");
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next)?;
+        file.write_all(text.as_bytes())?;
         file.sync_all()?;
-        File::open(&self.path)?.sync_all()
+        fs::rename(&next, &path)?;
+        File::open(&self.path)?.sync_all()?;
+        node.has_worked.store(has_worked, Ordering::Relaxed);
+        Ok(())
     }
 
-    fn known_node(&self) -> Result<Option<(String, String)>, OpenError> {
+    fn known_node(&self) -> Result<Option<(String, String, bool)>, OpenError> {
         let path = self.path.join(NODE_FILE);
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
@@ -130,8 +148,8 @@ impl DataDir {
             Err(error) => return Err(io(&path, &error)),
         };
         match text.lines().collect::<Vec<_>>()[..] {
-            [address, id] if !id.is_empty() && id.bytes().all(|b| b.is_ascii_hexdigit()) => {
-                Ok(Some((address.to_owned(), id.to_owned())))
+            [address, id, worked] if !id.is_empty() && id.bytes().all(|b| b.is_ascii_hexdigit()) => {
+                Ok(Some((address.to_owned(), id.to_owned(), worked == HAS_WORKED)))
             }
             _ => Err(OpenError::Io { path, why: "it does not say which node this is".to_owned() }),
         }
@@ -168,6 +186,7 @@ pub fn socket_in(data_dir: &Path) -> PathBuf {
 const LOCK_FILE: &str = "lock";
 /// Says which server holds the database of a node, and which node it is.
 const NODE_FILE: &str = "node";
+const HAS_WORKED: &str = "has worked";
 /// What a mode may not give to the group and to others.
 const FOR_OTHERS: u32 = 0o077;
 

@@ -15,6 +15,7 @@ mod erased;
 mod error;
 mod evidence;
 mod follow;
+mod known;
 mod ledger;
 mod listen;
 mod migrations;

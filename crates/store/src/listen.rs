@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio_postgres::AsyncMessage;
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{AsyncMessage, Socket};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::Address;
-use crate::db::postgres::io;
+use crate::db::postgres::{CONNECT_WITHIN, io};
 use crate::writer::Job;
 
 /// Begins to listen and to look, until nobody takes jobs any more.
@@ -72,9 +74,25 @@ async fn listen(address: Address, ask: Ask) {
     }
 }
 
+type Link = tokio_postgres::Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>;
+
+async fn connect(
+    address: &Address,
+) -> Result<(tokio_postgres::Client, Link), Box<dyn std::error::Error + Send + Sync>> {
+    let mut last = "the address names no host".into();
+    for config in address.hosts() {
+        match tokio::time::timeout(CONNECT_WITHIN, config.connect(address.tls()?)).await {
+            Ok(Ok(connected)) => return Ok(connected),
+            Ok(Err(error)) => last = error.into(),
+            Err(late) => last = late.into(),
+        }
+    }
+    Err(last)
+}
+
 /// Listens until the connection ends or the writer has gone.
 async fn hear(address: &Address, ask: &Ask) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let (client, mut link) = address.config().connect(address.tls()?).await?;
+    let (client, mut link) = connect(address).await?;
     let (heard, mut words) = mpsc::unbounded_channel();
     let link = io().spawn(async move {
         while let Some(message) = poll_fn(|cx| link.poll_message(cx)).await {

@@ -206,6 +206,13 @@ impl RawRow {
         mac(state, &self.kind, &self.key, &self.seq.to_be_bytes(), body, form, blob)
     }
 
+    /// As [`RawRow::into_live`], leaving this one.
+    pub(crate) fn live(&self) -> Option<Row> {
+        let kind = Kind::parse(&self.kind).filter(|_| !self.odd)?;
+        let (key, blob) = (self.key.clone(), self.blob.clone());
+        Some(Row { kind, key, seq: u64::try_from(self.seq).ok()?, body: self.body.clone()?, blob })
+    }
+
     /// The live row, when it is one of a known kind and as Keymoat writes them.
     pub(crate) fn into_live(self) -> Option<Row> {
         let kind = Kind::parse(&self.kind).filter(|_| !self.odd)?;

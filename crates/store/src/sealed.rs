@@ -7,6 +7,7 @@ use keymoat_core::tree::{Frontier, Hash};
 use crate::data_dir::DataDir;
 use crate::db::{Db, DbError, postgres, sqlite};
 use crate::follow::{lock, newest};
+use crate::known::Known;
 use crate::ledger::{Head, LedgerKeys, SignedHead, sign, verify_note};
 use crate::outside::{OutsideFile, read_slots};
 use crate::reader::{events_len, for_each_raw_row, stored_leaf, subtree, tile};
@@ -114,9 +115,11 @@ impl SealedStore {
         let found = self.look(&keys, outside, trust, &slots, &mut observer);
         self.end_view(trust, found.is_ok())?;
         let found = found?;
-        self.dir.remember().map_err(|e| io(self.dir.path(), &e))?;
         let file = outside_file(outside, trust, &slots, &found, &keys).map_err(|e| io(outside, &e))?;
-        Store::start(self.dir, self.db, keys, found.head, observer, file, self.durability)
+        // After the checkpoint file, which is expected from then on.
+        let has_worked = found.head.size() > 0 || !self.dir.is_new_node();
+        self.dir.remember(has_worked).map_err(|e| io(self.dir.path(), &e))?;
+        Store::start(self.dir, self.db, keys, (found.head, found.known), observer, file, self.durability)
     }
 
     /// Checks what is there and hands over every live row.
@@ -131,13 +134,13 @@ impl SealedStore {
         let empty = self.is_empty()?;
         let mut found = match trust {
             Trust::Accept => self.accepted_head(keys)?,
-            Trust::Checked if empty => Found { head: Head::empty(), signed: None },
+            Trust::Checked if empty => Found { head: Head::empty(), known: Known::default(), signed: None },
             Trust::Checked => self.signed_head(keys)?,
         };
         if trust == Trust::Checked {
             self.check_outside(&found, outside, slots, empty)?;
         }
-        self.load(keys, &mut found.head, observer)?;
+        found.known = self.load(keys, &mut found.head, observer)?;
         let state = keys.state.commit(&found.head.digest);
         if found.signed.as_ref().is_some_and(|signed| signed.state != state) {
             let wrong = verify::first_wrong_row(&self.db, keys).map_err(|e| self.fault(e))?;
@@ -186,7 +189,10 @@ impl SealedStore {
         progress: impl FnMut(u64),
     ) -> Result<verify::Report, OpenError> {
         let outside = verify::Outside::read(keys, outside).map_err(|e| io(outside, &e))?;
-        verify::verify(&self.db, keys, Some(&outside), progress).map_err(|e| self.fault(e).into())
+        self.begin_view(Trust::Checked)?;
+        let report = verify::verify(&self.db, keys, Some(&outside), progress).map_err(|e| self.fault(e));
+        self.end_view(Trust::Checked, true)?;
+        Ok(report?)
     }
 
     /// The head that the database's own checkpoint signs, checked against the newest events.
@@ -219,7 +225,7 @@ impl SealedStore {
         let tiles = self.tiles(signed.size)?;
         let time: jiff::Timestamp = signed.time.parse().map_err(|_| Untrusted::Checkpoint("damaged"))?;
         let head = Head { frontier, tiles, time_ms: time.as_millisecond(), ..Head::empty() };
-        Ok(Found { head, signed: Some(signed) })
+        Ok(Found { head, known: Known::default(), signed: Some(signed) })
     }
 
     /// What a full verification names first.
@@ -244,7 +250,7 @@ impl SealedStore {
         // A table of another shape cannot be served, whoever accepts it.
         match problems.into_iter().next() {
             Some(problem) => Err(Untrusted::State(problem).into()),
-            None => Ok(Found { head, signed: None }),
+            None => Ok(Found { head, known: Known::default(), signed: None }),
         }
     }
 
@@ -307,8 +313,9 @@ impl SealedStore {
     }
 
     /// Reads every row, adding up their digest, and hands over the live ones.
-    fn load(&self, keys: &LedgerKeys, head: &mut Head, observer: &mut Observer) -> Result<(), OpenError> {
+    fn load(&self, keys: &LedgerKeys, head: &mut Head, observer: &mut Observer) -> Result<Known, OpenError> {
         let mut unknown = None;
+        let mut known = Known::default();
         let mut chunk = Vec::new();
         for_each_raw_row(&self.db, |row| {
             head.digest.add(row.mac(&keys.state));
@@ -321,6 +328,7 @@ impl SealedStore {
                 unknown.get_or_insert(name);
                 return;
             };
+            known.add(&row, &keys.state);
             if row.kind.decides_access() {
                 head.epoch = head.epoch.max(row.seq);
             }
@@ -332,7 +340,7 @@ impl SealedStore {
         .map_err(|e| self.fault(e))?;
         observer(chunk);
         match unknown {
-            None => Ok(()),
+            None => Ok(known),
             Some(name) => {
                 let why = format!("the {name} has a kind or a form that this program does not know");
                 Err(Untrusted::State(why).into())
@@ -359,13 +367,22 @@ impl SealedStore {
     /// Starts a new store with this file outside.
     pub(crate) fn start_with(self, keys: LedgerKeys, outside: OutsideFile) -> Store {
         let observer: Observer = Box::new(|_| {});
-        Store::start(self.dir, self.db, keys, Head::empty(), observer, outside, self.durability)
-            .expect("threads can be started")
+        Store::start(
+            self.dir,
+            self.db,
+            keys,
+            (Head::empty(), Known::default()),
+            observer,
+            outside,
+            self.durability,
+        )
+        .expect("threads can be started")
     }
 }
 
 struct Found {
     head: Head,
+    known: Known,
     /// What was signed of it; nothing when the store is new or its state is accepted as it is.
     signed: Option<SignedHead>,
 }

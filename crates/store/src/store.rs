@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use crate::contact::Contact;
 use crate::data_dir::DataDir;
 use crate::db::{Db, postgres, sqlite};
+use crate::known::Known;
 use crate::ledger::{Draft, Head, LedgerKeys};
 use crate::listen;
 use crate::outside::OutsideFile;
@@ -17,7 +18,7 @@ use crate::reader::Reader;
 use crate::reserve::Reserve;
 use crate::tx::Tx;
 use crate::verify::{self, Outside};
-use crate::writer::{Committed, Job, Member, Stopped, Writer, file_identity, run_outside};
+use crate::writer::{Committed, Job, Member, Seen, Stopped, Writer, file_identity, run_outside};
 use crate::{Durability, Observer, OpenError, Report, StoreError};
 
 /// Keymoat's own tables, open for use. Cheap to clone; the last clone's end folds the log in.
@@ -39,9 +40,8 @@ struct Inner {
     stopped: Stopped,
     full: Arc<AtomicBool>,
     contact: Arc<Contact>,
+    seen: Arc<Seen>,
     durability: Durability,
-    /// Time of the newest event when the store was opened, in milliseconds since 1970; 0 when there was none.
-    opened_at_ms: i64,
     /// Held for its lock; the directory is free again when the store is gone.
     dir: DataDir,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -54,7 +54,7 @@ impl Store {
         dir: DataDir,
         db: Db,
         keys: LedgerKeys,
-        head: Head,
+        (head, known): (Head, Known),
         observer: Observer,
         outside: OutsideFile,
         durability: Durability,
@@ -64,12 +64,13 @@ impl Store {
         if let Some(server) = db.server() {
             server.be_patient(postgres::WRITE_WITHIN).map_err(|e| db.fault(&e))?;
         }
-        let opened_at_ms = head.time_ms;
+        let seen = Arc::new(Seen::default());
+        seen.raise(&head);
         let keys = Arc::new(keys);
         let outside_path = outside.path().to_owned();
         let stopped: Stopped = Arc::new(OnceLock::new());
         let full = Arc::new(AtomicBool::new(false));
-        let contact = Arc::new(Contact::new(std::time::Instant::now()));
+        let contact = Arc::new(Contact::default());
         let (jobs, queue) = mpsc::channel(QUEUE_MAX);
         let (to_outside, notes) = std::sync::mpsc::channel();
         let identity =
@@ -78,6 +79,7 @@ impl Store {
             db,
             keys: Arc::clone(&keys),
             head,
+            known,
             observer,
             outside: to_outside,
             stopped: Arc::clone(&stopped),
@@ -85,6 +87,7 @@ impl Store {
             reserve: is_file.then(|| Reserve::in_dir(dir.path())),
             file: is_file.then(identity).transpose()?,
             contact: Arc::clone(&contact),
+            seen: Arc::clone(&seen),
             dir: dir.clone(),
             durability,
         };
@@ -104,12 +107,12 @@ impl Store {
             keys,
             outside: outside_path,
             readers: Mutex::new(Vec::new()),
-            reading: Arc::new(Semaphore::new(READS_MAX)),
+            reading: Arc::new(Semaphore::new(if is_file { READS_MAX } else { READERS_MAX })),
             stopped,
             full,
             contact,
+            seen,
             durability,
-            opened_at_ms,
             dir,
             threads: Mutex::new(threads),
             alive: watch::Sender::new(()),
@@ -222,9 +225,9 @@ impl Store {
         self.inner.stopped.get().map(String::as_str)
     }
 
-    /// When the newest event happened that was there when the store was opened; 1970 when there was none.
-    pub fn newest_event_at_start(&self) -> jiff::Timestamp {
-        jiff::Timestamp::from_millisecond(self.inner.opened_at_ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+    /// When the newest event happened that this node has seen, its own or another's; 1970 when there is none.
+    pub fn newest_event(&self) -> jiff::Timestamp {
+        jiff::Timestamp::from_millisecond(self.inner.seen.time_ms()).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
     }
 
     /// Whether the last thing to be written found the disk full, or there is less room than is kept for administrators.
@@ -235,12 +238,6 @@ impl Store {
     /// Why the server that holds the database does not answer, when it does not.
     pub fn unreachable(&self) -> Option<String> {
         self.inner.contact.problem()
-    }
-
-    /// Whether the server was not heard for so long that somebody may have been shut out unnoticed: what is in memory
-    /// no longer speaks for the vault. Never so when the database is a file.
-    pub fn is_cut_off(&self) -> bool {
-        self.inner.dir.address().is_some() && self.inner.contact.is_cut_off(std::time::Instant::now())
     }
 
     /// The server that holds the database, without what is secret in its address; none when it is a file.
@@ -319,13 +316,27 @@ impl Inner {
         work: impl FnOnce(&Reader<'_>) -> Result<R, StoreError>,
     ) -> Result<R, StoreError> {
         let db = self.reader()?;
-        let result = Reader::begin(&db).and_then(|reader| work(&reader));
+        let result = Reader::begin(&db).and_then(|reader| {
+            self.check_is_newest(&reader)?;
+            work(&reader)
+        });
         let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
         // One whose transaction could not be ended would fail its next user.
         if !db.in_transaction() && db.is_usable() && readers.len() < READERS_MAX {
             readers.push(db);
         }
         result
+    }
+
+    /// Refuses a server that is behind what this node has seen: one that was the primary, and does not know it.
+    fn check_is_newest(&self, reader: &Reader<'_>) -> Result<(), StoreError> {
+        if self.dir.address().is_none() || reader.events_len()? >= self.seen.size() {
+            return Ok(());
+        }
+        Err(StoreError::Unreachable {
+            database: reader.db().name().display().to_string(),
+            why: "the server that answers is behind what this node has seen".to_owned(),
+        })
     }
 
     fn reader(&self) -> Result<Db, StoreError> {

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::batch::{Batch, Pending, Rows};
 use crate::db::{Columns, Db, DbError, DbResult, int, limit as at_most};
+use crate::known::Known;
 use crate::ledger::{Draft, Head};
 use crate::row::{RawRow, removed_mac};
 use crate::{Effect, Kind, Row, StoreError};
@@ -20,6 +21,7 @@ pub struct Tx<'a> {
     state_key: &'a StateKey,
     /// What earlier members of the batch wrote.
     batch: &'a Batch,
+    known: &'a Known,
     /// What this member writes.
     pub(crate) written: Written,
     /// The head with this member's changes of rows.
@@ -42,11 +44,18 @@ pub(crate) struct Written {
 }
 
 impl<'a> Tx<'a> {
-    pub(crate) fn new(db: &'a Db, state_key: &'a StateKey, batch: &'a Batch, head: Head) -> Self {
+    pub(crate) fn new(
+        db: &'a Db,
+        state_key: &'a StateKey,
+        batch: &'a Batch,
+        known: &'a Known,
+        head: Head,
+    ) -> Self {
         Self {
             db,
             state_key,
             batch,
+            known,
             written: Written::default(),
             head,
             drafts: Vec::new(),
@@ -66,8 +75,20 @@ impl<'a> Tx<'a> {
     pub fn row(&self, kind: Kind, key: &str) -> Result<Option<Row>, StoreError> {
         match self.pending(kind, key) {
             Some(pending) => Ok(pending.raw(kind, key).into_live()),
-            None => live_row(self.db, kind, key).map_err(|e| self.fault(e)),
+            None => {
+                let row = live_row(self.db, kind, key).map_err(|e| self.fault(e))?;
+                self.known.check(kind, key, row.as_ref(), self.state_key).map_err(|e| self.fault(e))?;
+                Ok(row)
+            }
         }
+    }
+
+    /// Rows that were read, if they are as they were written.
+    fn checked(&self, rows: Vec<Row>) -> Result<Vec<Row>, StoreError> {
+        for row in &rows {
+            self.known.check(row.kind, &row.key, Some(row), self.state_key).map_err(|e| self.fault(e))?;
+        }
+        Ok(rows)
     }
 
     /// The live rows of a kind whose key begins with `prefix`, at most `limit`, in the order of their keys.
@@ -98,6 +119,7 @@ impl<'a> Tx<'a> {
         // Each pending row may take the place of a stored one.
         let stored = rows_in(self.db, kind, from, until, limit.saturating_add(pending.len()))
             .map_err(|e| self.fault(e))?;
+        let stored = self.checked(stored)?;
         if pending.is_empty() {
             return Ok(stored);
         }
@@ -122,6 +144,7 @@ impl<'a> Tx<'a> {
                 |row| row_of(kind, row),
             )
             .map_err(|e| self.fault(e))?;
+        let stored = self.checked(stored)?;
         let pending: BTreeMap<&str, &Pending> = self.pending_in(kind, "", None).collect();
         let stored = stored.into_iter().filter(|row| !pending.contains_key(row.key.as_str()));
         let pending = pending.iter().filter(|(_, pending)| pending.seq > after);
@@ -250,13 +273,17 @@ impl<'a> Tx<'a> {
         if let Some(pending) = self.pending(kind, key) {
             return Ok(Some(pending.raw(kind, key)));
         }
-        self.db
+        let raw = self
+            .db
             .query_one(
                 "SELECT kind, key, seq, body, blob FROM state WHERE kind = ?1 AND key = ?2",
                 &[kind.as_str().into(), key.into()],
                 RawRow::read,
             )
-            .map_err(|e| self.fault(e))
+            .map_err(|e| self.fault(e))?;
+        let live = raw.as_ref().and_then(RawRow::live);
+        self.known.check(kind, key, live.as_ref(), self.state_key).map_err(|e| self.fault(e))?;
+        Ok(raw)
     }
 
     /// Does something with the database itself; a fault counts as this transaction's.

@@ -11,7 +11,7 @@
 //! before another node changed the rules is taken again.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc as std_mpsc;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -23,6 +23,7 @@ use crate::contact::Contact;
 use crate::data_dir::DataDir;
 use crate::db::{Db, DbError, FaultKind, postgres};
 use crate::follow::{self, FollowError, catch_up};
+use crate::known::Known;
 use crate::ledger::{self, Draft, Head, LedgerKeys, SignedNote};
 use crate::listen::{Asked, TELL};
 use crate::outside::{FileStep, OutsideFile, tell};
@@ -71,6 +72,30 @@ pub(crate) trait Member: Send {
     fn finish(self: Box<Self>, outcome: Result<Committed, StoreError>);
 }
 
+/// How far the log has come, as this node has seen it.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    size: AtomicU64,
+    time_ms: AtomicI64,
+}
+
+impl Seen {
+    pub(crate) fn raise(&self, head: &Head) {
+        self.size.fetch_max(head.size(), Ordering::Relaxed);
+        self.time_ms.fetch_max(head.time_ms, Ordering::Relaxed);
+    }
+
+    /// Events that were seen.
+    pub(crate) fn size(&self) -> u64 {
+        self.size.load(Ordering::Relaxed)
+    }
+
+    /// Time of the newest of them, in milliseconds since 1970.
+    pub(crate) fn time_ms(&self) -> i64 {
+        self.time_ms.load(Ordering::Relaxed)
+    }
+}
+
 /// Why the store stopped itself, once it has.
 pub(crate) type Stopped = Arc<OnceLock<String>>;
 
@@ -81,6 +106,7 @@ pub(crate) struct Writer {
     pub(crate) keys: Arc<LedgerKeys>,
     pub(crate) head: Head,
     pub(crate) observer: Observer,
+    pub(crate) known: Known,
     pub(crate) outside: std_mpsc::Sender<ToOutside>,
     pub(crate) stopped: Stopped,
     /// Whether the last batch found the disk full, or the reserve has been given up and not been made anew.
@@ -91,6 +117,8 @@ pub(crate) struct Writer {
     pub(crate) file: Option<(u64, u64)>,
     /// Whether the server answers.
     pub(crate) contact: Arc<Contact>,
+    /// How far the log has come, for those beside.
+    pub(crate) seen: Arc<Seen>,
 }
 
 impl Writer {
@@ -142,8 +170,7 @@ impl Writer {
             self.commit_members(members);
         }
         for reply in scrubs {
-            // The caller may have gone; the log is emptied all the same.
-            let _ = reply.send(self.scrub());
+            self.scrub(reply);
         }
     }
 
@@ -170,12 +197,10 @@ impl Writer {
     fn follow(&mut self) -> Box<dyn Fn() -> Result<(), StoreError>> {
         let mut head = self.head.clone();
         match self.look_ahead(&mut head) {
-            Ok(None) => self.contact.heard(Instant::now()),
+            Ok(None) => self.contact.heard(),
             Ok(Some((effects, note))) => {
-                self.contact.heard(Instant::now());
-                self.head = head;
-                (self.observer)(effects);
-                self.tell_outside(ToOutside { note, waiting: Vec::new() });
+                self.contact.heard();
+                self.take_over(head, effects, note);
             }
             Err(error) => {
                 let fault = self.failed(error);
@@ -228,9 +253,10 @@ impl Writer {
             return;
         }
         let mut tries = 0;
-        let (mut head, written) = loop {
+        let (head, written) = loop {
+            let begun = self.begin();
             let mut head = self.head.clone();
-            match self.write_batch(&mut batch, &mut head) {
+            match begun.and_then(|()| self.write_batch(&mut batch, &mut head)) {
                 // Two transactions met on a server that lets only one of them through.
                 Err(FollowError::Database(error))
                     if error.kind() == FaultKind::Retry && tries < TRIES_MAX =>
@@ -243,10 +269,12 @@ impl Writer {
         };
         match written {
             Ok(Written { outcomes, effects, note }) => {
-                self.contact.heard(Instant::now());
+                self.contact.heard();
+                self.remember();
                 self.full.store(self.reserve.as_ref().is_some_and(|kept| !kept.is_kept()), Ordering::Relaxed);
-                std::mem::swap(&mut self.head, &mut head);
+                self.take_head(head);
                 if !effects.is_empty() {
+                    self.known.take(&effects, &self.keys.state);
                     (self.observer)(effects);
                 }
                 self.acknowledge(batch, outcomes, note);
@@ -284,8 +312,8 @@ impl Writer {
 
     /// Runs every member and commits. The outcomes are in the order of the batch.
     fn write_batch(&self, jobs: &mut [Job], head: &mut Head) -> Result<Written, FollowError> {
-        let mut effects = self.begin(head)?;
         let size_before = head.size();
+        let mut effects = Vec::new();
         let mut outcomes = Vec::with_capacity(jobs.len());
         let mut batch = Batch::default();
         for job in jobs.iter_mut() {
@@ -302,16 +330,44 @@ impl Writer {
         Ok(Written { outcomes, effects, note: note.map(|signed| signed.note) })
     }
 
-    /// Begins to write, and gives what other nodes have changed.
-    fn begin(&self, head: &mut Head) -> Result<Vec<Effect>, FollowError> {
-        let Some(server) = self.db.server() else {
-            self.db.begin_write()?;
-            return Ok(Vec::new());
-        };
+    /// Begins to write. What other nodes have committed is taken over first, in memory too, so that members work with
+    /// the keys and the rules of now.
+    fn begin(&mut self) -> Result<(), FollowError> {
+        let Some(server) = self.db.server() else { return Ok(self.db.begin_write()?) };
         let stored = follow::lock(server)?;
-        match stored.is_of(head) {
-            true => Ok(Vec::new()),
-            false => catch_up(&self.db, &self.keys, head, &stored),
+        if stored.is_of(&self.head) {
+            return Ok(());
+        }
+        let mut head = self.head.clone();
+        let effects = catch_up(&self.db, &self.keys, &mut head, &stored)?;
+        self.take_over(head, effects, stored.note);
+        match self.stopped.get() {
+            None => Ok(()),
+            Some(why) => Err(DbError::Form(why.clone()).into()),
+        }
+    }
+
+    /// Goes on from a head that another node has committed.
+    fn take_over(&mut self, head: Head, effects: Vec<Effect>, note: String) {
+        self.take_head(head);
+        self.known.take(&effects, &self.keys.state);
+        (self.observer)(effects);
+        if !note.is_empty() {
+            self.tell_outside(ToOutside { note, waiting: Vec::new() });
+        }
+    }
+
+    fn take_head(&mut self, head: Head) {
+        self.seen.raise(&head);
+        self.head = head;
+    }
+
+    /// From the first commit on this is a node that has worked with its database.
+    fn remember(&mut self) {
+        if self.dir.is_new_node()
+            && let Err(error) = self.dir.remember(true)
+        {
+            tracing::warn!(%error, "it could not be written down that this node works here; the next commit tries again");
         }
     }
 
@@ -322,7 +378,7 @@ impl Writer {
         batch: &mut Batch,
         effects: &mut Vec<Effect>,
     ) -> Result<Outcome, DbError> {
-        let mut tx = Tx::new(&self.db, &self.keys.state, batch, head.clone());
+        let mut tx = Tx::new(&self.db, &self.keys.state, batch, &self.known, head.clone());
         let ran = run_guarded(member, &mut tx);
         let Tx { head: mut changed_head, written, mut drafts, rows, effects: member_effects, fault, .. } = tx;
         // A fault may have ended the whole transaction, whatever the closure made of it: then nobody's part stands.
@@ -388,10 +444,16 @@ impl Writer {
         }
     }
 
-    fn scrub(&self) -> Result<(), StoreError> {
-        match self.db.file() {
-            Some(connection) => self.scrub_file(connection),
-            None => self.scrub_server(),
+    fn scrub(&self, reply: oneshot::Sender<Result<(), StoreError>>) {
+        // Each time the caller may have gone; what was destroyed is swept away all the same.
+        match (self.db.file(), self.dir.address()) {
+            (Some(connection), _) => drop(reply.send(self.scrub_file(connection))),
+            (None, Some(address)) => {
+                // It may take long, and others write meanwhile.
+                let address = address.clone();
+                std::thread::spawn(move || reply.send(postgres::vacuum(&address)));
+            }
+            (None, None) => {}
         }
     }
 
@@ -402,14 +464,6 @@ impl Writer {
         let busy = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
         connection.busy_timeout(WRITE_BUSY).map_err(fault)?;
         if busy.map_err(fault)? == 0 { Ok(()) } else { Err(StoreError::Overloaded) }
-    }
-
-    /// Has the server reuse the room of what was destroyed; its own log and its copies keep it for their own time.
-    fn scrub_server(&self) -> Result<(), StoreError> {
-        ["VACUUM state", "VACUUM events"]
-            .iter()
-            .try_for_each(|sql| self.db.execute_batch(sql))
-            .map_err(|error| self.db.fault(&error))
     }
 
     /// Decides what a failure means, and stops the store when what it stands on is in doubt.
@@ -436,6 +490,10 @@ impl Writer {
             StoreError::Unreachable { why, .. } => {
                 self.contact.lost(why, Instant::now());
                 Fault::Lost(why.clone())
+            }
+            StoreError::Stopped(why) => {
+                self.stop(why.clone());
+                return Self::telling(Fault::Stopped, why.clone(), name);
             }
             // The server looks after its own disk, and after a failed sync it starts anew by itself.
             _ if self.file.is_none() => Fault::Database(text.clone()),
@@ -546,7 +604,7 @@ fn run_guarded(member: &mut dyn Member, tx: &mut Tx<'_>) -> Result<(), ()> {
 
 /// Whether a fault inside a member is the disk's or the file's and not the member's own.
 fn ends_the_batch(fault: &DbError) -> bool {
-    matches!(fault.kind(), FaultKind::Full | FaultKind::Disk | FaultKind::ReadOnly)
+    matches!(fault.kind(), FaultKind::Full | FaultKind::Disk | FaultKind::ReadOnly | FaultKind::Edited)
 }
 
 /// Tells why nothing works any more when a thread of the store dies.

@@ -13,6 +13,7 @@ use keymoat_store::{
 
 on_both_databases!(
     a_new_store_that_was_never_written_verifies_and_opens_again,
+    what_somebody_else_has_put_there_is_not_written_back,
     a_first_commit_that_the_file_outside_never_heard_of_is_no_foreign_one,
     rows_are_written_read_and_removed,
     what_breaks_the_rules_is_refused_and_leaves_nothing,
@@ -54,6 +55,31 @@ async fn a_store_is_made_opened_and_opened_again() {
     assert_eq!(store.append(draft(3), None).await.unwrap().event, 2);
     store.close().await;
     assert_eq!(vault.verify().unwrap().problems, vec![]);
+}
+
+async fn what_somebody_else_has_put_there_is_not_written_back(vault: Vault) {
+    let edits = [
+        "UPDATE state SET body = '{\"n\":9}' WHERE kind = 'token'",
+        "DELETE FROM state WHERE kind = 'token'",
+        "INSERT INTO state (kind, key, seq, body) VALUES ('token', 'u', 77, '{}')",
+    ];
+    for (number, edit) in edits.iter().enumerate() {
+        let vault = if vault.is_on_server() { vault.beside(&format!("s{number}")) } else { Vault::new() };
+        let store = vault.open().unwrap();
+        put(&store, 1, Kind::Token, "t", r#"{"n":1}"#).await.unwrap();
+        vault.edit(edit);
+        let renewed = change(&store, 2, |tx| {
+            for row in tx.rows_with_prefix(Kind::Token, "", 9)? {
+                tx.put(Kind::Token, &row.key, &row.body, None)?;
+            }
+            tx.row(Kind::Token, "t").map(|_| ())
+        });
+        let error = renewed.await.unwrap_err();
+        assert!(error.to_string().contains("by other means"), "{edit}: {error}");
+        assert!(store.stopped().is_some(), "{edit}");
+        assert!(matches!(store.append(draft(3), None).await, Err(StoreError::Stopped(_))));
+        store.close().await;
+    }
 }
 
 async fn a_new_store_that_was_never_written_verifies_and_opens_again(vault: Vault) {

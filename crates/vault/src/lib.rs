@@ -143,6 +143,8 @@ impl Vault {
 
     /// The time as the vault sees it; it never runs backwards.
     pub fn now(&self) -> Timestamp {
+        // Another node's clock may be ahead; what has ended there has ended here.
+        self.inner.clock.raise_to(self.inner.store.newest_event());
         self.inner.clock.now()
     }
 

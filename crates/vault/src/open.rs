@@ -11,7 +11,7 @@ use keymoat_core::names::{AccountName, Environment, SystemPart};
 use keymoat_crypto::{MasterKey, Pepper, RootKey, SecretBytes, Share, SignInCode, SlotContext};
 use keymoat_detect::Catalogue;
 use keymoat_store::{
-    Address, DataDir, Durability, Effect, Kind, Observer, OpenError, Row, SealedStore, Trust, Tx,
+    Address, DataDir, Durability, Effect, Kind, Observer, OpenError, Row, SealedStore, Stopper, Trust, Tx,
 };
 use tokio::sync::watch;
 
@@ -384,7 +384,7 @@ pub(crate) fn start(
         let _ = stopper.set(store.stopper());
     }
     let clock = HighWater::new(surroundings.clock);
-    clock.raise_to(store.newest_event_at_start());
+    clock.raise_to(store.newest_event());
     let vault = Vault {
         inner: Arc::new(Inner {
             store,

@@ -428,11 +428,12 @@ impl Vault {
         place: Place,
         mut progress: impl FnMut(RekeyProgress) -> ControlFlow<()> + Send,
     ) -> Result<DataKeyRotation, VaultError> {
-        let active = self.keyring().active_data_key(&place.environment, place.company.as_ref());
-        let active = active.ok_or_else(|| place.no_key())?;
         let keys: Vec<DataKeyEntity> = parsed(self.rows(Kind::DataKey).await?)?;
-        let old = keys.into_iter().filter(|key| key.id != active.id() && place.is_of(key)).map(|key| key.id);
-        let old: Arc<BTreeSet<u32>> = Arc::new(old.collect());
+        let (active, old): (Vec<_>, Vec<_>) =
+            keys.into_iter().filter(|key| place.is_of(key)).partition(|key| key.active);
+        let active = active.first().and_then(|key| self.keyring().data_key(key.id));
+        let active = active.ok_or_else(|| place.no_key())?;
+        let old: Arc<BTreeSet<u32>> = Arc::new(old.into_iter().map(|key| key.id).collect());
         let mut rotation = DataKeyRotation {
             environment: place.environment.clone(),
             company: place.company.clone(),
@@ -465,7 +466,7 @@ impl Vault {
                 }
             }
         }
-        rotation.ended = self.end_data_keys(&place, &old).await?;
+        rotation.ended = self.end_data_keys(&place, &old, active.id()).await?;
         rotation.scrubbed = self.scrub_old().await;
         Ok(rotation)
     }
@@ -530,6 +531,7 @@ impl Vault {
         let (count, _) = self
             .store()
             .run_tx("reencrypt", move |tx| {
+                check_is_active(tx, work.active.id())?;
                 let mut count = 0;
                 for (key, secret) in &secrets {
                     count += u64::from(work.version(tx, key, secret.as_deref())?);
@@ -546,7 +548,12 @@ impl Vault {
     }
 
     /// Removes data keys that no row is under any more.
-    async fn end_data_keys(&self, place: &Place, old: &Arc<BTreeSet<u32>>) -> Result<Vec<u32>, VaultError> {
+    async fn end_data_keys(
+        &self,
+        place: &Place,
+        old: &Arc<BTreeSet<u32>>,
+        active: u32,
+    ) -> Result<Vec<u32>, VaultError> {
         if old.is_empty() {
             return Ok(Vec::new());
         }
@@ -559,6 +566,7 @@ impl Vault {
         let ended = ids.clone();
         self.store()
             .run_tx("end_data_keys", move |tx| {
+                check_is_active(tx, active)?;
                 for id in &ended {
                     tx.remove(Kind::DataKey, &number_key(*id))?;
                 }
@@ -630,6 +638,12 @@ impl Vault {
         self.store()
             .run_tx("end_pepper", move |tx| {
                 for token in &tokens {
+                    // Another node may just have renewed it.
+                    let stands =
+                        tx.row(Kind::Token, &token.key())?.map(|row| TokenEntity::parse(&row)).transpose()?;
+                    if stands.is_some_and(|token| token.pepper == id && !token.has_ended(now)) {
+                        return Err(VaultError::conflict("a token under the pepper was renewed meanwhile"));
+                    }
                     tx.remove(Kind::Token, &token.key())?;
                 }
                 for code in &codes {
@@ -815,3 +829,13 @@ const BATCH_ROWS: usize = 256;
 const SLOTS_MAX: usize = 16;
 /// What one transaction removes with a pepper; where more have ended, the sweeper takes them away first.
 const ENDED_ROWS_MAX: usize = 10_000;
+
+/// Refuses to go on when another node has given the place yet another key.
+fn check_is_active(tx: &Tx<'_>, id: u32) -> Result<(), VaultError> {
+    let row = tx.row(Kind::DataKey, &number_key(id))?;
+    match row.map(|row| DataKeyEntity::parse(&row)).transpose()? {
+        Some(key) if key.active => Ok(()),
+        _ => Err(VaultError::conflict("the data key was replaced meanwhile, on another node")
+            .hint("`keymoat rekey data-key` again takes up what is left under older keys")),
+    }
+}

@@ -192,6 +192,10 @@ impl State {
             Kind::Version => self.version_written(&row)?,
             Kind::Account => {
                 let account = Account::parse(&row)?;
+                // Whoever follows another node may hear of a removal and of the one who took the name as of one change.
+                if let Some(namesake) = self.accounts.get(&account.name).filter(|old| old.id != account.id) {
+                    self.account_names.remove(&namesake.id);
+                }
                 self.account_names.insert(account.id, account.name.clone());
                 self.accounts.insert(account.name.clone(), Arc::new(account));
             }
@@ -299,6 +303,10 @@ impl State {
             && let Some(moved) = self.secrets.remove(&old)
         {
             self.forget_variables(&moved);
+        }
+        // Whoever follows another node may hear of a removal and of what took the name as of one change.
+        if let Some(namesake) = self.secrets.get(&secret.name).filter(|old| old.id != id) {
+            self.names.remove(&namesake.id);
         }
         // Versions that no label names any more are not kept in memory.
         let labelled: Vec<u32> = secret.versions.labels().values().copied().collect();

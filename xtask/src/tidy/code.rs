@@ -255,8 +255,7 @@ const MAY_READ_THE_CLOCK: [Exception; 2] = [
         why: "the built program goes by the system's clock when it judges a certificate",
     },
 ];
-const MAY_TAKE_DURATIONS: [Exception; 4] = [
-    Exception { file: "crates/store/src/store.rs", why: "when the database's server was heard last" },
+const MAY_TAKE_DURATIONS: [Exception; 3] = [
     Exception {
         file: "crates/server/src/serve.rs",
         why: "one deadline for a connection's handshake and first head",

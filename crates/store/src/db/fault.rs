@@ -26,6 +26,9 @@ pub(crate) enum DbError {
     /// A column holds what Keymoat never writes.
     #[error("{0}")]
     Form(String),
+    /// A row is not as it was written.
+    #[error("{0}")]
+    Edited(String),
 }
 
 /// What a fault means.
@@ -45,6 +48,8 @@ pub(crate) enum FaultKind {
     Lost,
     /// The disk failed.
     Disk,
+    /// Somebody else has written.
+    Edited,
     /// Anything else.
     Other,
 }
@@ -56,6 +61,7 @@ impl DbError {
             Self::Postgres(error) => of_postgres(error),
             Self::Lost(_) => FaultKind::Lost,
             Self::NoRow | Self::Form(_) => FaultKind::Other,
+            Self::Edited(_) => FaultKind::Edited,
         }
     }
 
@@ -70,6 +76,7 @@ impl DbError {
             FaultKind::Lost => {
                 StoreError::Unreachable { database: name.display().to_string(), why: self.to_string() }
             }
+            FaultKind::Edited => StoreError::Stopped(self.to_string()),
             FaultKind::Disk | FaultKind::Other => StoreError::Database(self.to_string()),
         }
     }

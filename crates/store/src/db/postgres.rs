@@ -74,7 +74,8 @@ impl Connection {
         self.patience.set(patience);
         self.execute_batch(&format!(
             "SET statement_timeout TO {wait_ms}; SET lock_timeout TO {wait_ms};
-             SET idle_in_transaction_session_timeout TO {wait_ms}"
+             SET idle_in_transaction_session_timeout TO {}",
+            wait_ms.max(IDLE_MS)
         ))
     }
 
@@ -138,7 +139,7 @@ impl Connection {
     /// Sends statements without waiting between them. The first that fails makes the rest fail.
     pub(crate) fn run(&self, commands: Vec<Command<'_>>) -> DbResult<()> {
         let commits = commands.iter().any(|command| matches!(command, Command::Commit));
-        let sent = self.ask(async {
+        self.ask(async {
             let texts: Vec<Option<String>> = commands.iter().map(text_of).collect();
             // What the server does not know yet it is told first: after that everything travels at once.
             let statements = try_join_all(texts.iter().map(async |text| match text {
@@ -158,17 +159,14 @@ impl Connection {
                     _ => self.client.batch_execute("COMMIT").await,
                 }
             });
-            // A commit after a failed statement is a rollback that reports success, so every answer counts.
+            // Whatever becomes of it, the transaction ends: a commit after a failed statement is a rollback that reports
+            // success, so every answer counts.
+            if commits {
+                self.in_transaction.set(false);
+            }
             join_all(steps).await.into_iter().collect::<Result<(), tokio_postgres::Error>>()?;
             Ok(())
-        });
-        if commits {
-            self.in_transaction.set(false);
-            if sent.is_err() {
-                self.is_usable.set(false);
-            }
-        }
-        sent
+        })
     }
 
     pub(crate) fn scan<E: From<DbError>>(
@@ -234,14 +232,7 @@ pub(crate) fn open(address: &Address, durability: Durability) -> Result<Db, Open
     let mut client = connect(address).map_err(fault)?;
     recognise(&client, address)?;
     let schema = address.schema();
-    wait(MIGRATE_WITHIN, async {
-        client
-            .batch_execute(&format!("CREATE SCHEMA IF NOT EXISTS {schema}; SET search_path TO {schema}"))
-            .await?;
-        Ok(())
-    })
-    .map_err(fault)?;
-    migrate(&mut client).map_err(fault)?;
+    migrate(&mut client, schema).map_err(fault)?;
     let connection = Connection::with_client(address, client, durability, MIGRATE_WITHIN).map_err(fault)?;
     Ok(Db::postgres(connection))
 }
@@ -250,6 +241,15 @@ pub(crate) fn open(address: &Address, durability: Durability) -> Result<Db, Open
 pub(crate) fn open_reader(address: &Address) -> Result<Db, StoreError> {
     let opened = Connection::open(address, Durability::Disk, READ_WITHIN);
     opened.map(Db::postgres).map_err(|error| error.to_store_error(address.shown().as_ref()))
+}
+
+/// Has the server reuse the room of what was destroyed; its own log and its copies keep it for their own time.
+pub(crate) fn vacuum(address: &Address) -> Result<(), StoreError> {
+    let sweep = || {
+        let connection = Connection::open(address, Durability::Disk, MIGRATE_WITHIN)?;
+        ["VACUUM state", "VACUUM events"].iter().try_for_each(|sql| connection.execute_batch(sql))
+    };
+    sweep().map_err(|error: DbError| error.to_store_error(address.shown().as_ref()))
 }
 
 /// Looks whether the schema is Keymoat's, or not there yet, before anything is changed.
@@ -266,7 +266,8 @@ fn recognise(client: &Client, address: &Address) -> Result<(), OpenError> {
         Ok(found.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>())
     })
     .map_err(fault)?;
-    if tables.is_empty() {
+    // The history is made before anything else, so alone it is what a start left that was cut short.
+    if tables.iter().all(|table| table == HISTORY) {
         return Ok(());
     }
     let ours = ["state", "events", "tiles", "checkpoint", HISTORY];
@@ -289,10 +290,15 @@ fn recognise(client: &Client, address: &Address) -> Result<(), OpenError> {
 }
 
 /// Two nodes that start together may both begin; the one that comes second finds everything made and begins again.
-fn migrate(client: &mut Client) -> DbResult<()> {
+fn migrate(client: &mut Client, schema: &str) -> DbResult<()> {
     let mut tries = 0;
     loop {
         let migrated = wait(MIGRATE_WITHIN, async {
+            let there = client.query_one("SELECT to_regnamespace($1) IS NOT NULL", &[&schema]).await?;
+            if !there.get::<_, bool>(0) {
+                client.batch_execute(&format!("CREATE SCHEMA IF NOT EXISTS {schema}")).await?;
+            }
+            client.batch_execute(&format!("SET search_path TO {schema}")).await?;
             migrations::run_on_server(client).await.map_err(|error| DbError::Form(error.to_string()))
         });
         match migrated {
@@ -305,24 +311,30 @@ fn migrate(client: &mut Client) -> DbResult<()> {
     }
 }
 
+/// Tries the hosts one after the other, each for as long as a host that is there needs.
 fn connect(address: &Address) -> DbResult<Client> {
     let tls = address.tls().map_err(DbError::Lost)?;
-    let config = address.config();
-    wait(CONNECT_WITHIN, async {
-        let (client, link) = config.connect(tls).await.map_err(|error| match DbError::from(error) {
+    let mut last = DbError::Lost("its address names no host".to_owned());
+    for config in address.hosts() {
+        let tried = wait(CONNECT_WITHIN, async {
+            let (client, link) = config.connect(tls.clone()).await?;
+            io().spawn(async move {
+                if let Err(error) = link.await {
+                    tracing::debug!(%error, "a connection to the database ended");
+                }
+            });
+            Ok(client)
+        });
+        last = match tried {
+            Ok(client) => return Ok(client),
             // A server that is starting, stopping or full is as good as none.
-            error if matches!(error.kind(), FaultKind::Other | FaultKind::Disk) => {
+            Err(error) if matches!(error.kind(), FaultKind::Other | FaultKind::Disk) => {
                 DbError::Lost(error.to_string())
             }
-            error => error,
-        })?;
-        io().spawn(async move {
-            if let Err(error) = link.await {
-                tracing::debug!(%error, "a connection to the database ended");
-            }
-        });
-        Ok(client)
-    })
+            Err(error) => error,
+        };
+    }
+    Err(last)
 }
 
 /// A key's column, to go on from.
@@ -449,7 +461,7 @@ pub(crate) fn io() -> Handle {
 }
 
 /// A server elsewhere that takes longer to greet is not there.
-const CONNECT_WITHIN: Duration = Duration::from_secs(3);
+pub(crate) const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 /// What a batch asks takes milliseconds; after this the network or the server is gone.
 pub(crate) const WRITE_WITHIN: Duration = Duration::from_secs(5);
 /// Counting everything in a large log takes its time.
@@ -457,6 +469,8 @@ const READ_WITHIN: Duration = Duration::from_secs(60);
 /// New columns of large tables take longer still.
 const MIGRATE_WITHIN: Duration = Duration::from_secs(600);
 const MIGRATE_TRIES: u32 = 3;
+/// A backup goes at the pace of whoever takes it.
+const IDLE_MS: u128 = 600_000;
 /// Where the migrations write down what was done.
 const HISTORY: &str = "refinery_schema_history";
 /// Rows that a walk takes over at once: about a megabyte.
