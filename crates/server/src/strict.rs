@@ -1,4 +1,4 @@
-//! What the strict checks make of bytes, without a vault, a network or a handler: for the fuzz target `http_head`.
+//! What the strict checks make of bytes, without a vault, a network or a handler: for bytes that nobody thought of.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -99,7 +99,7 @@ fn head(head: &[u8]) -> Option<((String, String), usize)> {
     Some(((method.to_owned(), target.to_owned()), lengths.first().copied().unwrap_or(0)))
 }
 
-/// Far more than what a fuzzer sends.
+/// Far more than what is sent to it at once.
 const DUPLEX_BYTES: usize = 64 * 1024;
 
 #[cfg(test)]
