@@ -33,8 +33,9 @@ async fn send(addr: SocketAddr, bytes: &str) -> TcpStream {
 
 async fn rest(mut stream: impl tokio::io::AsyncRead + Unpin) -> String {
     let mut answer = Vec::new();
-    // The server may end the connection hard.
-    let _ = stream.read_to_end(&mut answer).await;
+    // The server may end the connection hard. Who has to wait for somebody else's deadline was kept out.
+    let reading = stream.read_to_end(&mut answer);
+    let _ = tokio::time::timeout(Duration::from_secs(8), reading).await.expect("it takes too long");
     String::from_utf8_lossy(&answer).into_owned()
 }
 
