@@ -43,7 +43,7 @@ FAULTS = {
 }
 OLD, NEW = "made-up value before", "made-up value after"
 #: Cases of each operation in the test run; each takes about a second.
-SAMPLE = 10
+SAMPLE = 7
 WORKERS = 2
 
 
