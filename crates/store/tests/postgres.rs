@@ -219,7 +219,7 @@ async fn an_edit_under_a_running_node_stops_it_when_it_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_can_be_taken_once_is_taken_once_by_two_nodes() {
-    let Some(one) = vault("postgres single use") else { return };
+    let Some(one) = vault("two nodes once") else { return };
     let two = one.node();
     let nodes = [one.open().unwrap(), two.open().unwrap()];
     let winners = Arc::new(AtomicU64::new(0));
