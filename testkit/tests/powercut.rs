@@ -31,6 +31,7 @@ async fn nothing_acknowledged_is_lost_when_the_power_goes() {
             assert!(said.is_empty(), "seed {seed}, state {number}: {said:#?}");
         }
     }
+    println!("FIGURE power-cuts: 0 of {} power cuts lost something acknowledged", SEEDS * STATES);
 }
 
 #[tokio::test(flavor = "multi_thread")]

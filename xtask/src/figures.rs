@@ -63,6 +63,13 @@ pub struct Promise {
     figure: Figure,
 }
 
+impl Promise {
+    /// Whether a skip of this name is of what measures the promise: its test, or the promise itself.
+    pub fn is_called(&self, skip: &str) -> bool {
+        self.test == skip || self.id == skip.replace(' ', "-")
+    }
+}
+
 /// Reads the table; what is wrong with it stands beside its line, counted from 1.
 pub fn promises(text: &str) -> (Vec<Promise>, Vec<(usize, String)>) {
     let (mut promises, mut wrong, mut in_table, mut ids) = (Vec::new(), Vec::new(), false, BTreeSet::new());
@@ -105,10 +112,11 @@ pub struct Comparison {
 pub fn compare(
     promises: &[Promise],
     measured: &[Measured],
-    is_left_out: impl Fn(&str) -> bool,
+    is_left_out: impl Fn(&Promise) -> bool,
 ) -> Comparison {
     let mut comparison = Comparison::default();
-    for Promise { id, test, figure } in promises {
+    for promise in promises {
+        let Promise { id, test, figure } = promise;
         let found: BTreeSet<&Figure> =
             measured.iter().filter(|measured| measured.id == *id).map(|measured| &measured.figure).collect();
         for measured in &found {
@@ -119,7 +127,7 @@ pub fn compare(
                     .push(format!("`{id}` is promised as `{figure}`, and `{test}` measured `{measured}`"));
             }
         }
-        if found.is_empty() && is_left_out(test) {
+        if found.is_empty() && is_left_out(promise) {
             comparison.lines.push(format!("{id}: not measured here"));
         } else if found.is_empty() {
             comparison.problems.push(format!("`{test}` left no line `FIGURE {id}: …` behind"));
@@ -167,7 +175,8 @@ mod tests {
         fn check(output: &str, expected: &[&str]) {
             let (promises, wrong) = promises(TABLE);
             assert_eq!((promises.len(), wrong), (2, Vec::new()));
-            let comparison = compare(&promises, &Measured::find_all(output), |test| test.ends_with(".py"));
+            let comparison =
+                compare(&promises, &Measured::find_all(output), |promise| promise.test.ends_with(".py"));
             assert_eq!(comparison.problems, expected, "{output}");
         }
         check(
@@ -191,6 +200,16 @@ mod tests {
         check(
             "FIGURE kills: 0 of 1,000 kills lost a write\nFIGURE other: 0 of 1 x",
             &["`other` was measured and stands in no line of the table"],
+        );
+    }
+
+    #[test]
+    fn skips_and_whose_they_are() {
+        let (promises, _) = promises(TABLE);
+        let called = |skip: &str| promises.iter().filter(|promise| promise.is_called(skip)).count();
+        assert_eq!(
+            ["killed", "kills", "testkit/c.py", "canaries", "other", ""].map(called),
+            [1, 1, 1, 1, 0, 0]
         );
     }
 

@@ -63,9 +63,9 @@ fn compare_figures(run: &mut Run<'_>, done: &[&str]) -> Result<()> {
     let text = fs::read_to_string(run.workspace.root.join(tidy::PROMISES))?;
     let (promises, _) = figures::promises(&text);
     let skipped: Vec<String> = run.ledger.skips.iter().map(|skip| skip.name.clone()).collect();
-    let comparison = figures::compare(&promises, &run.ledger.figures, |test| {
-        let step = if test.ends_with(".py") { "python" } else { "tests" };
-        !done.contains(&step) || skipped.iter().any(|name| name == test)
+    let comparison = figures::compare(&promises, &run.ledger.figures, |promise| {
+        let step = if promise.test.ends_with(".py") { "python" } else { "tests" };
+        !done.contains(&step) || skipped.iter().any(|name| promise.is_called(name))
     });
     print!("\n{comparison}");
     run.ledger.check("figures", comparison.problems.is_empty(), &comparison.problems.join("\n"));

@@ -9,12 +9,9 @@
 #[path = "../../../benches/src/welch.rs"]
 mod welch;
 
-use std::collections::HashMap;
 use std::hint::black_box;
 
-use keymoat_crypto::{
-    DataKey, InstanceKey, MasterKey, Pepper, Place, SecretBytes, Share, Token, TokenKind, open, seal,
-};
+use keymoat_crypto::{DataKey, InstanceKey, MasterKey, Place, SecretBytes, Share, open, seal};
 use uuid::Uuid;
 use welch::{LEAKS, Pair};
 
@@ -24,7 +21,7 @@ fn what_is_compared_takes_no_time_of_its_own() {
     let (name, samples, work, pair) = &control;
     let caught = rounds(pair, *samples, work.as_ref()).any(|t| t > 2.0 * LEAKS);
     assert!(caught, "{name} was not caught: there is too much noise to say anything");
-    let rows = [secrets(), tags(), commitments(), tokens(), shares()];
+    let rows = [secrets(), tags(), commitments(), shares()];
     for (name, samples, work, pair) in &rows {
         let seen: Vec<f64> = rounds(pair, *samples, work.as_ref()).take_while(|t| *t >= LEAKS).collect();
         assert!(seen.len() < ROUNDS as usize, "{name}: the time tells what was compared, |t| = {seen:.1?}");
@@ -90,31 +87,6 @@ fn commitments() -> Row {
     let start = 1 + 4 + 32;
     let pair = Pair::of(changed(start), changed(start + 31), 1);
     ("commitments", SAMPLES / 4, Box::new(move |sealed: &[u8]| open(&key, &place(), sealed).is_ok()), pair)
-}
-
-/// Looking a token up by its digest: nearly right ones and entirely wrong ones.
-fn tokens() -> Row {
-    let pepper = Pepper::generate(1);
-    let entropy = |change: usize| {
-        let mut entropy = [7u8; 32];
-        entropy[change] ^= 1;
-        Token::from_entropy(TokenKind::ServiceAccount, &entropy)
-    };
-    let known: HashMap<_, _> = (0..1000u16)
-        .map(|n| {
-            let mut entropy = [7u8; 32];
-            entropy[10..12].copy_from_slice(&n.to_be_bytes());
-            (Token::from_entropy(TokenKind::ServiceAccount, &entropy).digest(&pepper), n)
-        })
-        .collect();
-    // EXPOSE: made-up tokens of a test.
-    let text = |token: Token| token.text().expose(Clone::clone);
-    let pair = Pair::of(text(entropy(0)), text(entropy(31)), 1);
-    let work = move |text: &[u8]| {
-        let token = Token::parse(&SecretBytes::from_slice(text)).unwrap();
-        known.contains_key(&token.digest(&pepper))
-    };
-    ("tokens", SAMPLES / 4, Box::new(work), pair)
 }
 
 /// Combining shares of a key of zeros, and of another one.

@@ -230,7 +230,7 @@ async fn ten_thousand_things_are_taken_once_by_two_nodes() {
 }
 
 async fn take_once(rounds: u64) {
-    let Some(one) = vault("once") else { return };
+    let Some(one) = vault("two nodes once") else { return };
     let two = one.node();
     let nodes = [one.open().unwrap(), two.open().unwrap()];
     let winners = Arc::new(AtomicU64::new(0));
