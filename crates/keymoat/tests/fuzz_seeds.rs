@@ -49,7 +49,9 @@ mod policy;
 #[path = "../../../fuzz/fuzz_targets/reference.rs"]
 mod reference;
 
-const TARGETS: &[(&str, fn(&[u8]))] = &[
+type Target = fn(&[u8]);
+
+const TARGETS: &[(&str, Target)] = &[
     ("backup", backup::run),
     ("catalogue", catalogue::run),
     ("checkpoint", checkpoint::run),
