@@ -422,8 +422,9 @@ enum Tried {
 impl BackRoom {
     fn at_hand(&mut self) -> Result<&SealedVault, VaultError> {
         let sealed = match self.sealed.take() {
-            Some(sealed) => sealed,
-            None => self.held.reopen()?,
+            // Other nodes may have changed what opens the vault.
+            Some(sealed) if !self.held.is_shared() => sealed,
+            _ => self.held.reopen()?,
         };
         Ok(self.sealed.insert(sealed))
     }

@@ -120,6 +120,9 @@ const ON_SERVER: &str = "
     SELECT CASE c.relkind WHEN 'r' THEN 'table' WHEN 'i' THEN 'index' WHEN 'v' THEN 'view' WHEN 'm' THEN 'view'
                WHEN 'f' THEN 'foreign table' ELSE 'relation' END || ' `' || c.relname || '`'
            || CASE WHEN c.relrowsecurity THEN ' with row security' ELSE '' END
+           || CASE WHEN c.relpersistence <> 'p' THEN ' that is not kept' ELSE '' END
+           || CASE WHEN EXISTS (SELECT 1 FROM pg_inherits h WHERE c.oid IN (h.inhparent, h.inhrelid))
+              THEN ' with relatives' ELSE '' END
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE n.nspname = current_schema() AND c.relname NOT LIKE 'refinery%'
     UNION ALL

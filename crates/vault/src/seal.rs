@@ -29,6 +29,11 @@ pub struct HeldDir {
 }
 
 impl HeldDir {
+    /// Whether other nodes may work with the same vault.
+    pub fn is_shared(&self) -> bool {
+        self.dir.address().is_some()
+    }
+
     /// Opens the directory's vault, sealed.
     ///
     /// # Errors

@@ -1,5 +1,5 @@
 -- The tables of `migrations/sqlite`, which says what each is for, as PostgreSQL has them. Texts are compared by their
--- bytes, as in SQLite. Written for PostgreSQL 13 and later, Aurora and YugabyteDB; CockroachDB takes it too.
+-- bytes, as in SQLite.
 CREATE TABLE state (
     kind TEXT COLLATE "C" NOT NULL,
     key  TEXT COLLATE "C" NOT NULL,
