@@ -721,12 +721,15 @@ async fn a_root_key_stays_when_a_key_under_it_cannot_be_read() {
     write(&blob);
     let before = wrapped(&here);
     let error = vault.rotate_root(&me, vec![(1, same(&first))], none()).await.unwrap_err();
-    assert_eq!(error.code, Code::Damaged, "{error}");
+    assert!(error.message.contains("by other means"), "{error}");
     assert_eq!(wrapped(&here), before);
-    // What is made meanwhile is under the root key that stays, and the next change succeeds.
+    vault.close().await;
+    // Put right, it opens under the root key that stayed, and the next change succeeds.
+    write(&whole);
+    let vault = here.open(&first).unwrap();
+    let me = owner(&vault).await;
     vault.put_company(&me, "acme".parse().unwrap(), String::new()).await.unwrap();
     put(&vault, &me, "prod/acme:own", text("made up and its own")).await;
-    write(&whole);
     assert_eq!(
         counts(&vault.rotate_root(&me, vec![(1, same(&first))], none()).await.unwrap()),
         (3, 1, 0, true)
