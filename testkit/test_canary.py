@@ -36,6 +36,8 @@ HEADERS = ["authorization", "user-agent", "accept", "content-type", "if-match", 
            "traceparent", "x-made-up"]
 #: Commands that would not end by themselves, or that take words for others.
 NOT_RUN = {"serve", "help", "completions", "man"}
+#: What makes a command short that otherwise goes on for minutes.
+SHORT = {("selftest",): ["--times", "1", "--only", "tampering"]}
 
 
 class Canaries:
@@ -234,7 +236,7 @@ class Canary(unittest.TestCase):
             for argument in arguments:
                 canary = self.canaries.new(f"keymoat {' '.join(command)} {argument}")
                 words = [*command, argument, canary] if argument.startswith("--") else [*command, canary]
-                done = self.vault.run(*words, "--env", "prod", stdin="")
+                done = self.vault.run(*words, "--env", "prod", *SHORT.get(command, []), stdin="")
                 # Words on the command line are the caller's own; that the program repeats them is what counts.
                 seen.append((f"`keymoat {' '.join(command)}` says", (done.stdout + done.stderr).encode()))
         for variable in ("KEYMOAT_TOKEN", "KEYMOAT_MASTER_KEY", "KEYMOAT_ENV", "KEYMOAT_COMPANY", "KEYMOAT_ADDR", "KEYMOAT_LOG",

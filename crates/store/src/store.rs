@@ -316,8 +316,10 @@ impl Inner {
         work: impl FnOnce(&Reader<'_>) -> Result<R, StoreError>,
     ) -> Result<R, StoreError> {
         let db = self.reader()?;
+        // What is seen while the reader begins may be newer than what it reads.
+        let seen = self.seen.size();
         let result = Reader::begin(&db).and_then(|reader| {
-            self.check_is_newest(&reader)?;
+            self.check_has(seen, &reader)?;
             work(&reader)
         });
         let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -329,8 +331,8 @@ impl Inner {
     }
 
     /// Refuses a server that is behind what this node has seen: one that was the primary, and does not know it.
-    fn check_is_newest(&self, reader: &Reader<'_>) -> Result<(), StoreError> {
-        if self.dir.address().is_none() || reader.events_len()? >= self.seen.size() {
+    fn check_has(&self, seen: u64, reader: &Reader<'_>) -> Result<(), StoreError> {
+        if self.dir.address().is_none() || reader.events_len()? >= seen {
             return Ok(());
         }
         Err(StoreError::Unreachable {
