@@ -29,7 +29,7 @@ use crate::listen::{Asked, TELL};
 use crate::outside::{FileStep, OutsideFile, tell};
 use crate::reserve::Reserve;
 use crate::tx::Tx;
-use crate::{Address, Durability, Effect, Observer, StoreError};
+use crate::{Address, Durability, Effect, Kind, Observer, StoreError};
 
 /// What a committed member is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -201,6 +201,9 @@ impl Writer {
             Ok(Some((effects, note))) => {
                 self.contact.heard();
                 self.take_over(head, effects, note);
+                if let Some(why) = self.stopped.get().cloned() {
+                    return Box::new(move || Err(StoreError::Stopped(why.clone())));
+                }
             }
             Err(error) => {
                 let fault = self.failed(error);
@@ -333,17 +336,25 @@ impl Writer {
     /// Begins to write. What other nodes have committed is taken over first, in memory too, so that members work with
     /// the keys and the rules of now.
     fn begin(&mut self) -> Result<(), FollowError> {
-        let Some(server) = self.db.server() else { return Ok(self.db.begin_write()?) };
-        let stored = follow::lock(server)?;
-        if stored.is_of(&self.head) {
-            return Ok(());
-        }
-        let mut head = self.head.clone();
-        let effects = catch_up(&self.db, &self.keys, &mut head, &stored)?;
-        self.take_over(head, effects, stored.note);
-        match self.stopped.get() {
-            None => Ok(()),
-            Some(why) => Err(DbError::Form(why.clone()).into()),
+        loop {
+            let Some(server) = self.db.server() else { return Ok(self.db.begin_write()?) };
+            let stored = follow::lock(server)?;
+            if stored.is_of(&self.head) {
+                return Ok(());
+            }
+            let mut head = self.head.clone();
+            let effects = catch_up(&self.db, &self.keys, &mut head, &stored)?;
+            // Whoever takes up another root key may look for the master key; the other nodes are not kept waiting.
+            let takes_long = effects.iter().any(|effect| effect.kind() == Kind::Instance);
+            if takes_long {
+                self.db.rollback()?;
+            }
+            self.take_over(head, effects, stored.note);
+            match self.stopped.get() {
+                Some(why) => return Err(DbError::Form(why.clone()).into()),
+                None if takes_long => {}
+                None => return Ok(()),
+            }
         }
     }
 
@@ -709,7 +720,7 @@ mod tests {
     use rusqlite::Connection;
 
     use super::*;
-    use crate::{DataDir, Durability, Kind, SealedStore, Store, Trust};
+    use crate::{DataDir, Durability, SealedStore, Store, Trust};
 
     fn private_dir() -> tempfile::TempDir {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
