@@ -23,7 +23,7 @@ use crate::entity::{
 };
 use crate::following::Following;
 use crate::free_text::holds_key;
-use crate::keyring::Keyring;
+use crate::keyring::{Keyring, origin};
 use crate::lineage::MADE_WITH_VAULT;
 use crate::new_root::{KeyAtHand, take_up};
 use crate::refusals::Refusals;
@@ -121,6 +121,7 @@ impl SealedVault {
             return Ok(Err(EmptyDir { store }));
         }
         let KeyRows { instance, wrapped_instance, slots } = KeyRows::read(|kind| store.rows(kind))?;
+        store.check_vault(&origin(instance.id))?;
         Ok(Ok(Self { store, instance, wrapped_instance, slots }))
     }
 
