@@ -184,6 +184,7 @@ impl Context {
             outside_dir: self.places.config.clone(),
             durability: keymoat_store::Durability::Disk,
             database: self.places.database.clone(),
+            key_at_hand: Some(master_key::again(&self.places, &self.variables)),
         })
     }
 

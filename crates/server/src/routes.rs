@@ -23,7 +23,7 @@ pub static ROUTES: &[Route] = &[
     route(Verb::Get, "/healthz", Needs::Nobody, "Whether the process lives", || get(api::health::healthz))
         .text("text/plain").while_sealed(|| get(api::health::healthz)),
     route(Verb::Get, "/readyz", Needs::Nobody, "Whether the store works", || get(api::health::readyz))
-        .text("text/plain"),
+        .text("text/plain").while_sealed(|| get(api::health::readyz_while_sealed)),
     route(Verb::Get, "/metrics", local_or(Inspect, "sys/metrics"), "Counters for Prometheus", || get(api::health::metrics))
         .text("text/plain").while_sealed(|| get(api::health::metrics_while_sealed)),
     route(Verb::Get, "/api/openapi.json", Needs::Nobody, "This document", || get(api::health::openapi))

@@ -7,6 +7,9 @@ mod accept;
 mod address;
 mod archive;
 mod batch;
+#[cfg(test)]
+#[path = "../../../testkit/cluster.rs"]
+mod cluster;
 mod contact;
 mod copy;
 mod data_dir;

@@ -88,6 +88,14 @@ impl SealedStore {
         self.dir.address().is_some() && !self.dir.is_new_node()
     }
 
+    /// Refuses a database whose vault, by the name under which it signs, is another than this node has worked with.
+    ///
+    /// # Errors
+    /// [`OpenError::OtherVault`].
+    pub fn check_vault(&self, origin: &str) -> Result<(), OpenError> {
+        self.dir.check_vault(origin)
+    }
+
     /// The data directory with its lock, for whoever has to keep it beyond the store.
     pub fn held_dir(&self) -> DataDir {
         self.dir.clone()
@@ -112,6 +120,7 @@ impl SealedStore {
         trust: Trust,
         mut observer: Observer,
     ) -> Result<Store, OpenError> {
+        self.check_vault(&keys.origin)?;
         let slots = self.outside_slots(&keys, outside)?;
         self.begin_view(trust)?;
         let found = self.look(&keys, outside, trust, &slots, &mut observer);
@@ -120,7 +129,7 @@ impl SealedStore {
         let file = outside_file(outside, trust, &slots, &found, &keys).map_err(|e| io(outside, &e))?;
         // After the checkpoint file, which is expected from then on.
         let has_worked = found.head.size() > 0 || !self.dir.is_new_node();
-        self.dir.remember(has_worked).map_err(|e| io(self.dir.path(), &e))?;
+        self.dir.remember(has_worked, &keys.origin).map_err(|e| io(self.dir.path(), &e))?;
         Store::start(self.dir, self.db, keys, (found.head, found.known), observer, file, self.durability)
     }
 

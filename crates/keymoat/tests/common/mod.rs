@@ -195,9 +195,13 @@ impl Drop for Server {
 
 /// Sends a request with an empty object to a server at `http://ADDRESS` and gives status and body of the answer.
 pub fn http(address: &str, verb: &str, path: &str, token: &str) -> (u16, String) {
+    http_with(address, verb, path, token, if verb == "GET" { "" } else { "{}" })
+}
+
+/// The same with a body of its own.
+pub fn http_with(address: &str, verb: &str, path: &str, token: &str, body: &str) -> (u16, String) {
     let host = address.strip_prefix("http://").unwrap();
     let mut stream = std::net::TcpStream::connect(host).unwrap();
-    let body = if verb == "GET" { "" } else { "{}" };
     let headers = match body.is_empty() {
         true => String::new(),
         false => format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len()),

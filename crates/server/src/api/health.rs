@@ -1,11 +1,12 @@
 //! `/healthz`, `/readyz`, `/metrics` and the OpenAPI document: for machines that watch. No names of secrets.
 
-use axum::extract::{FromRequestParts as _, State};
+use axum::extract::{Extension, FromRequestParts as _, State};
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use http::{HeaderValue, header};
 
 use crate::context::{self, SignedIn};
+use crate::custody::Custodian;
 use crate::edge::Edge;
 use crate::problem::Problem;
 use crate::turn::Refused;
@@ -28,6 +29,15 @@ pub(crate) async fn readyz(State(app): State<AppState>) -> Result<String, Proble
         }
     }
     Ok(said)
+}
+
+/// That nothing is answered, and why when nobody has sealed the server.
+pub(crate) async fn readyz_while_sealed(Extension(custodian): Extension<Custodian>) -> Problem {
+    let sealed = Problem::sealed();
+    match custodian.custody.why_sealed() {
+        Some(why) => sealed.because(why),
+        None => sealed,
+    }
 }
 
 /// Counters and histograms in Prometheus' text format.
