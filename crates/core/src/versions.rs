@@ -41,6 +41,13 @@ pub struct VersionSet {
     next: u32,
 }
 
+/// The same map as a sorted list of just its entries.
+pub fn without_spare_room<K: Ord, V>(map: BTreeMap<K, V>) -> LiteMap<K, V> {
+    let mut entries: Vec<(K, V)> = map.into_iter().collect();
+    entries.shrink_to_fit();
+    LiteMap::from_sorted_store_unchecked(entries)
+}
+
 impl Default for VersionSet {
     fn default() -> Self {
         Self { versions: LiteMap::new(), labels: LiteMap::new(), next: 1 }
@@ -69,7 +76,7 @@ impl VersionSet {
         if !numbers_fit || labels.len() > MAX_LABELS || !labels.values().all(points_well) {
             return Err(VersionError::Damaged);
         }
-        Ok(Self { versions: versions.into_iter().collect(), labels: labels.into_iter().collect(), next })
+        Ok(Self { versions: without_spare_room(versions), labels: without_spare_room(labels), next })
     }
 
     /// The version that readers get; none when it was deleted.

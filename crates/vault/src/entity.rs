@@ -13,7 +13,7 @@ use keymoat_core::names::{AccountName, Company, Environment, Field, Label, Polic
 use keymoat_core::policy::{CompiledRule, Policy, Rule};
 use keymoat_core::resolve::EnvOverride;
 use keymoat_core::secret::ValueKind;
-use keymoat_core::versions::{VersionSet, VersionState};
+use keymoat_core::versions::{VersionSet, VersionState, without_spare_room};
 use keymoat_store::{Archive, Kind, Row};
 use litemap::LiteMap;
 use serde::de::DeserializeOwned;
@@ -666,7 +666,7 @@ mod stored_versions {
 }
 
 mod stored_facts {
-    use super::{BTreeMap, Deserialize, LiteMap, VersionFacts};
+    use super::{BTreeMap, Deserialize, LiteMap, VersionFacts, without_spare_room};
     use serde::{Deserializer, Serializer};
 
     pub(super) fn serialize<S: Serializer>(
@@ -679,6 +679,6 @@ mod stored_facts {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<LiteMap<u32, VersionFacts>, D::Error> {
-        Ok(BTreeMap::deserialize(deserializer)?.into_iter().collect())
+        BTreeMap::deserialize(deserializer).map(without_spare_room)
     }
 }
