@@ -4,8 +4,6 @@
 //! made, `previous` what was current before. A deleted version keeps its labels, so that it can come back;
 //! a destroyed one loses them and never comes back. Every operation either does all of its work or none.
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 use litemap::LiteMap;
 
@@ -41,13 +39,6 @@ pub struct VersionSet {
     next: u32,
 }
 
-/// The same map as a sorted list of just its entries.
-pub fn without_spare_room<K: Ord, V>(map: BTreeMap<K, V>) -> LiteMap<K, V> {
-    let mut entries: Vec<(K, V)> = map.into_iter().collect();
-    entries.shrink_to_fit();
-    LiteMap::from_sorted_store_unchecked(entries)
-}
-
 impl Default for VersionSet {
     fn default() -> Self {
         Self { versions: LiteMap::new(), labels: LiteMap::new(), next: 1 }
@@ -66,8 +57,8 @@ impl VersionSet {
     /// When a number is 0 or not below `next`, a label points at nothing or at a destroyed version, or there are
     /// too many labels.
     pub fn from_parts(
-        versions: BTreeMap<u32, VersionState>,
-        labels: BTreeMap<Label, u32>,
+        versions: LiteMap<u32, VersionState>,
+        labels: LiteMap<Label, u32>,
         next: u32,
     ) -> Result<Self, VersionError> {
         let numbers_fit = versions.keys().all(|number| (1..next).contains(number)) && next > 0;
@@ -76,7 +67,7 @@ impl VersionSet {
         if !numbers_fit || labels.len() > MAX_LABELS || !labels.values().all(points_well) {
             return Err(VersionError::Damaged);
         }
-        Ok(Self { versions: without_spare_room(versions), labels: without_spare_room(labels), next })
+        Ok(Self { versions, labels, next })
     }
 
     /// The version that readers get; none when it was deleted.
@@ -555,7 +546,7 @@ mod tests {
         assert!(rebuild(&[(Label::CURRENT, 3)], 4).is_err());
         assert!(rebuild(&[], 2).is_err());
         assert!(rebuild(&[], 0).is_err());
-        let full = VersionSet::from_parts(BTreeMap::new(), BTreeMap::new(), u32::MAX);
+        let full = VersionSet::from_parts(LiteMap::new(), LiteMap::new(), u32::MAX);
         assert_eq!(full.unwrap().put(at(0)), Err(VersionError::NumbersUsedUp));
     }
 
@@ -607,7 +598,7 @@ mod tests {
     }
 
     /// Applies an effect to labels as a store would.
-    fn replay(labels: &mut BTreeMap<Label, u32>, effect: &Effect) {
+    fn replay(labels: &mut LiteMap<Label, u32>, effect: &Effect) {
         for moved in &effect.moved {
             let before = match moved.to {
                 Some(to) => labels.insert(moved.label.clone(), to),
@@ -624,7 +615,7 @@ mod tests {
             let mut set = VersionSet::new();
             let mut given_out = BTreeSet::new();
             let mut destroyed = BTreeSet::new();
-            let mut labels = BTreeMap::new();
+            let mut labels = LiteMap::new();
             for (second, step) in steps.iter().enumerate() {
                 let before = set.clone();
                 match apply(&mut set, step, at(second as i64)) {

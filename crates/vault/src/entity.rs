@@ -13,7 +13,7 @@ use keymoat_core::names::{AccountName, Company, Environment, Field, Label, Polic
 use keymoat_core::policy::{CompiledRule, Policy, Rule};
 use keymoat_core::resolve::EnvOverride;
 use keymoat_core::secret::ValueKind;
-use keymoat_core::versions::{VersionSet, VersionState, without_spare_room};
+use keymoat_core::versions::{VersionSet, VersionState};
 use keymoat_store::{Archive, Kind, Row};
 use litemap::LiteMap;
 use serde::de::DeserializeOwned;
@@ -636,8 +636,15 @@ pub fn company_text(company: Option<&Company>) -> &str {
 }
 
 /// [`VersionSet`] as it stands in a row.
+/// The same map as a sorted list of just its entries.
+fn without_spare_room<K: Ord, V>(map: BTreeMap<K, V>) -> LiteMap<K, V> {
+    let mut entries: Vec<(K, V)> = map.into_iter().collect();
+    entries.shrink_to_fit();
+    LiteMap::from_sorted_store_unchecked(entries)
+}
+
 mod stored_versions {
-    use super::{BTreeMap, Deserialize, Label, Serialize, VersionSet, VersionState};
+    use super::{BTreeMap, Deserialize, Label, Serialize, VersionSet, VersionState, without_spare_room};
     use serde::{Deserializer, Serializer, de::Error as _};
 
     #[derive(Serialize)]
@@ -661,7 +668,8 @@ mod stored_versions {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<VersionSet, D::Error> {
         let stored = In::deserialize(deserializer)?;
-        VersionSet::from_parts(stored.states, stored.labels, stored.next).map_err(D::Error::custom)
+        let (states, labels) = (without_spare_room(stored.states), without_spare_room(stored.labels));
+        VersionSet::from_parts(states, labels, stored.next).map_err(D::Error::custom)
     }
 }
 
