@@ -200,11 +200,14 @@ impl Store {
     /// When the database or the checkpoint file cannot be read at all.
     pub async fn verify(&self, progress: impl FnMut(u64) + Send + 'static) -> Result<Report, StoreError> {
         let inner = Arc::clone(&self.inner);
+        // The file outside is read first: the database, seen from here on, must be at least as new.
+        let read = tokio::task::spawn_blocking(move || Outside::read(&inner.keys, &inner.outside));
+        let inner = Arc::clone(&self.inner);
+        let unreadable = |why: &dyn std::fmt::Display| {
+            StoreError::Database(format!("`{}` cannot be read: {why}", inner.outside.display()))
+        };
+        let outside = read.await.map_err(|e| unreadable(&e))?.map_err(|e| unreadable(&e))?;
         self.read(move |reader| {
-            // The file outside is read first: the database, seen from here on, must be at least as new.
-            let outside = Outside::read(&inner.keys, &inner.outside).map_err(|error| {
-                StoreError::Database(format!("`{}` cannot be read: {error}", inner.outside.display()))
-            })?;
             verify::verify(reader.db(), &inner.keys, Some(&outside), progress).map_err(|e| reader.fault(e))
         })
         .await
