@@ -361,6 +361,35 @@ fn what_is_not_this_vaults_database_is_left_alone() {
 }
 
 #[test]
+fn a_node_keeps_to_its_vault_wherever_that_is() {
+    let Some(cluster) = cluster_for("another vault") else { return };
+    let url = |host: &str, schema: &str| {
+        format!("postgres://keymoat@{host}:{}/vault?schema={schema}", cluster.port())
+    };
+    let mut machine = Machine::new(url("127.0.0.1", "first"));
+    drop(machine.serve("one"));
+    // Another vault whose master key is at hand, too; and a place where there is none.
+    machine.url = url("127.0.0.1", "second");
+    drop(machine.serve("two"));
+    for (schema, part) in
+        [("second", "has worked with the vault `keymoat/"), ("third", "the database is empty")]
+    {
+        machine.url = url("127.0.0.1", schema);
+        for arguments in [&["serve", "--listen", "127.0.0.1:0"][..], &["status"]] {
+            let refused = machine.run("one", arguments);
+            assert!(refused.code != 0 && refused.stderr.contains(part), "{schema}: {refused:?}");
+        }
+    }
+    // Hosts change; the vault is the same.
+    for host in ["localhost", "127.0.0.1,localhost"] {
+        machine.url = url(host, "first");
+        drop(machine.serve("one"));
+        let node = std::fs::read_to_string(machine.home.path().join("one/node")).unwrap();
+        assert!(node.contains("localhost"), "{node}");
+    }
+}
+
+#[test]
 fn the_way_to_the_database_is_encrypted_and_the_server_checked() {
     let authority = Authority::new();
     let pair = authority.issue(jiff::SignedDuration::from_hours(24));
