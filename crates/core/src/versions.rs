@@ -4,9 +4,8 @@
 //! made, `previous` what was current before. A deleted version keeps its labels, so that it can come back;
 //! a destroyed one loses them and never comes back. Every operation either does all of its work or none.
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
+use litemap::LiteMap;
 
 use crate::names::Label;
 use crate::secret::MAX_LABELS;
@@ -32,16 +31,17 @@ impl VersionState {
 /// All versions of one secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VersionSet {
-    versions: BTreeMap<u32, VersionState>,
+    // Most secrets have one version: a node of a tree would take room for eleven.
+    versions: LiteMap<u32, VersionState>,
     // INVARIANT: points only at versions that exist and are not destroyed.
-    labels: BTreeMap<Label, u32>,
+    labels: LiteMap<Label, u32>,
     // INVARIANT: greater than every number ever given out.
     next: u32,
 }
 
 impl Default for VersionSet {
     fn default() -> Self {
-        Self { versions: BTreeMap::new(), labels: BTreeMap::new(), next: 1 }
+        Self { versions: LiteMap::new(), labels: LiteMap::new(), next: 1 }
     }
 }
 
@@ -57,8 +57,8 @@ impl VersionSet {
     /// When a number is 0 or not below `next`, a label points at nothing or at a destroyed version, or there are
     /// too many labels.
     pub fn from_parts(
-        versions: BTreeMap<u32, VersionState>,
-        labels: BTreeMap<Label, u32>,
+        versions: LiteMap<u32, VersionState>,
+        labels: LiteMap<Label, u32>,
         next: u32,
     ) -> Result<Self, VersionError> {
         let numbers_fit = versions.keys().all(|number| (1..next).contains(number)) && next > 0;
@@ -93,12 +93,12 @@ impl VersionSet {
     }
 
     /// All versions, oldest first.
-    pub fn versions(&self) -> &BTreeMap<u32, VersionState> {
+    pub fn versions(&self) -> &LiteMap<u32, VersionState> {
         &self.versions
     }
 
     /// All labels.
-    pub fn labels(&self) -> &BTreeMap<Label, u32> {
+    pub fn labels(&self) -> &LiteMap<Label, u32> {
         &self.labels
     }
 
@@ -546,7 +546,7 @@ mod tests {
         assert!(rebuild(&[(Label::CURRENT, 3)], 4).is_err());
         assert!(rebuild(&[], 2).is_err());
         assert!(rebuild(&[], 0).is_err());
-        let full = VersionSet::from_parts(BTreeMap::new(), BTreeMap::new(), u32::MAX);
+        let full = VersionSet::from_parts(LiteMap::new(), LiteMap::new(), u32::MAX);
         assert_eq!(full.unwrap().put(at(0)), Err(VersionError::NumbersUsedUp));
     }
 
@@ -598,7 +598,7 @@ mod tests {
     }
 
     /// Applies an effect to labels as a store would.
-    fn replay(labels: &mut BTreeMap<Label, u32>, effect: &Effect) {
+    fn replay(labels: &mut LiteMap<Label, u32>, effect: &Effect) {
         for moved in &effect.moved {
             let before = match moved.to {
                 Some(to) => labels.insert(moved.label.clone(), to),
@@ -615,7 +615,7 @@ mod tests {
             let mut set = VersionSet::new();
             let mut given_out = BTreeSet::new();
             let mut destroyed = BTreeSet::new();
-            let mut labels = BTreeMap::new();
+            let mut labels = LiteMap::new();
             for (second, step) in steps.iter().enumerate() {
                 let before = set.clone();
                 match apply(&mut set, step, at(second as i64)) {

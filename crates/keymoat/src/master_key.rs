@@ -6,7 +6,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{IsTerminal as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -159,7 +159,7 @@ pub fn key_text(file: &Path, variables: &Variables) -> Result<Option<SecretBytes
 pub fn write_key_file(path: &Path, key: &MasterKey) -> Result<(), CliError> {
     let wrong = |e: std::io::Error| CliError::file("write the master key file", path, &e);
     let dir = path.parent().unwrap_or(Path::new("."));
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(wrong)?;
+    keymoat_store::make_private_dir(dir).map_err(wrong)?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(wrong)?;
     // EXPOSE: this is the file in which the master key is kept.
     key.to_text().expose(|text| file.write_all(text)).map_err(wrong)?;

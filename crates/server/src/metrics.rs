@@ -54,10 +54,15 @@ impl Metrics {
     }
 
     /// Everything in Prometheus' text format; without a vault, because it is sealed, little.
-    pub(crate) fn render(&self, vault: Option<&Vault>, certificate: Option<CertificateStatus>) -> String {
+    pub(crate) fn render(
+        &self,
+        vault: Option<&Vault>,
+        certificate: Option<CertificateStatus>,
+        overloaded: Option<u64>,
+    ) -> String {
         self.handle.run_upkeep();
         let mut text = self.handle.render();
-        text.push_str(&gauges(vault, certificate));
+        text.push_str(&now(vault, certificate, overloaded));
         text
     }
 
@@ -70,11 +75,15 @@ impl Metrics {
 }
 
 /// How things stand now. A recorder of its own each time: a gauge that once was set would be shown for ever.
-fn gauges(vault: Option<&Vault>, certificate: Option<CertificateStatus>) -> String {
+fn now(vault: Option<&Vault>, certificate: Option<CertificateStatus>, overloaded: Option<u64>) -> String {
     let recorder = PrometheusBuilder::new().build_recorder();
     metrics::with_local_recorder(&recorder, || {
         metrics::describe_gauge!(SEALED, "1 when the server is sealed");
         metrics::gauge!(SEALED).set(f64::from(u8::from(vault.is_none())));
+        if let Some(overloaded) = overloaded {
+            metrics::describe_counter!(OVERLOADED, "requests refused because there was no room for them");
+            metrics::counter!(OVERLOADED).absolute(overloaded);
+        }
         if let Some(CertificateStatus { ends, is_stale }) = certificate {
             metrics::describe_gauge!(CERTIFICATE_ENDS, "when the certificate ends, in seconds since 1970");
             metrics::describe_gauge!(CERTIFICATE_STALE, "1 when a newer certificate could not be taken");
@@ -123,6 +132,7 @@ fn method_label(method: &Method) -> &'static str {
 }
 
 const REQUESTS: &str = "keymoat_http_requests_total";
+const OVERLOADED: &str = "keymoat_http_overloaded_total";
 const DURATION: &str = "keymoat_http_request_duration_seconds";
 const ENTITIES: &str = "keymoat_vault_entities";
 const CHANGE: &str = "keymoat_vault_change";

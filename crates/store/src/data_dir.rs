@@ -3,16 +3,16 @@
 //! Two locks are held: that of the file `lock`, which says who holds it, and that of the directory itself, which stays
 //! when somebody removes the file. It looks at modes, not at what else the system may allow.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::{Address, OpenError};
+use crate::{Address, OpenError, make_private_dir};
 
 /// A data directory whose lock this process holds; dropping the last clone lets go.
 #[derive(Debug, Clone)]
@@ -51,7 +51,7 @@ impl DataDir {
     /// When the directory belongs to somebody else, others can reach what is in it, it is held by another process, or
     /// cannot be used.
     pub fn lock(path: &Path) -> Result<Self, OpenError> {
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| io(path, &e))?;
+        make_private_dir(path).map_err(|e| io(path, &e))?;
         check_reach(path)?;
         let itself = File::open(path).map_err(|e| io(path, &e))?;
         let is_free = take(&itself).map_err(|e| io(path, &e))?;

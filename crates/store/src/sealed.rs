@@ -1,6 +1,7 @@
 //! The database while its keys are not at hand: it can be opened and looked at, but not used.
 
 use std::path::Path;
+use std::sync::mpsc;
 
 use keymoat_core::tree::{Frontier, Hash};
 
@@ -11,6 +12,7 @@ use crate::known::Known;
 use crate::ledger::{Head, LedgerKeys, SignedHead, sign, verify_note};
 use crate::outside::{OutsideFile, read_slots};
 use crate::reader::{events_len, for_each_raw_row, stored_leaf, subtree, tile};
+use crate::row::RawRow;
 use crate::tiles::Tiles;
 use crate::tx::rows_with_prefix;
 use crate::{Effect, Kind, Observer, OpenError, Row, Store, StoreError, Untrusted};
@@ -321,21 +323,44 @@ impl SealedStore {
         Ok(OutsideSlots { exists, slots })
     }
 
-    /// Reads every row, adding up their digest, and hands over the live ones.
+    /// Reads every row, adding up their digest, and hands over the live ones, which are taken in beside the reading.
     fn load(&self, keys: &LedgerKeys, head: &mut Head, observer: &mut Observer) -> Result<Known, OpenError> {
+        let (chunks, taken) = mpsc::sync_channel(CHUNKS_AHEAD);
+        std::thread::scope(|scope| {
+            let taking = scope.spawn(move || taken.into_iter().for_each(observer));
+            let loaded = self.read_rows(keys, head, |chunk| {
+                // It takes until this ends, or has panicked, which is passed on below.
+                drop(chunks.send(chunk));
+            });
+            drop(chunks);
+            if let Err(panic) = taking.join() {
+                std::panic::resume_unwind(panic);
+            }
+            loaded
+        })
+    }
+
+    fn read_rows(
+        &self,
+        keys: &LedgerKeys,
+        head: &mut Head,
+        hand_over: impl Fn(Vec<Effect>),
+    ) -> Result<Known, OpenError> {
         let mut unknown = None;
         let mut known = Known::default();
-        let mut chunk = Vec::new();
+        let mut chunk = Vec::with_capacity(LOAD_CHUNK);
         for_each_raw_row(&self.db, |row| {
             head.digest.add(row.mac(&keys.state));
             head.change = head.change.max(u64::try_from(row.seq).unwrap_or(0));
             if row.body.is_none() {
                 return;
             }
-            let name = format!("{} `{}`", row.kind, row.key);
-            let Some(row) = row.into_live() else {
-                unknown.get_or_insert(name);
-                return;
+            let row = match row.into_live() {
+                Ok(row) => row,
+                Err(row) => {
+                    unknown.get_or_insert(row);
+                    return;
+                }
             };
             known.add(&row, &keys.state);
             if row.kind.decides_access() {
@@ -343,15 +368,15 @@ impl SealedStore {
             }
             chunk.push(Effect::Written(row));
             if chunk.len() == LOAD_CHUNK {
-                observer(std::mem::take(&mut chunk));
+                hand_over(std::mem::replace(&mut chunk, Vec::with_capacity(LOAD_CHUNK)));
             }
         })
         .map_err(|e| self.fault(e))?;
-        observer(chunk);
+        hand_over(chunk);
         match unknown {
             None => Ok(known),
-            Some(name) => {
-                let why = format!("the {name} has a kind or a form that this program does not know");
+            Some(RawRow { kind, key, .. }) => {
+                let why = format!("the {kind} `{key}` has a kind or a form that this program does not know");
                 Err(Untrusted::State(why).into())
             }
         }
@@ -449,3 +474,5 @@ fn io(path: &Path, error: &std::io::Error) -> OpenError {
 
 /// Rows handed over at once while loading.
 const LOAD_CHUNK: usize = 1024;
+/// How many of these may wait to be taken in.
+const CHUNKS_AHEAD: usize = 4;

@@ -76,7 +76,7 @@ impl<'a> Tx<'a> {
     /// The live row of this name.
     pub fn row(&self, kind: Kind, key: &str) -> Result<Option<Row>, StoreError> {
         match self.pending(kind, key) {
-            Some(pending) => Ok(pending.raw(kind, key).into_live()),
+            Some(pending) => Ok(pending.raw(kind, key).into_live().ok()),
             None => {
                 let row = live_row(self.db, kind, key).map_err(|e| self.fault(e))?;
                 self.known.check(kind, key, row.as_ref(), self.state_key).map_err(|e| self.fault(e))?;
@@ -126,7 +126,7 @@ impl<'a> Tx<'a> {
             return Ok(stored);
         }
         let stored = stored.into_iter().filter(|row| !pending.contains_key(row.key.as_str()));
-        let pending = pending.iter().filter_map(|(key, pending)| pending.raw(kind, key).into_live());
+        let pending = pending.iter().filter_map(|(key, pending)| pending.raw(kind, key).into_live().ok());
         let mut rows: Vec<Row> = stored.chain(pending).collect();
         rows.sort_unstable_by(|one, other| one.key.cmp(&other.key));
         rows.truncate(limit);
@@ -150,7 +150,7 @@ impl<'a> Tx<'a> {
         let pending: BTreeMap<&str, &Pending> = self.pending_in(kind, "", None).collect();
         let stored = stored.into_iter().filter(|row| !pending.contains_key(row.key.as_str()));
         let pending = pending.iter().filter(|(_, pending)| pending.seq > after);
-        let pending = pending.filter_map(|(key, pending)| pending.raw(kind, key).into_live());
+        let pending = pending.filter_map(|(key, pending)| pending.raw(kind, key).into_live().ok());
         Ok(stored.chain(pending).collect())
     }
 

@@ -118,16 +118,31 @@ impl Home {
     }
 
     /// As [`Home::start_server`], with what it says in a file of this name.
-    pub fn start_server_logging(&self, mut command: Command, log: &str) -> Server {
-        let log = self.path().join(log);
-        let out = std::fs::File::create(&log).unwrap();
-        let child =
-            command.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out).spawn().unwrap();
-        let mut server = Server { child, log };
+    pub fn start_server_logging(&self, command: Command, log: &str) -> Server {
+        let mut server = Server::start(command, self.path().join(log));
         server.wait_until_it_listens();
         server
     }
+
+    /// Starts a server that must not come to serve, and gives what it says.
+    #[track_caller]
+    pub fn serve_in_vain(&self, flags: &[&str]) -> Done {
+        let command = self.command(&[&["serve", "--listen", "127.0.0.1:0"], flags].concat());
+        let mut server = Server::start(command, self.path().join("server.log"));
+        loop {
+            let ended = server.child.try_wait().unwrap();
+            assert!(!server.log().contains(SERVES), "it serves: {}", server.log());
+            if let Some(status) = ended {
+                let code = status.code().unwrap_or(-1);
+                return Done { code, stdout: String::new(), stderr: server.log() };
+            }
+            std::thread::yield_now();
+        }
+    }
 }
+
+/// What a server says when it takes requests.
+const SERVES: &str = "Ctrl-C stops it.";
 
 /// A running server; it is killed when the test forgets it.
 pub struct Server {
@@ -136,9 +151,16 @@ pub struct Server {
 }
 
 impl Server {
+    fn start(mut command: Command, log: PathBuf) -> Self {
+        let out = std::fs::File::create(&log).unwrap();
+        let child =
+            command.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out).spawn().unwrap();
+        Self { child, log }
+    }
+
     fn wait_until_it_listens(&mut self) {
         // The log is polled: the server tells nobody else that it is ready. The loop is bounded by the server's life.
-        while !self.log().contains("Ctrl-C stops it.") {
+        while !self.log().contains(SERVES) {
             assert!(self.child.try_wait().unwrap().is_none(), "the server ended: {}", self.log());
             std::thread::yield_now();
         }
