@@ -146,6 +146,13 @@ impl Cluster {
         let _ = self.server.wait();
     }
 
+    /// Whether it answers now; a server that was killed starts its processes anew by itself.
+    pub fn answers(&self) -> bool {
+        let mut ready = Command::new(self.programs.join("pg_isready"));
+        ready.args(["--quiet", "--host=127.0.0.1"]).arg(format!("--port={}", self.port));
+        ready.status().is_ok_and(|status| status.success())
+    }
+
     /// Starts it again where it was, after [`Cluster::kill`].
     ///
     /// # Errors

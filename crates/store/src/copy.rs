@@ -67,7 +67,7 @@ pub struct Tally<'a> {
     archived_below: u64,
     /// Kind and key of the newest row, to notice one that comes twice.
     newest: Option<(String, String)>,
-    outside: Option<Outside<'a>>,
+    outside: Option<Outside>,
     /// What a note outside signs that these events do not contain.
     rewritten: Option<Untrusted>,
 }

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use keymoat_core::audit::{Event, RowChange};
 use keymoat_core::names::{ResourcePath, Scope};
@@ -42,8 +42,8 @@ pub struct Report {
 }
 
 /// The checkpoint file outside of the data directory, as far as a verification needs it.
-pub(crate) struct Outside<'a> {
-    pub(crate) path: &'a Path,
+pub(crate) struct Outside {
+    pub(crate) path: PathBuf,
     pub(crate) exists: bool,
     pub(crate) heads: Vec<SignedHead>,
 }
@@ -52,7 +52,7 @@ pub(crate) struct Outside<'a> {
 pub(crate) fn verify(
     db: &Db,
     keys: &LedgerKeys,
-    outside: Option<&Outside<'_>>,
+    outside: Option<&Outside>,
     mut progress: impl FnMut(u64),
 ) -> DbResult<Report> {
     let inside = Inside::read(db, keys)?;
@@ -130,13 +130,13 @@ pub(crate) fn check_tail(db: &Db, size: u64) -> DbResult<Option<Untrusted>> {
     Ok(found)
 }
 
-impl<'a> Outside<'a> {
+impl Outside {
     /// Reads the file; what in it is torn or foreign is left out.
-    pub(crate) fn read(keys: &LedgerKeys, path: &'a Path) -> std::io::Result<Self> {
+    pub(crate) fn read(keys: &LedgerKeys, path: &Path) -> std::io::Result<Self> {
         let slots = read_slots(path)?;
         let exists = slots.is_some();
         let heads = slots.iter().flatten().filter_map(|text| verify_note(keys, text)).collect();
-        Ok(Self { path, exists, heads })
+        Ok(Self { path: path.to_owned(), exists, heads })
     }
 
     fn problem(&self) -> Option<Untrusted> {

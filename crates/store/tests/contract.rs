@@ -18,6 +18,7 @@ on_both_databases!(
     rows_are_written_read_and_removed,
     what_breaks_the_rules_is_refused_and_leaves_nothing,
     a_failing_member_takes_nobody_with_it,
+    a_batch_holds_a_few_megabytes,
     a_count_that_goes_down_makes_no_decision_stale,
     the_key_of_a_row_has_a_limit,
     a_decision_under_older_rules_is_stale,
@@ -53,6 +54,51 @@ async fn a_store_is_made_opened_and_opened_again() {
     assert_eq!((report.events, report.rows, report.problems), (2, 1, vec![]));
     let store = vault.open().unwrap();
     assert_eq!(store.append(draft(3), None).await.unwrap().event, 2);
+    store.close().await;
+    assert_eq!(vault.verify().unwrap().problems, vec![]);
+}
+
+async fn a_batch_holds_a_few_megabytes(vault: Vault) {
+    const VALUES: usize = 40;
+    const MEGABYTE: usize = 1024 * 1024;
+    // What each commit told at once.
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let observer = Arc::clone(&told);
+    let observer: keymoat_store::Observer = Box::new(move |effects| {
+        let blob = |effect: &Effect| match effect {
+            Effect::Written(row) => row.blob.as_ref().map_or(0, Vec::len),
+            _ => 0,
+        };
+        observer.lock().unwrap().push(effects.iter().map(blob).sum::<usize>());
+    });
+    let store = vault.unseal(Trust::Checked, observer).unwrap();
+    told.lock().unwrap().clear();
+    // The writer is held by the first until all the others have queued.
+    let (go, gate) = std::sync::mpsc::channel::<()>();
+    let mut writes: Vec<std::pin::Pin<Box<dyn Future<Output = _>>>> = Vec::new();
+    writes.push(Box::pin(change(&store, 0, move |tx| {
+        let _ = gate.recv();
+        tx.put(Kind::Version, "held", "{}", None)
+    })));
+    for n in 1..=VALUES {
+        let key = format!("large {n}");
+        let work =
+            move |tx: &mut keymoat_store::Tx<'_>| tx.put(Kind::Version, &key, "{}", Some(&vec![7; MEGABYTE]));
+        writes.push(Box::pin(change(&store, n as u64, work)));
+    }
+    std::future::poll_fn(|cx| {
+        assert!(writes.iter_mut().all(|write| write.as_mut().poll(cx).is_pending()));
+        std::task::Poll::Ready(())
+    })
+    .await;
+    drop(go);
+    for write in writes {
+        write.await.unwrap();
+    }
+    let commits = told.lock().unwrap().clone();
+    assert_eq!(commits.iter().sum::<usize>(), VALUES * MEGABYTE);
+    assert!(commits.iter().all(|bytes| *bytes <= 9 * MEGABYTE), "{commits:?}");
+    assert!(commits.len() < VALUES, "{commits:?}");
     store.close().await;
     assert_eq!(vault.verify().unwrap().problems, vec![]);
 }

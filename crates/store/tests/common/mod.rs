@@ -168,6 +168,14 @@ impl Vault {
         master.to_text().expose(|text| std::fs::write(self.tmp.path().join("master"), text)).unwrap();
     }
 
+    /// A connection of somebody else to its server.
+    pub async fn client(&self) -> tokio_postgres::Client {
+        let url = self.url.as_deref().unwrap().split('?').next().unwrap();
+        let (client, link) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(link);
+        client
+    }
+
     pub fn dir(&self) -> &Path {
         self.tmp.path()
     }

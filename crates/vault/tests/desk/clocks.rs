@@ -5,6 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use keymoat_crypto::SecretBytes;
 use keymoat_vault::{Caller, Clock, NewGrant, NewToken};
 
+use crate::cluster;
 use crate::common::*;
 
 #[tokio::test]
@@ -39,6 +40,39 @@ async fn a_minute_is_a_minute_on_every_odd_day() {
     for start in STARTS {
         lasts_a_minute(&at(start).await, start).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_ended_on_one_node_has_ended_on_one_whose_clock_is_behind() {
+    let cluster = match cluster::Cluster::start() {
+        Ok(cluster) => cluster,
+        Err(why) => return println!("SKIP postgres clocks: {why}"),
+    };
+    let address = || keymoat_vault::Address::parse(&cluster.url()).unwrap();
+    let desk = Desk::new_at(Some(address())).await;
+    let (other, behind) = desk.node(address());
+    let owner = desk.owner().await;
+    let hour = NewToken { ttl: SignedDuration::from_hours(1), ..new_token("os:ana") };
+    let token = desk.vault.create_token(&owner, hour).await.unwrap();
+    let signs_in = async |vault: &keymoat_vault::Vault| {
+        vault.fresh().await.unwrap();
+        vault.sign_in_with_token(token.token.text(), desk.origin()).await.is_ok()
+    };
+    assert!(signs_in(&desk.vault).await && signs_in(&other).await);
+    let mut refused = 0;
+    for jump in [59, 1, 60, 24 * 60, 365 * 24 * 60] {
+        desk.clock.forward(SignedDuration::from_mins(jump));
+        // Its record, of a refusal from the second jump on, is what tells the other node how late it is.
+        let here = signs_in(&desk.vault).await;
+        assert_eq!(here, jump == 59);
+        desk.vault.record_system("server", keymoat_core::audit::Action::Start).await.unwrap();
+        assert_eq!(signs_in(&other).await, here, "after {jump} minutes");
+        assert!(other.now() >= desk.clock.now() && behind.now() < desk.clock.now());
+        refused += u64::from(!here);
+    }
+    assert_eq!(refused, 4);
+    other.close().await;
+    desk.vault.close().await;
 }
 
 async fn at(start: &str) -> Desk {

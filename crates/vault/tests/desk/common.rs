@@ -16,9 +16,9 @@ use keymoat_detect::Catalogue;
 use keymoat_store::Durability;
 use keymoat_vault::entity::{AccountKind, SecretName, SlotSource};
 use keymoat_vault::{
-    Annotation, AuditQuery, AuditRecord, Caller, Clock, Code, IssuedToken, MasterKeyOffer, NewAccount,
-    NewGrant, NewSlot, NewToken, NewValue, NewVault, Origin, Put, RequestNeeds, Revealed, SealedVault,
-    Surroundings, Vault, VaultError, Wanted, Written,
+    Address, Annotation, AuditQuery, AuditRecord, Caller, Clock, Code, IssuedToken, MasterKeyOffer,
+    NewAccount, NewGrant, NewSlot, NewToken, NewValue, NewVault, Origin, Put, RequestNeeds, Revealed,
+    SealedVault, Surroundings, Vault, VaultError, Wanted, Written,
 };
 use tempfile::TempDir;
 
@@ -47,21 +47,38 @@ pub struct Desk {
 
 impl Desk {
     pub async fn new() -> Self {
+        Self::new_at(None).await
+    }
+
+    /// The same with its database on a server.
+    pub async fn new_at(database: Option<Address>) -> Self {
         let tmp = tempdir();
         std::fs::create_dir(tmp.path().join("outside")).unwrap();
         let clock = Arc::new(HandClock(AtomicI64::new(START_MS)));
         let master = MasterKey::generate();
         let text = master.to_text();
-        let empty = SealedVault::open(&tmp.path().join("data"), Durability::Disk).unwrap().err().unwrap();
+        let data = tmp.path().join("data");
+        let empty = SealedVault::open_at(&data, database.clone(), Durability::Disk).unwrap().err().unwrap();
         let new = NewVault {
             instance: uuid::Uuid::from_u128(0x0192_0000_0000_7000_8000_0000_0000_0001),
             slot: NewSlot { source: SlotSource::Key, master },
             os_user: "ana".to_owned(),
             environments: vec!["prod".parse().unwrap(), "staging".parse().unwrap()],
         };
-        let (vault, code) = empty.create(new, surroundings(tmp.path(), &clock)).await.unwrap();
+        let around = Surroundings { database, ..surroundings(tmp.path(), &clock) };
+        let (vault, code) = empty.create(new, around).await.unwrap();
         let code = code.text().duplicate();
         Self { tmp, clock, master: text, code, vault }
+    }
+
+    /// Another node of the vault at this address, with a clock of its own that shows what that of the first showed.
+    pub fn node(&self, database: Address) -> (Vault, Arc<HandClock>) {
+        let clock = Arc::new(HandClock(AtomicI64::new(START_MS)));
+        let data = self.tmp.path().join("node");
+        let sealed = SealedVault::open_at(&data, Some(database.clone()), Durability::Disk).unwrap();
+        let around = Surroundings { database: Some(database), ..surroundings(self.tmp.path(), &clock) };
+        let offer = MasterKeyOffer::Key(self.master.duplicate());
+        (sealed.ok().unwrap().unseal(&offer, around).unwrap(), clock)
     }
 
     pub fn data(&self) -> PathBuf {

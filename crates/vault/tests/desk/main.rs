@@ -7,6 +7,8 @@ mod archive;
 mod audit;
 mod canary;
 mod clocks;
+#[path = "../../../../testkit/cluster.rs"]
+mod cluster;
 mod common;
 mod duplicates;
 mod limits;
