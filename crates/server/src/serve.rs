@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::response::Response;
-use axum::{Extension, Router};
 use http::Request;
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
@@ -32,6 +31,7 @@ use crate::context::Peer;
 use crate::crowd::{Crowd, PerAddress, Place};
 use crate::edge::HEADERS_MAX;
 use crate::framing::StrictIo;
+use crate::routes::Api;
 use crate::turn::{Room, Turn};
 use crate::{AppState, edge};
 
@@ -84,8 +84,8 @@ impl Default for Limits {
 pub(crate) struct Stopping(pub(crate) CancellationToken);
 
 /// The API on a vault in this process, for a caller who is `peer`.
-pub fn in_process(vault: Vault, peer: Peer) -> Router {
-    crate::router(AppState::new(vault)).layer(Extension(peer))
+pub fn in_process(vault: Vault, peer: Peer) -> Api {
+    Api::new(AppState::new(vault)).for_peer(peer)
 }
 
 /// Serves until `shutdown` is ready; then takes no more connections, lets running requests end, and cuts off what has
@@ -112,7 +112,7 @@ pub async fn serve(desk: impl Desk, listeners: Listeners, shutdown: impl Future<
     }
 }
 
-/// What answers requests: the router of an open vault, or the [`crate::Custody`] of one that may be sealed.
+/// What answers requests: the [`Api`] of an open vault, or the [`crate::Custody`] of one that may be sealed.
 pub trait Desk:
     Service<Request<Body>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static
 {
@@ -431,6 +431,7 @@ const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::Router;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     fn server() -> Server<Router> {
