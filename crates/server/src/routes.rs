@@ -387,7 +387,8 @@ impl Api {
         Self { peer: Some(peer), ..self }
     }
 
-    pub(crate) async fn answer(&self, mut request: Request) -> Response {
+    /// Lets go of the vault with the answer.
+    pub(crate) async fn answer(self, mut request: Request) -> Response {
         if let Some(peer) = &self.peer {
             request.extensions_mut().insert(peer.clone());
         }
@@ -417,8 +418,8 @@ impl Service<Request> for Api {
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let api = self.clone();
-        Box::pin(async move { Ok(api.answer(request).await) })
+        let answer = self.clone().answer(request);
+        Box::pin(async move { Ok(answer.await) })
     }
 }
 
