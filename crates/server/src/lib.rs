@@ -83,7 +83,7 @@ pub(crate) struct Front {
 
 impl Front {
     pub(crate) fn new(doors: Doors, certificate: Option<watch::Receiver<CertificateStatus>>) -> Self {
-        Self { metrics: Metrics::new(), doors, certificate }
+        Self { metrics: Metrics::default(), doors, certificate }
     }
 
     /// How the certificate stands; none without TLS.
