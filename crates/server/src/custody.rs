@@ -29,8 +29,8 @@ use tower::Service;
 
 use crate::edge::{self, Edge, Numbers};
 use crate::problem::Problem;
-use crate::serve::CutsConnection;
 use crate::routes::{Api, SealedApi};
+use crate::serve::CutsConnection;
 use crate::{AppState, CertificateStatus, Doors, Front};
 
 /// A vault that a server serves, open or sealed. Cheap to clone.

@@ -151,11 +151,13 @@ mod tests {
         #[track_caller]
         fn check(query: &str, expected: Result<&[(&str, &str)], &str>) {
             match (
-                refuse_tokens_in(Some(query)).and_then(|()| Params::parse(Some(query), &ALLOWED, PathNames::default())),
+                refuse_tokens_in(Some(query))
+                    .and_then(|()| Params::parse(Some(query), &ALLOWED, PathNames::default())),
                 expected,
             ) {
                 (Ok(params), Ok(pairs)) => {
-                    let found: Vec<(&str, &str)> = params.query.iter().map(|(k, v)| (*k, v.as_str())).collect();
+                    let found: Vec<(&str, &str)> =
+                        params.query.iter().map(|(k, v)| (*k, v.as_str())).collect();
                     assert_eq!(found, pairs, "{query}");
                 }
                 (Err(problem), Err(says)) => {
