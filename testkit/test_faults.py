@@ -4,7 +4,7 @@
 For every N, the N-th call of a kind fails in a put, a reveal, a change of keys and a backup (`strace -e inject`). What
 was answered with success must be there, a value that was given out must be on record, the message must say what is
 wrong, and the vault must open and verify afterwards. A disk that says "written" and writes nothing must be found out
-when the vault is opened next. `python3 testkit/test_faults.py --all` tries every call, the test run a part of them.
+when the vault is opened next. What `init` makes must be on the disk when it ends, names and all. `python3 testkit/test_faults.py --all` tries every call, the test run a part of them.
 KEYMOAT_BIN names the program; without it the debug build is used.
 """
 
@@ -27,11 +27,11 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(os.environ.get("KEYMOAT_BIN", ROOT / "target/debug/keymoat")).resolve()
 ALL = "--all" in sys.argv
 
-#: What can fail, and how.
+#: What can fail, and how: with an error, or as a write that takes no byte.
 FAULTS = {
     "fdatasync": ["EIO", "ENOSPC"],
     "fsync": ["EIO"],
-    "pwrite64": ["EIO", "ENOSPC"],
+    "pwrite64": ["EIO", "ENOSPC", "short"],
     "pread64": ["EIO"],
     "openat": ["EMFILE", "EIO"],
     "ftruncate": ["EIO", "ENOSPC"],
@@ -73,6 +73,11 @@ def run(home, *arguments, stdin="", before=()):
     environment = {"HOME": str(home), "PATH": os.environ["PATH"]}
     return subprocess.run([*before, BIN, *arguments], input=stdin, env=environment, cwd=home, capture_output=True, text=True,
                           check=False, timeout=120)
+
+
+def fault(call, how, number):
+    outcome = "retval=0" if how == "short" else f"error={how}"
+    return f"inject={call}:{outcome}:when={number}"
 
 
 def strace(*options):
@@ -210,10 +215,10 @@ class SystemCallsFail(unittest.TestCase):
         if ALL:
             print(f"  {len(tried)} calls failed on purpose")
 
-    def fail_one(self, operation, call, error, number):
-        home = self.machine.copy(f"{operation.name}-{call}-{error}-{number}")
+    def fail_one(self, operation, call, how, number):
+        home = self.machine.copy(f"{operation.name}-{call}-{how}-{number}")
         done = run(home, *operation.arguments, stdin=operation.stdin,
-                   before=strace("-o", "/dev/null", "-e", f"inject={call}:error={error}:when={number}"))
+                   before=strace("-o", "/dev/null", "-e", fault(call, how, number)))
         self.assertNotIn("panicked", done.stderr)
         is_ours = "error while loading shared libraries" not in done.stderr
         if is_ours:
@@ -226,7 +231,7 @@ class SystemCallsFail(unittest.TestCase):
 
     def fail_each(self, operation):
         made = calls(self.machine, operation)
-        cases = [(call, error, number) for call, errors in FAULTS.items() for error in errors
+        cases = [(call, how, number) for call, ways in FAULTS.items() for how in ways
                  for number in range(1, len(made.get(call, [])) + 1)]
         self.assertGreater(len(cases), 30)
         self.each(chosen(cases, SAMPLE), lambda *case: self.fail_one(operation, *case))
@@ -300,6 +305,69 @@ class SystemCallsFail(unittest.TestCase):
             said = run(home, "reveal", f"n{number}#secret_key", "--env", "prod")
             self.assertEqual((said.returncode, said.stdout.strip()), (0, f"made-up value {number}"))
         self.assertEqual(reveal(self, home), OLD)
+
+
+class Disk:
+    """What a program has put on the disk, as its system calls tell it, and what a power cut would take."""
+
+    def __init__(self):
+        self.known, self.unlisted, self.unsynced = set(), set(), set()
+
+    def see(self, call, arguments, result):
+        if result < 0:
+            return
+        names = re.findall(r'"([^"]*)"', arguments)
+        file = (re.match(r"\d+<([^>]*)>", arguments) or [None, None])[1]
+        if call in ("mkdir", "mkdirat") or (call in ("open", "openat") and "O_CREAT" in arguments):
+            if names[0] not in self.known:
+                self.appears(names[0])
+        elif call in ("rename", "renameat", "renameat2", "link", "linkat"):
+            self.appears(names[1])
+            if names[0] in self.unsynced:
+                self.unsynced.add(names[1])
+        elif call in ("write", "pwrite64", "ftruncate", "fallocate"):
+            self.unsynced.add(file)
+        elif call in ("fsync", "fdatasync"):
+            self.unsynced.discard(file)
+            self.unlisted = {name for name in self.unlisted if os.path.dirname(name) != file}
+
+    def appears(self, name):
+        self.known.add(name)
+        self.unlisted.add(name)
+
+
+#: The calls by which something comes to a disk and stays there.
+WRITES = ("mkdir,mkdirat,open,openat,rename,renameat,renameat2,link,linkat,write,pwrite64,ftruncate,fallocate,fsync,"
+          "fdatasync")
+#: Says who works here, for as long as he does.
+PASSING = {"lock"}
+
+
+@unittest.skipUnless(shutil.which("strace"), "strace is not installed")
+class WhatIsMadeStays(unittest.TestCase):
+    def test_what_init_makes_is_on_the_disk_names_and_all(self):
+        home = Path(tempfile.mkdtemp()).resolve()
+        self.addCleanup(shutil.rmtree, home)
+        log = home / "calls"
+        done = run(home, "init", before=strace("-y", "-o", str(log), "-e", f"trace={WRITES}"))
+        if done.returncode != 0 and "ptrace" in done.stderr:
+            self.skipTest(f"strace may not trace here: {done.stderr.strip()}")
+        self.assertEqual(done.returncode, 0, done)
+        disk, begun = Disk(), {}
+        for line in log.read_text().splitlines():
+            thread, text = line.split(maxsplit=1)
+            if text.endswith("<unfinished ...>"):
+                begun[thread] = text.removesuffix("<unfinished ...>")
+                continue
+            resumed = re.match(r"<\.\.\. \w+ resumed>(.*)", text)
+            text = begun.pop(thread) + resumed[1] if resumed else text
+            found = re.match(r"(\w+)\((.*)\) += (-?\d+)", text)
+            if found:
+                disk.see(found[1], found[2], int(found[3]))
+        there = {str(path) for path in home.rglob("*") if path != log and path.name not in PASSING}
+        self.assertGreaterEqual(len(there & disk.known), 8, there)
+        self.assertEqual(sorted(disk.unlisted & there), [], "names that a power cut takes")
+        self.assertEqual(sorted(disk.unsynced & there), [], "content that a power cut takes")
 
 
 if __name__ == "__main__":

@@ -61,7 +61,8 @@ impl Place {
         // Made-up values are no provider's keys, and every child would wait for the whole catalogue.
         let catalogue = Catalogue::of(&[]).expect("no file is wrong where there is none");
         let catalogue = Arc::new(catalogue);
-        let surroundings = Surroundings { clock, catalogue, outside_dir, durability, database: None };
+        let surroundings =
+            Surroundings { clock, catalogue, outside_dir, durability, database: None, key_at_hand: None };
         Ok(Self { dir: dir.to_owned(), master: Arc::new(master), durability, surroundings })
     }
 

@@ -4,7 +4,7 @@
 //! what is left out for want of it is a skip with a name and a reason. It decides nothing about single tests.
 
 mod ledger;
-mod python;
+pub mod python;
 mod rust;
 
 use std::fs;

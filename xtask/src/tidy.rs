@@ -7,6 +7,7 @@ mod code;
 mod directions;
 mod lock;
 mod promises;
+mod skips;
 mod source;
 mod words;
 
@@ -114,6 +115,7 @@ pub fn check(workspace: &Workspace) -> Result<Report> {
     let files = texts.iter().map(|(file, _)| file.as_str()).collect();
     report.errors.extend(promises::check(text_of(promises::PROMISES).unwrap_or_default(), &sources, &files));
     let text = |name: &str| text_of(name).unwrap_or_default();
+    report.errors.extend(skips::check(text(skips::LIST), &texts));
     let advisories = advisories::Texts {
         list: text(advisories::LIST),
         page: text(advisories::PAGE),

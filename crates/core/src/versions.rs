@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use litemap::LiteMap;
 
 use crate::names::Label;
 use crate::secret::MAX_LABELS;
@@ -32,16 +33,17 @@ impl VersionState {
 /// All versions of one secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VersionSet {
-    versions: BTreeMap<u32, VersionState>,
+    // Most secrets have one version: a node of a tree would take room for eleven.
+    versions: LiteMap<u32, VersionState>,
     // INVARIANT: points only at versions that exist and are not destroyed.
-    labels: BTreeMap<Label, u32>,
+    labels: LiteMap<Label, u32>,
     // INVARIANT: greater than every number ever given out.
     next: u32,
 }
 
 impl Default for VersionSet {
     fn default() -> Self {
-        Self { versions: BTreeMap::new(), labels: BTreeMap::new(), next: 1 }
+        Self { versions: LiteMap::new(), labels: LiteMap::new(), next: 1 }
     }
 }
 
@@ -67,7 +69,7 @@ impl VersionSet {
         if !numbers_fit || labels.len() > MAX_LABELS || !labels.values().all(points_well) {
             return Err(VersionError::Damaged);
         }
-        Ok(Self { versions, labels, next })
+        Ok(Self { versions: versions.into_iter().collect(), labels: labels.into_iter().collect(), next })
     }
 
     /// The version that readers get; none when it was deleted.
@@ -93,12 +95,12 @@ impl VersionSet {
     }
 
     /// All versions, oldest first.
-    pub fn versions(&self) -> &BTreeMap<u32, VersionState> {
+    pub fn versions(&self) -> &LiteMap<u32, VersionState> {
         &self.versions
     }
 
     /// All labels.
-    pub fn labels(&self) -> &BTreeMap<Label, u32> {
+    pub fn labels(&self) -> &LiteMap<Label, u32> {
         &self.labels
     }
 

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use crate::argon::{Argon2Params, PassphraseError};
 use crate::keys::MasterKey;
 use crate::sensitive::SecretBytes;
-use crate::text::{from_base64url, to_base64url, trim};
+use crate::text::{checksum_of, from_base64url, to_base64url, trim};
 
 /// Why a text is not a master key; never holds any of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -45,7 +45,7 @@ impl MasterKey {
     pub fn to_text(&self) -> SecretBytes {
         // EXPOSE: the text form is a secret itself.
         self.expose(|bytes| {
-            let checksum = crc32fast::hash(bytes);
+            let checksum = checksum_of(bytes);
             let body = to_base64url(bytes);
             let mut text = Vec::with_capacity(TEXT_LEN);
             text.extend_from_slice(PREFIX);
@@ -81,7 +81,7 @@ fn parse(text: &[u8]) -> Result<MasterKey, MasterKeyError> {
     if checksum.len() != CHECKSUM_LEN {
         return Err(MasterKeyError::Malformed);
     }
-    let expected = Zeroizing::new(format!("{:08x}", crc32fast::hash(bytes.as_slice())));
+    let expected = Zeroizing::new(format!("{:08x}", checksum_of(bytes.as_slice())));
     if !checksum.eq_ignore_ascii_case(expected.as_bytes()) {
         return Err(MasterKeyError::Checksum);
     }

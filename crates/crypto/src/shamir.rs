@@ -16,7 +16,7 @@ use crate::keys::{KEY_LEN, MasterKey};
 use crate::locked::Locked;
 use crate::random::{self, OsGenerator};
 use crate::sensitive::SecretBytes;
-use crate::text::{from_base64url, to_base64url, trim};
+use crate::text::{checksum_of, from_base64url, to_base64url, trim};
 
 /// One share of a master key; says nothing about the key by itself. It lies in locked memory, since shares may have to
 /// wait for one another.
@@ -148,7 +148,7 @@ impl Share {
             format!("{PREFIX}{:04x}:{}:{}:", self.set, self.needed, self.index).as_bytes(),
         );
         text.extend_from_slice(body.as_bytes());
-        let checksum = crc32fast::hash(&text);
+        let checksum = checksum_of(&text);
         text.extend_from_slice(format!(":{checksum:08x}").as_bytes());
         SecretBytes::new(text)
     }
@@ -204,7 +204,7 @@ fn parse(text: &[u8]) -> Result<Share, ShareError> {
     let (before, checksum) = text.rsplit_once(':').ok_or(ShareError::Malformed)?;
     let fields: Vec<&str> = rest.split(':').collect();
     let [set, needed, index, body, _] = fields[..] else { return Err(ShareError::Malformed) };
-    if !checksum.eq_ignore_ascii_case(&format!("{:08x}", crc32fast::hash(before.as_bytes()))) {
+    if !checksum.eq_ignore_ascii_case(&format!("{:08x}", checksum_of(before.as_bytes()))) {
         // A text of the right length that differs was mistyped; any other was cut or glued.
         let whole = checksum.len() == CHECKSUM_LEN && body.len() == BODY_LEN;
         return Err(if whole { ShareError::Checksum } else { ShareError::Malformed });
@@ -379,6 +379,32 @@ pub(crate) mod tests {
         }
     }
 
+    /// Which entry of a table was used can be told from the cache (CVE-2023-25000). No test sees from outside whether
+    /// there is a table, so what works with the bytes of shares was read, and another version has to be read first.
+    #[test]
+    fn what_computes_with_shares_was_read_and_has_no_tables() {
+        let (lock, manifest) = (include_str!("../../../Cargo.lock"), include_str!("../Cargo.toml"));
+        for (name, version, what, checksum) in [
+            (
+                "vsss-rs",
+                "6.0.1",
+                "`gf256_mul` and `Gf256::combine_bytes`",
+                "d6bfc736cfd88115aedb95ba84bc2d428fe351e92a56f69fce090af301402d91",
+            ),
+            (
+                "base64ct",
+                "1.8.3",
+                "`Alphabet::decode_6bits` and `encode_6bits`",
+                "2af50177e190e07a26ab74f8b1efbfe2ef87da2116221318cb1c2e82baf7de06",
+            ),
+        ] {
+            let entry = format!("name = \"{name}\"\nversion = \"{version}\"\n");
+            let is_read = lock.split("[[package]]").any(|p| p.contains(&entry) && p.contains(checksum));
+            assert!(is_read, "another {name} is used: look in its {what} for tables, then name it here");
+        }
+        assert!(!manifest.contains("crc32fast"), "it looks up bytes of keys; use `text::checksum_of`");
+    }
+
     #[test]
     fn a_damaged_text_is_refused() {
         let share = Share { set: 0xbeef, needed: 3, index: 12, body: Locked::copy_of(&[7; 32]) };
@@ -428,7 +454,7 @@ pub(crate) mod tests {
         ];
         for (numbers, fine) in rows {
             let before = format!("{PREFIX}{numbers}:{}", body.as_str());
-            let text = format!("{before}:{:08x}", crc32fast::hash(before.as_bytes()));
+            let text = format!("{before}:{:08x}", checksum_of(before.as_bytes()));
             assert_eq!(Share::parse(&SecretBytes::from_slice(text.as_bytes())).is_ok(), fine, "{numbers}");
         }
     }

@@ -1,6 +1,7 @@
-//! Text forms of bytes shared by this crate's formats: hexadecimal and base64url without padding.
+//! Text forms of bytes shared by this crate's formats: hexadecimal, base64url without padding, and their checksum.
 //!
-//! Base64 is done by `base64ct`, which looks nothing up in tables, since key bytes pass through it.
+//! Key bytes pass through base64, done by `base64ct`, and through the checksum. Neither looks anything up in a table,
+//! since which entry was used can be told from the cache.
 
 use base64ct::{Base64UrlUnpadded, Encoding};
 use zeroize::Zeroizing;
@@ -31,12 +32,23 @@ pub(crate) fn from_base64url<const N: usize>(text: &[u8]) -> Option<Zeroizing<[u
     (decoded == N).then_some(out)
 }
 
+/// CRC-32 (ISO 3309), which finds copying mistakes in texts that hold keys.
+pub(crate) fn checksum_of(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            let all_or_none = (crc & 1).wrapping_neg();
+            crc >> 1 ^ CRC32_REVERSED & all_or_none
+        })
+    })
+}
+
 /// Trims the white space that files, environment variables and copying leave around a text.
 pub(crate) fn trim(bytes: &[u8]) -> &[u8] {
     bytes.trim_ascii()
 }
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
+const CRC32_REVERSED: u32 = 0xedb8_8320;
 
 #[cfg(test)]
 mod tests {
@@ -47,6 +59,18 @@ mod tests {
         assert_eq!(from_hex(&to_hex(&[0, 1, 0xab, 0xff])), Some(vec![0, 1, 0xab, 0xff]));
         for bad in ["0", "0g", "AB", "zz", " 0", "é"] {
             assert_eq!(from_hex(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn checksums() {
+        for (text, expected) in [
+            ("", 0),
+            ("a", 0xe8b7_be43),
+            ("123456789", 0xcbf4_3926),
+            ("The quick brown fox jumps over the lazy dog", 0x414f_a339),
+        ] {
+            assert_eq!(checksum_of(text.as_bytes()), expected, "{text}");
         }
     }
 

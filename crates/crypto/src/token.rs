@@ -17,6 +17,7 @@ use crate::kdf::hkdf_sha256;
 use crate::keys::{InstanceKey, Pepper};
 use crate::random;
 use crate::sensitive::SecretBytes;
+use crate::text::checksum_of;
 
 /// Who a token is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -170,7 +171,7 @@ impl Token {
         let mut text = Vec::with_capacity(prefix.len() + BODY_LEN + CHECKSUM_LEN);
         text.extend_from_slice(prefix.as_bytes());
         text.extend_from_slice(base62_of_256_bits(entropy).as_slice());
-        let checksum = base62_of_checksum(crc32fast::hash(&text));
+        let checksum = base62_of_checksum(checksum_of(&text));
         text.extend_from_slice(&checksum);
         Self { kind, text: SecretBytes::new(text) }
     }
@@ -259,7 +260,7 @@ fn check(text: &[u8]) -> Result<TokenKind, TokenError> {
         return Err(TokenError::Malformed);
     }
     let (before, checksum) = text.split_at(text.len() - CHECKSUM_LEN);
-    if base62_of_checksum(crc32fast::hash(before)) != checksum {
+    if base62_of_checksum(checksum_of(before)) != checksum {
         return Err(TokenError::Checksum);
     }
     Ok(kind)

@@ -89,7 +89,7 @@ fn commitments() -> Row {
     ("commitments", SAMPLES / 4, Box::new(move |sealed: &[u8]| open(&key, &place(), sealed).is_ok()), pair)
 }
 
-/// Combining shares of a key of zeros, and of another one.
+/// Combining shares of one key, and of another one.
 fn shares() -> Row {
     let text = |key: MasterKey| {
         let texts = key.split(2, 2).unwrap().into_iter().map(|share: Share| {

@@ -16,7 +16,6 @@ mod prompt;
 mod tls;
 mod variables;
 
-use std::os::unix::fs::DirBuilderExt as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -177,10 +176,7 @@ impl Context {
     /// When the catalogue cannot be read or the directory cannot be made.
     pub fn surroundings(&self) -> Result<Surroundings, CliError> {
         let config = &self.places.config;
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(config)
+        keymoat_store::make_private_dir(config)
             .map_err(|e| CliError::file("make the directory", config, &e))?;
         Ok(Surroundings {
             clock: Arc::new(clock::SystemClock),
@@ -188,6 +184,7 @@ impl Context {
             outside_dir: self.places.config.clone(),
             durability: keymoat_store::Durability::Disk,
             database: self.places.database.clone(),
+            key_at_hand: Some(master_key::again(&self.places, &self.variables)),
         })
     }
 

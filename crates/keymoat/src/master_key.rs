@@ -6,13 +6,14 @@
 
 use std::fs::OpenOptions;
 use std::io::{IsTerminal as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 use keymoat_crypto::{MasterKey, SecretBytes, Share};
 use keymoat_vault::entity::SlotSource;
-use keymoat_vault::{MasterKeyOffer, SealedVault};
+use keymoat_vault::{KeyAtHand, MasterKeyOffer, SealedVault};
 
 use crate::error::CliError;
 use crate::place::Places;
@@ -42,12 +43,30 @@ pub fn at_hand(
     variables: &Variables,
 ) -> Result<Option<MasterKeyOffer>, CliError> {
     let opens: Vec<Opens> = vault.slots().map(|slot| Opens::from(&slot.source)).collect();
-    let has_key =
-        opens.contains(&Opens::Key) && key_text(&places.master_key(vault.instance()), variables)?.is_some();
+    found(vault.instance(), opens, places, variables, std::io::stdin().is_terminal())
+}
+
+/// Looks for what opens a vault while it is served: in the same places as at the start, but nobody is asked, and what
+/// the environment held itself is no longer there.
+pub fn again(places: &Places, variables: &Variables) -> KeyAtHand {
+    let (places, variables) = (places.clone(), variables.without_secrets());
+    Arc::new(move |instance, sources| {
+        let opens = sources.iter().map(Opens::from).collect();
+        found(instance, opens, &places, &variables, false).map_err(|error| error.to_string())
+    })
+}
+
+fn found(
+    instance: uuid::Uuid,
+    opens: Vec<Opens>,
+    places: &Places,
+    variables: &Variables,
+    can_ask: bool,
+) -> Result<Option<MasterKeyOffer>, CliError> {
+    let has_key = opens.contains(&Opens::Key) && key_text(&places.master_key(instance), variables)?.is_some();
     if has_key || opens.iter().all(|opens| *opens == Opens::Key) {
-        return offer(vault.instance(), &opens, places, variables).map(Some);
+        return offer(instance, &opens, places, variables).map(Some);
     }
-    let can_ask = std::io::stdin().is_terminal();
     let is_at_hand = |opens: &Opens| match opens {
         Opens::Key => false,
         Opens::Passphrase => can_ask || variables.passphrase.is_some() || variables.passphrase_file.is_some(),
@@ -56,7 +75,7 @@ pub fn at_hand(
     let at_hand: Vec<Opens> = opens.into_iter().filter(is_at_hand).collect();
     match at_hand.as_slice() {
         [] => Ok(None),
-        some => offer(vault.instance(), some, places, variables).map(Some),
+        some => offer(instance, some, places, variables).map(Some),
     }
 }
 
@@ -140,7 +159,7 @@ pub fn key_text(file: &Path, variables: &Variables) -> Result<Option<SecretBytes
 pub fn write_key_file(path: &Path, key: &MasterKey) -> Result<(), CliError> {
     let wrong = |e: std::io::Error| CliError::file("write the master key file", path, &e);
     let dir = path.parent().unwrap_or(Path::new("."));
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(wrong)?;
+    keymoat_store::make_private_dir(dir).map_err(wrong)?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(wrong)?;
     // EXPOSE: this is the file in which the master key is kept.
     key.to_text().expose(|text| file.write_all(text)).map_err(wrong)?;

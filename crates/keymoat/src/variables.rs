@@ -56,6 +56,32 @@ impl Variables {
         (self.master_key, self.passphrase, self.token) = (None, None, None);
     }
 
+    /// The places that it names, without the secrets that it held: what a server may look up again.
+    pub fn without_secrets(&self) -> Self {
+        Self {
+            data_dir: self.data_dir.clone(),
+            database: None,
+            config_dir: self.config_dir.clone(),
+            xdg_data_home: self.xdg_data_home.clone(),
+            xdg_config_home: self.xdg_config_home.clone(),
+            home: self.home.clone(),
+            master_key: None,
+            master_key_file: self.master_key_file.clone(),
+            master_key_command: self.master_key_command.clone(),
+            passphrase: None,
+            passphrase_file: self.passphrase_file.clone(),
+            shares_file: self.shares_file.clone(),
+            notify_socket: self.notify_socket.clone(),
+            credentials_directory: self.credentials_directory.clone(),
+            token: None,
+            token_file: self.token_file.clone(),
+            ca: self.ca.clone(),
+            client_cert: self.client_cert.clone(),
+            client_key: self.client_key.clone(),
+            module: self.module.clone(),
+        }
+    }
+
     /// Reads the environment. Must be called before there is a second thread.
     #[expect(clippy::disallowed_methods, reason = "this is where the environment enters the program")]
     pub fn take() -> Self {

@@ -51,6 +51,7 @@ async fn make(home: &Home) {
         outside_dir: home.config(),
         durability: keymoat_vault::Durability::Os,
         database: None,
+        key_at_hand: None,
     };
     let empty = SealedVault::open(&home.data(), keymoat_vault::Durability::Os).unwrap().err().unwrap();
     let new = NewVault {

@@ -38,6 +38,8 @@ mod event;
 mod fernet;
 #[path = "../../../fuzz/fuzz_targets/frontier.rs"]
 mod frontier;
+#[path = "../../../fuzz/fuzz_targets/http_head.rs"]
+mod http_head;
 #[path = "../../../fuzz/fuzz_targets/identify.rs"]
 mod identify;
 #[path = "../../../fuzz/fuzz_targets/key_texts.rs"]
@@ -60,6 +62,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("event", event::run),
     ("fernet", fernet::run),
     ("frontier", frontier::run),
+    ("http_head", http_head::run),
     ("identify", identify::run),
     ("key_texts", key_texts::run),
     ("names", names::run),

@@ -33,11 +33,20 @@ impl Machine {
     }
 
     fn serve(&self, node: &str) -> Server {
+        self.serve_with(node, &[])
+    }
+
+    fn serve_with(&self, node: &str, environment: &[(&str, &str)]) -> Server {
         std::fs::create_dir_all(self.home.path().join("logs")).unwrap();
-        self.home.start_server_logging(
-            self.command(node, &["serve", "--listen", "127.0.0.1:0"]),
-            &format!("logs/{node}"),
-        )
+        let mut command = self.command(node, &["serve", "--listen", "127.0.0.1:0"]);
+        command.envs(environment.iter().copied());
+        self.home.start_server_logging(command, &format!("logs/{node}"))
+    }
+
+    /// A copy of the master key, for a node that is to lose it.
+    fn copy_of_key(&self, name: &str) -> String {
+        let key = self.files(".key").pop().unwrap();
+        self.home.file(name, &std::fs::read_to_string(key).unwrap()).display().to_string()
     }
 
     fn run(&self, node: &str, arguments: &[&str]) -> Done {
@@ -123,7 +132,7 @@ fn token_id(machine: &Machine, node: &str) -> String {
 }
 
 #[test]
-fn keys_that_one_node_changes_are_taken_over_or_the_node_stops() {
+fn keys_that_one_node_changes_are_taken_over_by_the_other() {
     let Some(cluster) = cluster_for("keys") else { return };
     let machine = Machine::new(cluster.url());
     let _one = machine.serve("one");
@@ -135,14 +144,99 @@ fn keys_that_one_node_changes_are_taken_over_or_the_node_stops() {
     assert_eq!(machine.reveal("two", "stripe").stdout.trim(), "sk_live_made_up_0001");
     assert_eq!(machine.put("two", "stripe", "sk_live_made_up_0002").code, 0);
     assert_eq!(machine.reveal("one", "stripe").stdout.trim(), "sk_live_made_up_0002");
-    // A new root key is under the master key alone, which the other node has let go of.
-    machine.ok("one", &["rekey", "root"]);
-    let refused = machine.reveal("two", "stripe");
-    assert!(refused.code != 0 && refused.stderr.contains("changed on another node"), "{refused:?}");
-    assert_eq!(common::http(&two.address(), "GET", "/readyz", "").0, 503);
-    drop(two);
-    let _two = machine.serve("two");
-    assert_eq!(machine.reveal("two", "stripe").stdout.trim(), "sk_live_made_up_0002");
+    // A new root key is under the master key, which the other node looks for where it found it; at once and every time.
+    for round in 3..6 {
+        let value = format!("sk_live_made_up_000{round}");
+        machine.ok("one", &["rekey", "root"]);
+        assert_eq!(common::http(&two.address(), "GET", "/readyz", "").0, 200);
+        assert_eq!(machine.put("two", "stripe", &value).code, 0);
+        machine.ok("two", &["environment", "add", &format!("stage{round}")]);
+        assert_eq!(machine.reveal("two", "stripe").stdout.trim(), value);
+        assert_eq!(machine.reveal("one", "stripe").stdout.trim(), value);
+    }
+    machine.ok("two", &["rekey", "root"]);
+    assert_eq!(machine.put("one", "mail", "made up").code, 0);
+    for node in ["one", "two"] {
+        assert!(machine.ok(node, &["audit", "verify"]).stdout.contains("intact"), "{node}");
+    }
+}
+
+#[test]
+fn a_node_that_cannot_take_up_a_new_root_key_seals_itself() {
+    let Some(cluster) = cluster_for("lost root") else { return };
+    let machine = Machine::new(cluster.url());
+    let _one = machine.serve("one");
+    assert_eq!(machine.put("one", "stripe", "sk_live_made_up_0001").code, 0);
+    let token = machine.token("one");
+    let text = std::fs::read_to_string(machine.files(".key").pop().unwrap()).unwrap();
+    let gone = machine.copy_of_key("gone.key");
+    // The environment's own key is forgotten after the start; a file may be taken away; a command may fail.
+    let command = format!("cat {}", machine.copy_of_key("failing.key"));
+    let nodes = [
+        ("two", "KEYMOAT_MASTER_KEY", text.trim()),
+        ("three", "KEYMOAT_MASTER_KEY_FILE", gone.as_str()),
+        ("four", "KEYMOAT_MASTER_KEY_COMMAND", command.as_str()),
+    ]
+    .map(|(node, variable, value)| (node, machine.serve_with(node, &[(variable, value)])));
+    for (node, server) in &nodes {
+        assert_eq!(reveal_over_http(server, &token, "stripe").0, 200, "{node}");
+    }
+    std::fs::remove_file(&gone).unwrap();
+    std::fs::remove_file(machine.home.path().join("failing.key")).unwrap();
+    let kept = machine.home.path().join("kept.key");
+    let key = machine.files(".key").pop().unwrap();
+    std::fs::rename(&key, &kept).unwrap();
+    let mut rekey = machine.command("one", &["rekey", "root"]);
+    rekey.env("KEYMOAT_MASTER_KEY_FILE", &kept);
+    let rekeyed = done(rekey.output().unwrap());
+    assert_eq!(rekeyed.code, 0, "{rekeyed:?}");
+    for (node, server) in &nodes {
+        let (status, body) = reveal_over_http(server, &token, "stripe");
+        assert_eq!(status, 503, "{node} {body}");
+        common::until(|| {
+            let (status, body) = common::http(&server.address(), "GET", "/readyz", "");
+            assert_eq!(status, 503, "{node} {body}");
+            body.contains("the root key was changed on another node, and what opens it is not at hand")
+        });
+        assert!(!body.contains(".key"), "{node} {body}");
+        assert!(server.log().contains("the server seals itself"), "{node}: {}", server.log());
+        let said = machine.run(node, &["status"]);
+        assert!(said.stdout.contains("sealed: the root key was changed"), "{said:?}");
+        // Whoever brings what opens it goes on with the same process.
+        let mut unseal = machine.command(node, &["unseal"]);
+        unseal.env("KEYMOAT_MASTER_KEY_FILE", &kept);
+        let unsealed = done(unseal.output().unwrap());
+        assert_eq!(unsealed.code, 0, "{node} {unsealed:?}");
+        assert_eq!(reveal_over_http(server, &token, "stripe").0, 200, "{node}");
+    }
+}
+
+#[test]
+fn a_sign_in_code_is_known_and_used_up_on_every_node_at_once() {
+    // Nobody tells the nodes of changes here, and they look by themselves four times a second only.
+    let Some(cluster) = cluster_for("codes") else { return };
+    let machine = Machine::new(format!("{}?notify=off", cluster.url()));
+    let (one, two) = (machine.serve("one"), machine.serve("two"));
+    let (mut new, mut used, mut revoked) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..2 {
+        let (here, there) = if round % 2 == 0 { (&one, &two) } else { (&two, &one) };
+        let code =
+            || machine.ok(if round % 2 == 0 { "one" } else { "two" }, &["login", "--new-code", "admin"]);
+        let sign_in = |server: &Server, code: &str| {
+            let body = format!("{{\"code\":\"{code}\"}}");
+            common::http_with(&server.address(), "POST", "/api/v1/sign-in/code", "", &body).0
+        };
+        let first = code().stdout.trim().to_owned();
+        new.push(sign_in(there, &first));
+        used.push((sign_in(here, &first), sign_in(there, &first)));
+        let second = code().stdout.trim().to_owned();
+        machine.ok("one", &["account", "update", "admin", "--deactivate"]);
+        revoked.push((sign_in(&two, &second), sign_in(&one, &second)));
+        machine.ok("one", &["account", "update", "admin", "--activate"]);
+    }
+    assert_eq!(new, [200; 2]);
+    assert_eq!(used, [(401, 401); 2]);
+    assert_eq!(revoked, [(401, 401); 2]);
 }
 
 #[test]

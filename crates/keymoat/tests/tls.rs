@@ -156,7 +156,7 @@ fn what_cannot_be_served_is_refused_before_anything_is_made() {
     let check = |pair: &Pair, mode: u32, flags: &[&str], says: &str| {
         put(&home, pair);
         home.mode("tls.key", mode);
-        let done = home.run(&[&["serve", "--listen", "127.0.0.1:0"], flags].concat());
+        let done = home.serve_in_vain(flags);
         assert_eq!(done.code, 2, "{done:?}");
         assert!(done.stderr.contains(says), "{says}: {done:?}");
         assert!(!home.database().exists(), "nothing was made");

@@ -90,6 +90,8 @@ struct Inner {
     is_sealed: watch::Sender<bool>,
     /// How often it was sealed.
     sealings: watch::Sender<u64>,
+    /// Why it was sealed when nobody sealed it.
+    why_sealed: RwLock<Option<&'static str>>,
 }
 
 enum Standing {
@@ -207,12 +209,43 @@ impl Custody {
             back_room: Arc::new(Mutex::new(back_room)),
             is_sealed: watch::Sender::new(true),
             sealings: watch::Sender::new(0),
+            why_sealed: RwLock::default(),
         };
         Self { inner: Arc::new(inner) }
     }
 
+    /// Why it is sealed although nobody sealed it.
+    pub(crate) fn why_sealed(&self) -> Option<&'static str> {
+        *self.inner.why_sealed.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_why_sealed(&self, why: Option<&'static str>) {
+        *self.inner.why_sealed.write().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// Seals when another node has changed the root key and the new one is not at hand here: the keys in memory are no
+    /// longer the vault's.
+    async fn seal_without_root(inner: Weak<Inner>, lost: impl Future<Output = Option<String>>) {
+        let (Some(why), Some(inner)) = (lost.await, inner.upgrade()) else { return };
+        let custody = Self { inner };
+        let mut room = custody.inner.back_room.lock().await;
+        // Somebody may have sealed it meanwhile, and opened it with what fits.
+        if custody.is_stopped() {
+            tracing::error!(%why, "the server seals itself");
+            custody.set_why_sealed(Some(ROOT_CHANGED));
+            custody.seal_with(&mut room).await;
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        let standing = self.inner.standing.read().unwrap_or_else(PoisonError::into_inner);
+        matches!(&*standing, Standing::Open(opened) if opened.vault.stopped().is_some())
+    }
+
     /// Lets requests in to an open vault.
     fn serve(&self, vault: Vault) {
+        self.set_why_sealed(None);
+        tokio::spawn(Self::seal_without_root(Arc::downgrade(&self.inner), vault.root_lost()));
         let app = AppState { vault: vault.clone(), front: Arc::clone(&self.inner.front) };
         let opened = Opened {
             api: Api::new(app),
@@ -239,6 +272,10 @@ impl Custody {
 
     async fn seal(self) {
         let mut room = self.inner.back_room.lock().await;
+        self.seal_with(&mut room).await;
+    }
+
+    async fn seal_with(&self, room: &mut BackRoom) {
         if let Some(opened) = self.take() {
             self.inner.is_sealed.send_replace(true);
             let vault = opened.end(SEAL_WITHIN).await;
@@ -509,6 +546,9 @@ impl HttpBody for Watched {
 
 /// The part of the program that starts and stops.
 const SERVER: &str = "server";
+/// What is said to everybody; what exactly went wrong is for the server's own log.
+const ROOT_CHANGED: &str =
+    "the root key was changed on another node, and what opens it is not at hand on this one";
 /// Longer than any request takes that does not wait for its client.
 const SEAL_WITHIN: Duration = Duration::from_secs(5);
 /// Then whoever has not taken an answer that was made while the vault was open does not get the rest of it.

@@ -58,9 +58,14 @@ impl Metrics {
     }
 
     /// Everything in Prometheus' text format; without a vault, because it is sealed, little.
-    pub(crate) fn render(&self, vault: Option<&Vault>, certificate: Option<CertificateStatus>) -> String {
+    pub(crate) fn render(
+        &self,
+        vault: Option<&Vault>,
+        certificate: Option<CertificateStatus>,
+        overloaded: Option<u64>,
+    ) -> String {
         let mut text = self.requests().expect("a text takes everything");
-        text.push_str(&gauges(vault, certificate));
+        text.push_str(&now(vault, certificate, overloaded));
         text
     }
 
@@ -98,11 +103,15 @@ impl Metrics {
 }
 
 /// How things stand now. A recorder of its own each time: a gauge that once was set would be shown for ever.
-fn gauges(vault: Option<&Vault>, certificate: Option<CertificateStatus>) -> String {
+fn now(vault: Option<&Vault>, certificate: Option<CertificateStatus>, overloaded: Option<u64>) -> String {
     let recorder = PrometheusBuilder::new().build_recorder();
     metrics::with_local_recorder(&recorder, || {
         metrics::describe_gauge!(SEALED, "1 when the server is sealed");
         metrics::gauge!(SEALED).set(f64::from(u8::from(vault.is_none())));
+        if let Some(overloaded) = overloaded {
+            metrics::describe_counter!(OVERLOADED, "requests refused because there was no room for them");
+            metrics::counter!(OVERLOADED).absolute(overloaded);
+        }
         if let Some(CertificateStatus { ends, is_stale }) = certificate {
             metrics::describe_gauge!(CERTIFICATE_ENDS, "when the certificate ends, in seconds since 1970");
             metrics::describe_gauge!(CERTIFICATE_STALE, "1 when a newer certificate could not be taken");
@@ -151,6 +160,7 @@ fn method_label(method: &Method) -> &'static str {
 }
 
 const REQUESTS: &str = "keymoat_http_requests_total";
+const OVERLOADED: &str = "keymoat_http_overloaded_total";
 const DURATION: &str = "keymoat_http_request_duration_seconds";
 const ENTITIES: &str = "keymoat_vault_entities";
 const CHANGE: &str = "keymoat_vault_change";
@@ -174,7 +184,7 @@ mod tests {
         metrics.answered(&Method::GET, "/healthz", StatusCode::OK, Duration::from_micros(501));
         metrics.answered(&Method::GET, "/healthz", StatusCode::NOT_FOUND, Duration::from_secs(61));
         metrics.answered(&made_up, "none", StatusCode::NOT_FOUND, Duration::ZERO);
-        let text = metrics.render(None, None);
+        let text = metrics.render(None, None, None);
         for line in [
             "# TYPE keymoat_http_requests_total counter",
             "keymoat_http_requests_total{method=\"GET\",route=\"/healthz\",status=\"200\"} 2",

@@ -57,7 +57,7 @@ impl Problem {
 
     /// Nothing can be answered without the vault's keys.
     pub(crate) fn sealed() -> Self {
-        let detail = "the server is sealed: its keys are not in memory";
+        let detail = "the server is sealed and its keys are not in memory";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, Code::Sealed.as_str(), detail)
             .hint("`keymoat unseal` on the server's machine opens it with the master key")
     }
@@ -84,6 +84,13 @@ impl Problem {
             _ => Code::Invalid.as_str(),
         };
         Self::new(status, code, detail)
+    }
+
+    /// The same with its cause.
+    #[must_use]
+    pub(crate) fn because(mut self, why: &str) -> Self {
+        self.detail = format!("{}: {why}", self.detail);
+        self
     }
 
     #[must_use]

@@ -28,7 +28,7 @@ pub static ROUTES: &[Route] = &[
     route(Verb::Get, "/healthz", Needs::Nobody, "Whether the process lives", || to(api::health::healthz))
         .text("text/plain").while_sealed(|| to(api::health::healthz)),
     route(Verb::Get, "/readyz", Needs::Nobody, "Whether the store works", || to(api::health::readyz))
-        .text("text/plain"),
+        .text("text/plain").while_sealed(|| to(api::health::readyz_while_sealed)),
     route(Verb::Get, "/metrics", local_or(Inspect, "sys/metrics"), "Counters for Prometheus", || to(api::health::metrics))
         .text("text/plain").while_sealed(|| to(api::health::metrics_while_sealed)),
     route(Verb::Get, "/api/openapi.json", Needs::Nobody, "This document", || to(api::health::openapi))

@@ -306,6 +306,9 @@ impl<D: Desk> Server<D> {
         let turn = self.turn(&line.peer, request.uri().path());
         request.extensions_mut().insert(line.peer.clone());
         request.extensions_mut().insert(Stopping(self.stopping.clone()));
+        if request.uri().path() == METRICS {
+            request.extensions_mut().insert(self.room.refused());
+        }
         let desk = self.desk.clone();
         async move {
             let mut response = match turn {
@@ -415,6 +418,8 @@ impl Drop for BusyBody {
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
 /// Whoever watches whether the server lives must not take an overload for its end.
 const ALIVE: &str = "/healthz";
+/// Tells among other things how many were refused here, of whom nothing behind this knows.
+const METRICS: &str = "/metrics";
 /// An answer that nobody takes for so long is not wanted.
 const WRITE_WITHIN: Duration = Duration::from_secs(30);
 /// Bounds a head, and what a connection that sends one slowly costs.

@@ -4,6 +4,7 @@
 //! Who waits for something other than this server (a client's body, a change that has not happened) gives up his turn
 //! meanwhile. Health checks and the socket of this machine need none.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -13,6 +14,25 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub(crate) struct Room {
     requests: Arc<Semaphore>,
     body_kib: Arc<Semaphore>,
+    refused: Refused,
+}
+
+/// How many requests were refused for want of room. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Refused(Arc<AtomicU64>);
+
+impl Refused {
+    pub(crate) fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Counts what is not there.
+    fn unless<T>(&self, room: Option<T>) -> Option<T> {
+        if room.is_none() {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+        room
+    }
 }
 
 /// The turn of a request, among its extensions.
@@ -29,13 +49,22 @@ pub(crate) struct Space {
 
 impl Room {
     pub(crate) fn new(requests: usize) -> Self {
-        Self { requests: Arc::new(Semaphore::new(requests)), body_kib: Arc::new(Semaphore::new(BODIES_KIB)) }
+        Self {
+            requests: Arc::new(Semaphore::new(requests)),
+            body_kib: Arc::new(Semaphore::new(BODIES_KIB)),
+            refused: Refused::default(),
+        }
     }
 
     /// A turn, when there is one.
     pub(crate) fn turn(&self) -> Option<Turn> {
-        let permit = Arc::clone(&self.requests).try_acquire_owned().ok()?;
+        let permit = self.refused.unless(Arc::clone(&self.requests).try_acquire_owned().ok())?;
         Some(Turn { room: self.clone(), permit: Arc::new(Mutex::new(Some(permit))) })
+    }
+
+    /// How many were refused, now and later.
+    pub(crate) fn refused(&self) -> Refused {
+        self.refused.clone()
     }
 }
 
@@ -47,7 +76,7 @@ impl Turn {
 
     /// Takes it again; false when there is none.
     pub(crate) fn take_again(&self) -> bool {
-        let permit = Arc::clone(&self.room.requests).try_acquire_owned().ok();
+        let permit = self.room.refused.unless(Arc::clone(&self.room.requests).try_acquire_owned().ok());
         let has_one = permit.is_some();
         self.slot(|slot| *slot = permit);
         has_one
@@ -59,7 +88,8 @@ impl Turn {
             return Some(Space { _permit: None });
         }
         let kib = u32::try_from(bytes.div_ceil(1024)).ok()?;
-        let permit = Arc::clone(&self.room.body_kib).try_acquire_many_owned(kib).ok()?;
+        let permit = Arc::clone(&self.room.body_kib).try_acquire_many_owned(kib).ok();
+        let permit = self.room.refused.unless(permit)?;
         Some(Space { _permit: Some(permit) })
     }
 
@@ -90,6 +120,7 @@ mod tests {
         assert!(room.turn().is_none());
         drop(turn);
         assert!(room.turn().is_some());
+        assert_eq!(room.refused().count(), 3);
     }
 
     #[test]
@@ -102,6 +133,7 @@ mod tests {
         }
         assert_eq!(held.len(), 64);
         assert!(turn.space(SMALL_BODY_BYTES).is_some() && turn.space(SMALL_BODY_BYTES + 1).is_none());
+        assert_eq!(room.refused().count(), 2);
         held.pop();
         assert!(turn.space(SMALL_BODY_BYTES + 1).is_some());
     }

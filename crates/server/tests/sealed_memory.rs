@@ -105,6 +105,7 @@ async fn nothing_of_a_sealed_vault_is_left_in_memory() {
         outside_dir: dir.path().join("outside"),
         durability: Durability::Os,
         database: None,
+        key_at_hand: None,
     };
     let master = MasterKey::generate();
     let text = master.to_text();

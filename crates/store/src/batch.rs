@@ -13,7 +13,11 @@ use crate::tiles::FullTile;
 
 /// Rows as they will stand, by kind and key.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Rows(BTreeMap<(Kind, String), Pending>);
+pub(crate) struct Rows {
+    rows: BTreeMap<(Kind, String), Pending>,
+    /// What was put in, also where something else took its place: an upper bound.
+    bytes: usize,
+}
 
 /// A row as it will stand; without a body it is the mark of a removed one.
 #[derive(Debug, Clone)]
@@ -32,6 +36,8 @@ pub(crate) struct Batch {
     pub(crate) erased: BTreeSet<u64>,
     /// Archived events that are taken out.
     pub(crate) dropped: BTreeSet<u64>,
+    /// Rows that are written over and were not read: the sum over the rows still holds what they were.
+    pub(crate) unread: BTreeSet<(Kind, String)>,
 }
 
 /// Records and the tiles that they filled.
@@ -39,23 +45,27 @@ pub(crate) struct Batch {
 pub(crate) struct Log {
     pub(crate) records: Vec<Record>,
     pub(crate) tiles: Vec<FullTile>,
+    /// What the records take.
+    bytes: usize,
 }
 
 impl Rows {
     pub(crate) fn get(&self, kind: Kind, key: &str) -> Option<&Pending> {
-        self.0.get(&(kind, key.to_owned()))
+        self.rows.get(&(kind, key.to_owned()))
     }
 
     pub(crate) fn put(&mut self, kind: Kind, key: &str, pending: Pending) {
-        self.0.insert((kind, key.to_owned()), pending);
+        self.bytes += key.len() + pending.bytes();
+        self.rows.insert((kind, key.to_owned()), pending);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.rows.is_empty()
     }
 
     pub(crate) fn append(&mut self, mut later: Self) {
-        self.0.append(&mut later.0);
+        self.bytes += later.bytes;
+        self.rows.append(&mut later.rows);
     }
 
     /// The rows of a kind whose key is `from` or after it and before `until`.
@@ -65,7 +75,7 @@ impl Rows {
         from: &'a str,
         until: Option<&'a str>,
     ) -> impl Iterator<Item = (&'a str, &'a Pending)> {
-        self.0
+        self.rows
             .range((kind, from.to_owned())..)
             .take_while(move |((found, key), _)| {
                 *found == kind && until.is_none_or(|until| key.as_str() < until)
@@ -74,7 +84,18 @@ impl Rows {
     }
 }
 
+impl Log {
+    pub(crate) fn push(&mut self, record: Record) {
+        self.bytes += record.record.len();
+        self.records.push(record);
+    }
+}
+
 impl Pending {
+    fn bytes(&self) -> usize {
+        self.body.as_ref().map_or(0, String::len) + self.blob.as_ref().map_or(0, Vec::len)
+    }
+
     /// The row in the form that is hashed.
     pub(crate) fn raw(&self, kind: Kind, key: &str) -> RawRow {
         RawRow {
@@ -89,6 +110,11 @@ impl Pending {
 }
 
 impl Batch {
+    /// About how much it takes, in memory and on its way to the database.
+    pub(crate) fn bytes(&self) -> usize {
+        self.rows.bytes + self.log.bytes
+    }
+
     /// The statements that bring it into the database, in order; the last ends the transaction.
     pub(crate) fn commands<'a>(
         &'a self,
@@ -103,7 +129,7 @@ impl Batch {
         push_insert(
             &mut commands,
             &STATE,
-            self.rows.0.iter().map(|((kind, key), row)| {
+            self.rows.rows.iter().map(|((kind, key), row)| {
                 vec![
                     kind.as_str().into(),
                     key.as_str().into(),

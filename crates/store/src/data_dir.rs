@@ -3,16 +3,16 @@
 //! Two locks are held: that of the file `lock`, which says who holds it, and that of the directory itself, which stays
 //! when somebody removes the file. It looks at modes, not at what else the system may allow.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::{Address, OpenError};
+use crate::{Address, OpenError, make_private_dir};
 
 /// A data directory whose lock this process holds; dropping the last clone lets go.
 #[derive(Debug, Clone)]
@@ -32,6 +32,16 @@ struct Node {
     id: String,
     /// Whether it has seen a vault in its database: then there must be one, and a checkpoint file that knows it.
     has_worked: AtomicBool,
+    /// The vault that it has worked with, by the name under which that signs; none when it is not known.
+    vault: OnceLock<String>,
+}
+
+/// What the file of a node says.
+struct KnownNode {
+    address: String,
+    id: String,
+    has_worked: bool,
+    vault: Option<String>,
 }
 
 impl DataDir {
@@ -41,7 +51,7 @@ impl DataDir {
     /// When the directory belongs to somebody else, others can reach what is in it, it is held by another process, or
     /// cannot be used.
     pub fn lock(path: &Path) -> Result<Self, OpenError> {
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| io(path, &e))?;
+        make_private_dir(path).map_err(|e| io(path, &e))?;
         check_reach(path)?;
         let itself = File::open(path).map_err(|e| io(path, &e))?;
         let is_free = take(&itself).map_err(|e| io(path, &e))?;
@@ -85,19 +95,41 @@ impl DataDir {
             return match known {
                 None => Ok(self),
                 // One that never got to work may be used for anything.
-                Some((_, _, false)) => Ok(self),
-                Some((known, _, true)) => Err(OpenError::Elsewhere { path: self.path, known }),
+                Some(known) if !known.has_worked => Ok(self),
+                Some(known) => Err(OpenError::Elsewhere { path: self.path, known: known.address }),
             };
         };
         if self.database().exists() {
             return Err(OpenError::HasItsOwn(self.path));
         }
-        let (id, has_worked) = known.map_or_else(
-            || (hex(&keymoat_crypto::bytes::<4>()), false),
-            |(_, id, has_worked)| (id, has_worked),
-        );
-        self.node = Some(Arc::new(Node { address, id, has_worked: AtomicBool::new(has_worked) }));
+        // The address may be another one: hosts change. Whether it is the same vault is seen when it is open.
+        let known = known.unwrap_or_else(|| KnownNode {
+            address: address.shown(),
+            id: hex(&keymoat_crypto::bytes::<4>()),
+            has_worked: false,
+            vault: None,
+        });
+        let (id, has_worked) = (known.id, AtomicBool::new(known.has_worked));
+        let vault = known.vault.map(OnceLock::from).unwrap_or_default();
+        self.node = Some(Arc::new(Node { address, id, has_worked, vault }));
         Ok(self)
+    }
+
+    /// Refuses a database with another vault in it than the one that this node has worked with.
+    ///
+    /// # Errors
+    /// [`OpenError::OtherVault`].
+    pub(crate) fn check_vault(&self, vault: &str) -> Result<(), OpenError> {
+        let Some(node) = self.node.as_ref().filter(|_| !self.is_new_node()) else { return Ok(()) };
+        match node.vault.get() {
+            Some(known) if known != vault => Err(OpenError::OtherVault {
+                path: self.path.clone(),
+                known: known.clone(),
+                database: node.address.shown(),
+                found: vault.to_owned(),
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// The server that holds the database; none when it is a file in the directory.
@@ -120,12 +152,12 @@ impl DataDir {
         self.node.as_ref().is_some_and(|node| !node.has_worked.load(Ordering::Relaxed))
     }
 
-    /// Writes down which node this is, and whether it has worked with its database.
-    pub(crate) fn remember(&self, has_worked: bool) -> std::io::Result<()> {
+    /// Writes down which node this is, and whether it has worked with its database, in which this vault is.
+    pub(crate) fn remember(&self, has_worked: bool, vault: &str) -> std::io::Result<()> {
         let Some(node) = &self.node else { return Ok(()) };
         let path = self.path.join(NODE_FILE);
         let worked = if has_worked { HAS_WORKED } else { "new" };
-        let text = format!("{}\n{}\n{worked}\n", node.address.shown(), node.id);
+        let text = format!("{}\n{}\n{worked}\n{vault}\n", node.address.shown(), node.id);
         if fs::read_to_string(&path).is_ok_and(|known| known == text) {
             return Ok(());
         }
@@ -136,11 +168,13 @@ impl DataDir {
         file.sync_all()?;
         fs::rename(&next, &path)?;
         File::open(&self.path)?.sync_all()?;
+        // It was compared when the vault was opened, so it is the same one.
+        let _ = node.vault.set(vault.to_owned());
         node.has_worked.store(has_worked, Ordering::Relaxed);
         Ok(())
     }
 
-    fn known_node(&self) -> Result<Option<(String, String, bool)>, OpenError> {
+    fn known_node(&self) -> Result<Option<KnownNode>, OpenError> {
         let path = self.path.join(NODE_FILE);
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
@@ -148,8 +182,15 @@ impl DataDir {
             Err(error) => return Err(io(&path, &error)),
         };
         match text.lines().collect::<Vec<_>>()[..] {
-            [address, id, worked] if !id.is_empty() && id.bytes().all(|b| b.is_ascii_hexdigit()) => {
-                Ok(Some((address.to_owned(), id.to_owned(), worked == HAS_WORKED)))
+            [address, id, worked, ref rest @ ..]
+                if rest.len() <= 1 && !id.is_empty() && id.bytes().all(|b| b.is_ascii_hexdigit()) =>
+            {
+                Ok(Some(KnownNode {
+                    address: address.to_owned(),
+                    id: id.to_owned(),
+                    has_worked: worked == HAS_WORKED,
+                    vault: rest.first().map(|vault| (*vault).to_owned()),
+                }))
             }
             _ => Err(OpenError::Io { path, why: "it does not say which node this is".to_owned() }),
         }

@@ -102,6 +102,18 @@ pub enum OpenError {
         /// The server's address, without what is secret in it.
         known: String,
     },
+    /// The data directory has worked with another vault than the one in the database.
+    #[error("the node in `{}` has worked with the vault `{known}`, but the database `{database}` holds the vault `{found}`; name the right database, or another directory with --data for a new node", path.display())]
+    OtherVault {
+        /// The data directory.
+        path: PathBuf,
+        /// The name under which its vault signs.
+        known: String,
+        /// The server's address, without what is secret in it.
+        database: String,
+        /// The name under which the vault in the database signs.
+        found: String,
+    },
     /// A database on a server was named for a data directory that has a vault in itself.
     #[error("there is a vault in `{}` itself; name another directory with --data for the node, or move the vault with `keymoat backup` and `keymoat restore`", .0.display())]
     HasItsOwn(PathBuf),

@@ -13,8 +13,9 @@ use rustix::fs::{FlockOperation, flock};
 use crate::db::sqlite::{migrate, recognise};
 use crate::db::{Db, DbError};
 use crate::ledger::LedgerKeys;
+use crate::migrations::Migrations;
 use crate::tx::rows_with_prefix;
-use crate::{Kind, OpenError, Report, Row, migrations, schema, verify};
+use crate::{Kind, OpenError, Report, Row, schema, verify};
 
 /// A database that is only read.
 pub struct Evidence {
@@ -88,9 +89,10 @@ fn open_in_place(path: &Path) -> Result<Option<Connection>, OpenError> {
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     // Without a log the file is all there is; `immutable` keeps SQLite from writing a shared-memory file beside it.
     let connection = Connection::open_with_flags(immutable(path), flags).map_err(fault)?;
-    recognise(&connection, path)?;
+    let newest = Migrations::embedded().newest();
+    recognise(&connection, path, newest)?;
     let version: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(fault)?;
-    Ok((version == migrations::newest()).then_some(connection))
+    Ok((version == newest).then_some(connection))
 }
 
 fn open_copy(path: &Path, log: &Path, scratch: &Path) -> Result<Connection, OpenError> {
@@ -105,8 +107,9 @@ fn open_copy(path: &Path, log: &Path, scratch: &Path) -> Result<Connection, Open
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(&copy, flags)
         .map_err(|e| OpenError::Store(DbError::from(e).to_store_error(path)))?;
-    recognise(&connection, path)?;
-    migrate(&mut connection, &copy)?;
+    let migrations = Migrations::embedded();
+    recognise(&connection, path, migrations.newest())?;
+    migrate(&mut connection, &copy, &migrations)?;
     Ok(connection)
 }
 

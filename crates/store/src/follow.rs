@@ -215,7 +215,7 @@ fn effect_of(raw: RawRow, keys: &LedgerKeys, expected: &mut Expected) -> Result<
     }
     raw.into_live()
         .map(Effect::Written)
-        .ok_or_else(|| wrong("does not have the form that Keymoat gives to rows"))
+        .map_err(|_| wrong("does not have the form that Keymoat gives to rows"))
 }
 
 fn rewritten(signed: &SignedHead) -> Untrusted {

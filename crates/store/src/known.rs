@@ -30,6 +30,11 @@ impl Known {
         }
     }
 
+    /// Whether rows of this kind are compared.
+    pub(crate) fn guards(kind: Kind) -> bool {
+        is_guarded(kind)
+    }
+
     /// Compares a row that was read; none when there is none.
     pub(crate) fn check(
         &self,

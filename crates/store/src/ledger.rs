@@ -123,7 +123,7 @@ pub(crate) fn append(log: &mut Log, head: &mut Head, draft: &mut Draft, rows: Ve
     });
     let record = event.canonical();
     let leaf = leaf_hash(&record);
-    log.records.push(Record::of(seq, event, record, personal));
+    log.push(Record::of(seq, event, record, personal));
     head.frontier.append(leaf).expect("a log never reaches 2^63 events");
     head.time_ms = time_ms;
     head.in_place_of = None;

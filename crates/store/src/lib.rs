@@ -7,6 +7,9 @@ mod accept;
 mod address;
 mod archive;
 mod batch;
+#[cfg(test)]
+#[path = "../../../testkit/cluster.rs"]
+mod cluster;
 mod contact;
 mod copy;
 mod data_dir;
@@ -20,6 +23,7 @@ mod ledger;
 mod listen;
 mod migrations;
 mod outside;
+mod private_dir;
 mod reader;
 mod reserve;
 mod row;
@@ -40,6 +44,7 @@ pub use error::{OpenError, StoreError, Untrusted};
 pub use evidence::Evidence;
 pub use ledger::{Draft, LedgerKeys, SignedHead};
 pub use outside::{FileStep, watch_files};
+pub use private_dir::make_private_dir;
 pub use reader::{
     Change, EventRange, PersonalBeside, PersonalOf, PersonalRange, Reader, ServerHealth, StoredEvent,
 };

@@ -48,9 +48,16 @@ impl Ask {
     }
 }
 
-/// A question that is on its way; it may be asked again when this is dropped.
+/// A question that is on its way; it may be asked again when it was taken, or this is dropped.
 pub(crate) struct Asked {
     is_asked: Arc<AtomicBool>,
+}
+
+impl Asked {
+    /// Lets it be asked again: what is committed from here on is another question.
+    pub(crate) fn taken(self) {
+        drop(self);
+    }
 }
 
 impl Drop for Asked {

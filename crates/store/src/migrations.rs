@@ -1,33 +1,51 @@
 //! The numbered changes of the schema, embedded from `migrations/`. Both databases have the same numbers.
+//!
+//! Whatever is left to do is done in one transaction together with its numbers, so that a process or a server that dies
+//! meanwhile leaves the older schema whole.
 
+use refinery::{Migration, Runner};
 use rusqlite::Connection;
 
-/// Brings a database to the newest schema, in one transaction.
-pub(crate) fn run(connection: &mut Connection) -> Result<(), refinery::Error> {
-    embedded::migrations::runner()
-        .set_grouped(true)
-        .set_abort_divergent(true)
-        .set_abort_missing(true)
-        .run(connection)
-        .map(|_| ())
+#[cfg(test)]
+mod tests;
+
+/// The changes that lead from nothing to the newest schema, for both databases.
+pub(crate) struct Migrations {
+    file: Vec<Migration>,
+    server: Vec<Migration>,
 }
 
-/// Brings a database on a server to the newest schema, in one transaction.
-pub(crate) async fn run_on_server(client: &mut tokio_postgres::Client) -> Result<(), refinery::Error> {
-    embedded_postgres::migrations::runner()
-        .set_grouped(true)
-        .set_abort_divergent(true)
-        .set_abort_missing(true)
-        .run_async(client)
-        .await
-        .map(|_| ())
+impl Migrations {
+    /// Those that this program knows.
+    pub(crate) fn embedded() -> Self {
+        Self {
+            file: embedded::migrations::runner().get_migrations().clone(),
+            server: embedded_postgres::migrations::runner().get_migrations().clone(),
+        }
+    }
+
+    /// Brings a database to the newest schema.
+    pub(crate) fn run(&self, connection: &mut Connection) -> Result<(), refinery::Error> {
+        runner(&self.file).run(connection).map(|_| ())
+    }
+
+    /// Brings a database on a server to the newest schema.
+    pub(crate) async fn run_on_server(
+        &self,
+        client: &mut tokio_postgres::Client,
+    ) -> Result<(), refinery::Error> {
+        runner(&self.server).run_async(client).await.map(|_| ())
+    }
+
+    /// The number of the newest schema.
+    pub(crate) fn newest(&self) -> u32 {
+        let newest = self.file.iter().map(Migration::version).max().unwrap_or(0);
+        u32::try_from(newest).unwrap_or(u32::MAX)
+    }
 }
 
-/// The number of the newest schema that this program knows.
-pub(crate) fn newest() -> u32 {
-    let runner = embedded::migrations::runner();
-    let newest = runner.get_migrations().iter().map(refinery::Migration::version).max().unwrap_or(0);
-    u32::try_from(newest).unwrap_or(u32::MAX)
+fn runner(migrations: &[Migration]) -> Runner {
+    Runner::new(migrations).set_grouped(true).set_abort_divergent(true).set_abort_missing(true)
 }
 
 mod embedded {
@@ -36,18 +54,4 @@ mod embedded {
 
 mod embedded_postgres {
     refinery::embed_migrations!("migrations/postgres");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn both_databases_have_the_same_numbers() {
-        let numbers = |runner: refinery::Runner| -> Vec<_> {
-            runner.get_migrations().iter().map(|m| (m.version(), m.name().to_owned())).collect()
-        };
-        let postgres = numbers(embedded_postgres::migrations::runner());
-        assert_eq!(numbers(embedded::migrations::runner()), postgres);
-    }
 }

@@ -160,10 +160,9 @@ impl<'a> Reader<'a> {
             if row.body.is_none() {
                 return;
             }
-            let name = row.key.clone();
             match row.into_live() {
-                Some(row) => each(row),
-                None => tracing::warn!(key = %name, "a row that Keymoat did not write is passed over"),
+                Ok(row) => each(row),
+                Err(row) => tracing::warn!(key = %row.key, "a row that Keymoat did not write is passed over"),
             }
         })
         .map_err(|e| self.fault(e))

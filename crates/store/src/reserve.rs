@@ -56,6 +56,7 @@ impl Reserve {
 
 /// Makes the file with all of its room on the disk; nothing changes where it has it already.
 fn allocate(path: &Path) -> io::Result<()> {
+    let made = !path.exists();
     let mut file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
     match fallocate(&file, FallocateFlags::empty(), 0, RESERVE_BYTES) {
         Ok(()) => {}
@@ -63,7 +64,11 @@ fn allocate(path: &Path) -> io::Result<()> {
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => fill(&mut file)?,
         Err(error) => return Err(error.into()),
     }
-    file.sync_all()
+    file.sync_all()?;
+    match path.parent() {
+        Some(dir) if made => File::open(dir)?.sync_all(),
+        _ => Ok(()),
+    }
 }
 
 fn fill(file: &mut File) -> io::Result<()> {

@@ -213,16 +213,13 @@ impl RawRow {
         Some(Row { kind, key, seq: u64::try_from(self.seq).ok()?, body: self.body.clone()?, blob })
     }
 
-    /// The live row, when it is one of a known kind and as Keymoat writes them.
-    pub(crate) fn into_live(self) -> Option<Row> {
-        let kind = Kind::parse(&self.kind).filter(|_| !self.odd)?;
-        Some(Row {
-            kind,
-            key: self.key,
-            seq: u64::try_from(self.seq).ok()?,
-            body: self.body?,
-            blob: self.blob,
-        })
+    /// The live row, when it is one of a known kind and as Keymoat writes them; else this one again.
+    pub(crate) fn into_live(self) -> Result<Row, Self> {
+        let kind = Kind::parse(&self.kind).filter(|_| !self.odd);
+        match (kind, u64::try_from(self.seq), self.body) {
+            (Some(kind), Ok(seq), Some(body)) => Ok(Row { kind, key: self.key, seq, body, blob: self.blob }),
+            (_, _, body) => Err(Self { body, ..self }),
+        }
     }
 }
 

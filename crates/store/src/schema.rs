@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
 use crate::db::{Db, DbResult};
-use crate::migrations;
+use crate::migrations::Migrations;
 
 /// Forbids what the schema of a database could do to those who use it.
 pub(crate) fn distrust(connection: &Connection) -> rusqlite::Result<()> {
@@ -103,7 +103,9 @@ impl std::fmt::Display for Object {
 
 fn expected() -> rusqlite::Result<BTreeMap<Object, String>> {
     let mut fresh = Connection::open_in_memory()?;
-    migrations::run(&mut fresh).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+    Migrations::embedded()
+        .run(&mut fresh)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
     objects(&fresh)
 }
 
@@ -115,21 +117,40 @@ fn objects(connection: &Connection) -> rusqlite::Result<BTreeMap<Object, String>
         .collect()
 }
 
-/// What is in the present schema, as the system's catalogue has it (PostgreSQL manual, chapter 53).
+/// What is in the present schema, as the system's catalogue has it (PostgreSQL manual, chapter 53). Texts must be compared
+/// by their bytes: under another collation a range of keys is another one, and a walk in pieces passes rows over.
 const ON_SERVER: &str = "
-    SELECT CASE c.relkind WHEN 'r' THEN 'table' WHEN 'i' THEN 'index' WHEN 'v' THEN 'view' WHEN 'm' THEN 'view'
+    SELECT CASE c.relkind WHEN 'r' THEN 'table' WHEN 'v' THEN 'view' WHEN 'm' THEN 'view'
                WHEN 'f' THEN 'foreign table' ELSE 'relation' END || ' `' || c.relname || '`'
            || CASE WHEN c.relrowsecurity THEN ' with row security' ELSE '' END
            || CASE WHEN c.relpersistence <> 'p' THEN ' that is not kept' ELSE '' END
            || CASE WHEN EXISTS (SELECT 1 FROM pg_inherits h WHERE c.oid IN (h.inhparent, h.inhrelid))
               THEN ' with relatives' ELSE '' END
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE n.nspname = current_schema() AND c.relkind <> 'i' AND c.relname NOT LIKE 'refinery%'
+    UNION ALL
+    SELECT 'index `' || c.relname || '`'
+           || replace(substr(pg_get_indexdef(c.oid), strpos(pg_get_indexdef(c.oid), ' ON ')),
+                      ' ON ' || quote_ident(n.nspname) || '.', ' on ')
+           || CASE WHEN i.indisunique THEN ', unique' ELSE '' END
+           || CASE WHEN i.indisvalid AND i.indisready THEN '' ELSE ', not ready' END
+      FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE n.nspname = current_schema() AND c.relname NOT LIKE 'refinery%'
     UNION ALL
     SELECT 'column `' || c.relname || '.' || a.attname || '` ' || format_type(a.atttypid, NULL)
+           || CASE WHEN a.attcollation = 0 THEN '' ELSE ' collate ' || coalesce((SELECT quote_ident(l.collname)
+                FROM pg_collation l WHERE l.oid = a.attcollation), '?') END
+           || CASE WHEN a.attnotnull THEN ' not null' ELSE '' END
+           || coalesce((SELECT ' default ' || pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef d
+                WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum), '')
+           || CASE WHEN a.attidentity <> '' OR a.attgenerated <> '' THEN ' generated' ELSE '' END
       FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE n.nspname = current_schema() AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
        AND c.relname NOT LIKE 'refinery%'
+    UNION ALL
+    SELECT 'constraint `' || k.conname || '` ' || pg_get_constraintdef(k.oid)
+      FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE n.nspname = current_schema() AND k.contype NOT IN ('n', 't') AND c.relname NOT LIKE 'refinery%'
     UNION ALL
     SELECT 'trigger `' || t.tgname || '`'
       FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -138,36 +159,41 @@ const ON_SERVER: &str = "
     SELECT 'rule `' || rulename || '`' FROM pg_rules WHERE schemaname = current_schema()
     UNION ALL
     SELECT 'policy `' || policyname || '`' FROM pg_policies WHERE schemaname = current_schema()";
-const EXPECTED_ON_SERVER: [&str; 31] = [
+const EXPECTED_ON_SERVER: [&str; 36] = [
     "table `state`",
     "table `events`",
     "table `tiles`",
     "table `checkpoint`",
-    "index `state_pkey`",
-    "index `state_seq`",
-    "index `events_pkey`",
-    "index `events_actor`",
-    "index `events_path`",
-    "index `tiles_pkey`",
-    "index `checkpoint_pkey`",
-    "column `state.kind` text",
-    "column `state.key` text",
-    "column `state.seq` bigint",
-    "column `state.body` text",
+    "index `state_pkey` on state USING btree (kind, key), unique",
+    "index `state_seq` on state USING btree (seq), unique",
+    "index `events_pkey` on events USING btree (seq), unique",
+    "index `events_actor` on events USING btree (actor, seq)",
+    "index `events_path` on events USING btree (environment, path, seq)",
+    "index `tiles_pkey` on tiles USING btree (level, number), unique",
+    "index `checkpoint_pkey` on checkpoint USING btree (id), unique",
+    "constraint `state_pkey` PRIMARY KEY (kind, key)",
+    "constraint `events_pkey` PRIMARY KEY (seq)",
+    "constraint `tiles_pkey` PRIMARY KEY (level, number)",
+    "constraint `checkpoint_pkey` PRIMARY KEY (id)",
+    "constraint `checkpoint_id_check` CHECK ((id = 1))",
+    "column `state.kind` text collate \"C\" not null",
+    "column `state.key` text collate \"C\" not null",
+    "column `state.seq` bigint not null",
+    "column `state.body` text collate \"C\"",
     "column `state.blob` bytea",
-    "column `events.seq` bigint",
-    "column `events.time` bigint",
-    "column `events.actor` text",
-    "column `events.environment` text",
-    "column `events.path` text",
-    "column `events.record` bytea",
+    "column `events.seq` bigint not null",
+    "column `events.time` bigint not null",
+    "column `events.actor` text collate \"C\" not null",
+    "column `events.environment` text collate \"C\"",
+    "column `events.path` text collate \"C\"",
+    "column `events.record` bytea not null",
     "column `events.personal` bytea",
-    "column `tiles.level` bigint",
-    "column `tiles.number` bigint",
-    "column `tiles.hashes` bytea",
-    "column `checkpoint.id` bigint",
-    "column `checkpoint.note` text",
-    "column `checkpoint.frontier` bytea",
-    "column `checkpoint.change` bigint",
-    "column `checkpoint.digest` bytea",
+    "column `tiles.level` bigint not null",
+    "column `tiles.number` bigint not null",
+    "column `tiles.hashes` bytea not null",
+    "column `checkpoint.id` bigint not null",
+    "column `checkpoint.note` text collate \"C\" not null",
+    "column `checkpoint.frontier` bytea not null",
+    "column `checkpoint.change` bigint not null",
+    "column `checkpoint.digest` bytea not null",
 ];

@@ -1,6 +1,7 @@
 //! The database while its keys are not at hand: it can be opened and looked at, but not used.
 
 use std::path::Path;
+use std::sync::mpsc;
 
 use keymoat_core::tree::{Frontier, Hash};
 
@@ -11,6 +12,7 @@ use crate::known::Known;
 use crate::ledger::{Head, LedgerKeys, SignedHead, sign, verify_note};
 use crate::outside::{OutsideFile, read_slots};
 use crate::reader::{events_len, for_each_raw_row, stored_leaf, subtree, tile};
+use crate::row::RawRow;
 use crate::tiles::Tiles;
 use crate::tx::rows_with_prefix;
 use crate::{Effect, Kind, Observer, OpenError, Row, Store, StoreError, Untrusted};
@@ -86,6 +88,14 @@ impl SealedStore {
         self.dir.address().is_some() && !self.dir.is_new_node()
     }
 
+    /// Refuses a database whose vault, by the name under which it signs, is another than this node has worked with.
+    ///
+    /// # Errors
+    /// [`OpenError::OtherVault`].
+    pub fn check_vault(&self, origin: &str) -> Result<(), OpenError> {
+        self.dir.check_vault(origin)
+    }
+
     /// The data directory with its lock, for whoever has to keep it beyond the store.
     pub fn held_dir(&self) -> DataDir {
         self.dir.clone()
@@ -110,6 +120,7 @@ impl SealedStore {
         trust: Trust,
         mut observer: Observer,
     ) -> Result<Store, OpenError> {
+        self.check_vault(&keys.origin)?;
         let slots = self.outside_slots(&keys, outside)?;
         self.begin_view(trust)?;
         let found = self.look(&keys, outside, trust, &slots, &mut observer);
@@ -118,7 +129,7 @@ impl SealedStore {
         let file = outside_file(outside, trust, &slots, &found, &keys).map_err(|e| io(outside, &e))?;
         // After the checkpoint file, which is expected from then on.
         let has_worked = found.head.size() > 0 || !self.dir.is_new_node();
-        self.dir.remember(has_worked).map_err(|e| io(self.dir.path(), &e))?;
+        self.dir.remember(has_worked, &keys.origin).map_err(|e| io(self.dir.path(), &e))?;
         Store::start(self.dir, self.db, keys, (found.head, found.known), observer, file, self.durability)
     }
 
@@ -312,21 +323,44 @@ impl SealedStore {
         Ok(OutsideSlots { exists, slots })
     }
 
-    /// Reads every row, adding up their digest, and hands over the live ones.
+    /// Reads every row, adding up their digest, and hands over the live ones, which are taken in beside the reading.
     fn load(&self, keys: &LedgerKeys, head: &mut Head, observer: &mut Observer) -> Result<Known, OpenError> {
+        let (chunks, taken) = mpsc::sync_channel(CHUNKS_AHEAD);
+        std::thread::scope(|scope| {
+            let taking = scope.spawn(move || taken.into_iter().for_each(observer));
+            let loaded = self.read_rows(keys, head, |chunk| {
+                // It takes until this ends, or has panicked, which is passed on below.
+                drop(chunks.send(chunk));
+            });
+            drop(chunks);
+            if let Err(panic) = taking.join() {
+                std::panic::resume_unwind(panic);
+            }
+            loaded
+        })
+    }
+
+    fn read_rows(
+        &self,
+        keys: &LedgerKeys,
+        head: &mut Head,
+        hand_over: impl Fn(Vec<Effect>),
+    ) -> Result<Known, OpenError> {
         let mut unknown = None;
         let mut known = Known::default();
-        let mut chunk = Vec::new();
+        let mut chunk = Vec::with_capacity(LOAD_CHUNK);
         for_each_raw_row(&self.db, |row| {
             head.digest.add(row.mac(&keys.state));
             head.change = head.change.max(u64::try_from(row.seq).unwrap_or(0));
             if row.body.is_none() {
                 return;
             }
-            let name = format!("{} `{}`", row.kind, row.key);
-            let Some(row) = row.into_live() else {
-                unknown.get_or_insert(name);
-                return;
+            let row = match row.into_live() {
+                Ok(row) => row,
+                Err(row) => {
+                    unknown.get_or_insert(row);
+                    return;
+                }
             };
             known.add(&row, &keys.state);
             if row.kind.decides_access() {
@@ -334,15 +368,15 @@ impl SealedStore {
             }
             chunk.push(Effect::Written(row));
             if chunk.len() == LOAD_CHUNK {
-                observer(std::mem::take(&mut chunk));
+                hand_over(std::mem::replace(&mut chunk, Vec::with_capacity(LOAD_CHUNK)));
             }
         })
         .map_err(|e| self.fault(e))?;
-        observer(chunk);
+        hand_over(chunk);
         match unknown {
             None => Ok(known),
-            Some(name) => {
-                let why = format!("the {name} has a kind or a form that this program does not know");
+            Some(RawRow { kind, key, .. }) => {
+                let why = format!("the {kind} `{key}` has a kind or a form that this program does not know");
                 Err(Untrusted::State(why).into())
             }
         }
@@ -440,3 +474,5 @@ fn io(path: &Path, error: &std::io::Error) -> OpenError {
 
 /// Rows handed over at once while loading.
 const LOAD_CHUNK: usize = 1024;
+/// How many of these may wait to be taken in.
+const CHUNKS_AHEAD: usize = 4;

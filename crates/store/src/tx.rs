@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::batch::{Batch, Pending, Rows};
+use crate::db::postgres::Connection;
 use crate::db::{Columns, Db, DbError, DbResult, int, limit as at_most};
 use crate::known::Known;
 use crate::ledger::{Draft, Head};
@@ -41,6 +42,7 @@ pub(crate) struct Written {
     pub(crate) rows: Rows,
     pub(crate) erased: BTreeSet<u64>,
     pub(crate) dropped: BTreeSet<u64>,
+    pub(crate) unread: BTreeSet<(Kind, String)>,
 }
 
 impl<'a> Tx<'a> {
@@ -74,7 +76,7 @@ impl<'a> Tx<'a> {
     /// The live row of this name.
     pub fn row(&self, kind: Kind, key: &str) -> Result<Option<Row>, StoreError> {
         match self.pending(kind, key) {
-            Some(pending) => Ok(pending.raw(kind, key).into_live()),
+            Some(pending) => Ok(pending.raw(kind, key).into_live().ok()),
             None => {
                 let row = live_row(self.db, kind, key).map_err(|e| self.fault(e))?;
                 self.known.check(kind, key, row.as_ref(), self.state_key).map_err(|e| self.fault(e))?;
@@ -124,7 +126,7 @@ impl<'a> Tx<'a> {
             return Ok(stored);
         }
         let stored = stored.into_iter().filter(|row| !pending.contains_key(row.key.as_str()));
-        let pending = pending.iter().filter_map(|(key, pending)| pending.raw(kind, key).into_live());
+        let pending = pending.iter().filter_map(|(key, pending)| pending.raw(kind, key).into_live().ok());
         let mut rows: Vec<Row> = stored.chain(pending).collect();
         rows.sort_unstable_by(|one, other| one.key.cmp(&other.key));
         rows.truncate(limit);
@@ -148,7 +150,7 @@ impl<'a> Tx<'a> {
         let pending: BTreeMap<&str, &Pending> = self.pending_in(kind, "", None).collect();
         let stored = stored.into_iter().filter(|row| !pending.contains_key(row.key.as_str()));
         let pending = pending.iter().filter(|(_, pending)| pending.seq > after);
-        let pending = pending.filter_map(|(key, pending)| pending.raw(kind, key).into_live());
+        let pending = pending.filter_map(|(key, pending)| pending.raw(kind, key).into_live().ok());
         Ok(stored.chain(pending).collect())
     }
 
@@ -173,11 +175,15 @@ impl<'a> Tx<'a> {
     /// or a fault of the database.
     pub fn put(&mut self, kind: Kind, key: &str, body: &str, blob: Option<&[u8]>) -> Result<(), StoreError> {
         self.check_archive(kind, key, Some(body))?;
-        let old = self.raw_row(kind, key)?;
+        let reads_later = self.db.server().is_some() && self.pending(kind, key).is_none();
+        let old = if reads_later { None } else { self.raw_row(kind, key)? };
         let seq = self.next_change(kind, key)?;
         let row =
             Row { kind, key: key.to_owned(), seq, body: body.to_owned(), blob: blob.map(<[u8]>::to_vec) };
         self.write(&row.key, kind, seq, Some(body), blob);
+        if reads_later {
+            self.written.unread.insert((kind, key.to_owned()));
+        }
         let mac = row.mac(self.state_key);
         if let Some(old) = old {
             self.head.digest.remove(old.mac(self.state_key));
@@ -298,6 +304,35 @@ impl<'a> Tx<'a> {
     }
 }
 
+/// Takes out of the sum what stands in the place of rows that were written without being read. Over a network they come
+/// many at a time, which for each on its own would take as many journeys.
+pub(crate) fn take_out_unread(
+    server: &Connection,
+    unread: &BTreeSet<(Kind, String)>,
+    known: &Known,
+    state_key: &StateKey,
+    head: &mut Head,
+) -> DbResult<()> {
+    let names: Vec<(&str, &str)> = unread.iter().map(|(kind, key)| (kind.as_str(), key.as_str())).collect();
+    let mut found = BTreeMap::new();
+    for piece in names.chunks(READ_AT_ONCE) {
+        let (kinds, keys): (Vec<&str>, Vec<&str>) = piece.iter().copied().unzip();
+        for row in server.query_named(OLD_ROWS, &kinds, &keys)? {
+            let old = RawRow::read(&Columns::Postgres(&row))?;
+            head.digest.remove(old.mac(state_key));
+            found.insert(
+                (old.kind.clone(), old.key.clone()),
+                old.live().filter(|row| Known::guards(row.kind)),
+            );
+        }
+    }
+    for (kind, key) in unread {
+        let live = found.remove(&(kind.as_str().to_owned(), key.clone())).flatten();
+        known.check(*kind, key, live.as_ref(), state_key)?;
+    }
+    Ok(())
+}
+
 /// The live row of this name.
 pub(crate) fn live_row(db: &Db, kind: Kind, key: &str) -> DbResult<Option<Row>> {
     db.query_one(
@@ -361,6 +396,10 @@ fn row_of(kind: Kind, row: &Columns<'_>) -> DbResult<Row> {
     Ok(Row { kind, key: row.text(0)?, seq: row.count(1)?, body: row.text(2)?, blob: row.maybe_blob(3)? })
 }
 
+const OLD_ROWS: &str = "SELECT s.kind, s.key, s.seq, s.body, s.blob FROM state s
+     JOIN unnest($1::text[], $2::text[]) AS named (kind, key) ON s.kind = named.kind AND s.key = named.key";
+/// Few enough that their ciphertexts, of at most a megabyte, come in time.
+const READ_AT_ONCE: usize = 100;
 /// The longest name of a row: three times a path with its environment and company.
 const KEY_BYTES_MAX: usize = 1024;
 /// What a changed row takes in a record besides its name: kind, keyed hash and punctuation.

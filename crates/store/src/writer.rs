@@ -28,8 +28,8 @@ use crate::ledger::{self, Draft, Head, LedgerKeys, SignedNote};
 use crate::listen::{Asked, TELL};
 use crate::outside::{FileStep, OutsideFile, tell};
 use crate::reserve::Reserve;
-use crate::tx::Tx;
-use crate::{Address, Durability, Effect, Observer, StoreError};
+use crate::tx::{Tx, take_out_unread};
+use crate::{Address, Durability, Effect, Kind, Observer, StoreError};
 
 /// What a committed member is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub(crate) enum Job {
     /// As [`Job::Follow`], for somebody who waits for it.
     Fresh(oneshot::Sender<Result<(), StoreError>>),
     /// Goes on from what other nodes have committed.
-    Follow(#[allow(dead_code, reason = "it says that the question was taken when it is dropped")] Asked),
+    Follow(Asked),
 }
 
 /// A transaction of unknown result type.
@@ -148,7 +148,10 @@ impl Writer {
             match job {
                 Job::Scrub(reply) => scrubs.push(reply),
                 Job::Fresh(reply) => waiting.push(reply),
-                Job::Follow(_) => follows = true,
+                Job::Follow(asked) => {
+                    follows = true;
+                    asked.taken();
+                }
                 member => members.push(member),
             }
         }
@@ -201,6 +204,9 @@ impl Writer {
             Ok(Some((effects, note))) => {
                 self.contact.heard();
                 self.take_over(head, effects, note);
+                if let Some(why) = self.stopped.get().cloned() {
+                    return Box::new(move || Err(StoreError::Stopped(why.clone())));
+                }
             }
             Err(error) => {
                 let fault = self.failed(error);
@@ -249,9 +255,13 @@ impl Writer {
     }
 
     fn commit_admitted(&mut self, mut batch: Vec<Job>) {
-        if batch.is_empty() {
-            return;
+        while !batch.is_empty() {
+            batch = self.commit_first(batch);
         }
+    }
+
+    /// Commits as many as one commit holds, from the first on, and gives the others back.
+    fn commit_first(&mut self, mut batch: Vec<Job>) -> Vec<Job> {
         let mut tries = 0;
         let (head, written) = loop {
             let begun = self.begin();
@@ -269,6 +279,7 @@ impl Writer {
         };
         match written {
             Ok(Written { outcomes, effects, note }) => {
+                let others = batch.split_off(outcomes.len());
                 self.contact.heard();
                 self.remember();
                 self.full.store(self.reserve.as_ref().is_some_and(|kept| !kept.is_kept()), Ordering::Relaxed);
@@ -278,6 +289,7 @@ impl Writer {
                     (self.observer)(effects);
                 }
                 self.acknowledge(batch, outcomes, note);
+                others
             }
             Err(error) => {
                 let is_full =
@@ -290,9 +302,10 @@ impl Writer {
                     self.full.store(true, Ordering::Relaxed);
                     let admitted = self.only_reserved(batch);
                     // The reserve is given up once, so this comes here once.
-                    return self.commit_admitted(admitted);
+                    return admitted;
                 }
                 batch.into_iter().for_each(|job| job.fail(fault()));
+                Vec::new()
             }
         }
     }
@@ -310,7 +323,7 @@ impl Writer {
         }
     }
 
-    /// Runs every member and commits. The outcomes are in the order of the batch.
+    /// Runs the members and commits. The outcomes are in the order of the batch; they end where the batch is full.
     fn write_batch(&self, jobs: &mut [Job], head: &mut Head) -> Result<Written, FollowError> {
         let size_before = head.size();
         let mut effects = Vec::new();
@@ -322,6 +335,12 @@ impl Writer {
                 Job::Tx(member) => self.write_member(member.as_mut(), head, &mut batch, &mut effects)?,
                 Job::Scrub(_) | Job::Fresh(_) | Job::Follow(_) => Outcome::Failed,
             });
+            if batch.bytes() >= BATCH_BYTES {
+                break;
+            }
+        }
+        if let Some(server) = self.db.server() {
+            take_out_unread(server, &batch.unread, &self.known, &self.keys.state, head)?;
         }
         let note =
             (head.size() != size_before).then(|| SignedNote::of(&self.keys, head, self.file.is_none()));
@@ -333,17 +352,25 @@ impl Writer {
     /// Begins to write. What other nodes have committed is taken over first, in memory too, so that members work with
     /// the keys and the rules of now.
     fn begin(&mut self) -> Result<(), FollowError> {
-        let Some(server) = self.db.server() else { return Ok(self.db.begin_write()?) };
-        let stored = follow::lock(server)?;
-        if stored.is_of(&self.head) {
-            return Ok(());
-        }
-        let mut head = self.head.clone();
-        let effects = catch_up(&self.db, &self.keys, &mut head, &stored)?;
-        self.take_over(head, effects, stored.note);
-        match self.stopped.get() {
-            None => Ok(()),
-            Some(why) => Err(DbError::Form(why.clone()).into()),
+        loop {
+            let Some(server) = self.db.server() else { return Ok(self.db.begin_write()?) };
+            let stored = follow::lock(server)?;
+            if stored.is_of(&self.head) {
+                return Ok(());
+            }
+            let mut head = self.head.clone();
+            let effects = catch_up(&self.db, &self.keys, &mut head, &stored)?;
+            // Whoever takes up another root key may look for the master key; the other nodes are not kept waiting.
+            let takes_long = effects.iter().any(|effect| effect.kind() == Kind::Instance);
+            if takes_long {
+                self.db.rollback()?;
+            }
+            self.take_over(head, effects, stored.note);
+            match self.stopped.get() {
+                Some(why) => return Err(DbError::Form(why.clone()).into()),
+                None if takes_long => {}
+                None => return Ok(()),
+            }
         }
     }
 
@@ -365,7 +392,7 @@ impl Writer {
     /// From the first commit on this is a node that has worked with its database.
     fn remember(&mut self) {
         if self.dir.is_new_node()
-            && let Err(error) = self.dir.remember(true)
+            && let Err(error) = self.dir.remember(true, &self.keys.origin)
         {
             tracing::warn!(%error, "it could not be written down that this node works here; the next commit tries again");
         }
@@ -405,6 +432,7 @@ impl Writer {
         batch.rows.append(written.rows);
         batch.erased.extend(written.erased);
         batch.dropped.extend(written.dropped);
+        batch.unread.extend(written.unread);
         *head = changed_head;
         effects.extend(member_effects);
         Ok(Outcome::Done { committed: head.committed(first), changed })
@@ -691,6 +719,9 @@ fn sync(path: &Path) -> std::io::Result<()> {
 
 /// Bounds the memory and the time of one commit; more than this many callers simply take two.
 const BATCH_MAX: usize = 1024;
+/// What a batch may hold when it takes in another member: so much is in memory more than once while it is written, and
+/// on its way to a server while the other nodes wait.
+const BATCH_BYTES: usize = 8 * 1024 * 1024;
 /// Two nodes that meet this often in a row are told to come again.
 const TRIES_MAX: u32 = 10;
 /// How long a bare record may stand before the outside checkpoint covers it.
@@ -709,7 +740,7 @@ mod tests {
     use rusqlite::Connection;
 
     use super::*;
-    use crate::{DataDir, Durability, Kind, SealedStore, Store, Trust};
+    use crate::{DataDir, Durability, SealedStore, Store, Trust};
 
     fn private_dir() -> tempfile::TempDir {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);

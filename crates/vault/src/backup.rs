@@ -25,7 +25,7 @@ use crate::entity::{
     Account, CompanyEntity, Entity, EnvironmentEntity, FingerprintEntity, GrantEntity, INSTANCE_KEY,
     IdempotencyEntity, Instance, PolicyEntity, Secret, SignInCodeEntity, Slot, TokenEntity, VersionEntity,
 };
-use crate::keyring::Keyring;
+use crate::keyring::{Keyring, origin};
 use crate::open::{operator, outside_file, start, unwrap_root};
 use crate::tokens::digest_of;
 use crate::{Caller, Code, MasterKeyOffer, Surroundings, Vault, VaultError};
@@ -183,6 +183,8 @@ impl<R: Read + Seek> BackupFile<R> {
             true => Some(empty_store(data_dir, &surroundings)?),
             false => None,
         };
+        let vault = origin(self.header.instance.id);
+        store.as_ref().map_or(Ok(()), |store| store.check_vault(&vault))?;
         let node = store.as_ref().and_then(SealedStore::node_id);
         let outside = outside_file(&surroundings.outside_dir, self.header.instance.id, node);
         let keyring = self.unwrap(offer)?;

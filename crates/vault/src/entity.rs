@@ -15,6 +15,7 @@ use keymoat_core::resolve::EnvOverride;
 use keymoat_core::secret::ValueKind;
 use keymoat_core::versions::{VersionSet, VersionState};
 use keymoat_store::{Archive, Kind, Row};
+use litemap::LiteMap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -245,7 +246,8 @@ pub struct Secret {
     #[serde(with = "stored_versions")]
     pub versions: VersionSet,
     /// What may be shown of each version.
-    pub facts: BTreeMap<u32, VersionFacts>,
+    #[serde(with = "stored_facts")]
+    pub facts: LiteMap<u32, VersionFacts>,
 }
 
 /// What may be shown of a version: everything but its value.
@@ -256,7 +258,7 @@ pub struct VersionFacts {
     /// What the value is.
     pub kind: ValueKind,
     /// Its fields; a single nameless one for a value without fields.
-    pub fields: Vec<FieldFacts>,
+    pub fields: Box<[FieldFacts]>,
 }
 
 /// What may be shown of a field, or of a value without fields.
@@ -640,8 +642,8 @@ mod stored_versions {
 
     #[derive(Serialize)]
     struct Out<'a> {
-        states: &'a BTreeMap<u32, VersionState>,
-        labels: &'a BTreeMap<Label, u32>,
+        states: BTreeMap<&'a u32, &'a VersionState>,
+        labels: BTreeMap<&'a Label, &'a u32>,
         next: u32,
     }
 
@@ -653,11 +655,30 @@ mod stored_versions {
     }
 
     pub(super) fn serialize<S: Serializer>(set: &VersionSet, serializer: S) -> Result<S::Ok, S::Error> {
-        Out { states: set.versions(), labels: set.labels(), next: set.next_number() }.serialize(serializer)
+        let (states, labels) = (set.versions().iter().collect(), set.labels().iter().collect());
+        Out { states, labels, next: set.next_number() }.serialize(serializer)
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<VersionSet, D::Error> {
         let stored = In::deserialize(deserializer)?;
         VersionSet::from_parts(stored.states, stored.labels, stored.next).map_err(D::Error::custom)
+    }
+}
+
+mod stored_facts {
+    use super::{BTreeMap, Deserialize, LiteMap, VersionFacts};
+    use serde::{Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        facts: &LiteMap<u32, VersionFacts>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(facts.iter())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<LiteMap<u32, VersionFacts>, D::Error> {
+        Ok(BTreeMap::deserialize(deserializer)?.into_iter().collect())
     }
 }

@@ -130,6 +130,26 @@ impl Keyring {
         next
     }
 
+    /// Whether the root key of an instance's row is at hand.
+    pub(crate) fn has_root_of(&self, row: &Row) -> bool {
+        let wrapped = row.blob.as_deref().unwrap_or_default();
+        let roots = self.roots.read().unwrap_or_else(PoisonError::into_inner);
+        let next = roots.next.iter().filter_map(Weak::upgrade).any(|next| next.wrapped_instance == wrapped);
+        next || roots.present.wrapped_instance == wrapped
+    }
+
+    /// Makes a root key that another node has put in place the present one.
+    ///
+    /// # Errors
+    /// When it does not unwrap the instance key of that row.
+    pub(crate) fn take_up(&self, key: RootKey, row: &Row) -> Result<(), VaultError> {
+        let wrapped_instance = row.blob.clone().unwrap_or_default();
+        key.unwrap_instance_key(&wrapped_instance, self.instance).map_err(|_| other_instance_key())?;
+        let mut roots = self.roots.write().unwrap_or_else(PoisonError::into_inner);
+        roots.present = Arc::new(Root { key, wrapped_instance });
+        Ok(())
+    }
+
     /// Takes in the instance's row: where it says so, the next root key is the present one from here on.
     pub(crate) fn absorb_instance(&self, row: &Row) -> Result<(), VaultError> {
         let wrapped = row.blob.as_deref().unwrap_or_default();
@@ -138,11 +158,7 @@ impl Keyring {
             return Ok(());
         }
         let next = roots.next.iter().filter_map(Weak::upgrade).find(|next| next.wrapped_instance == wrapped);
-        roots.present = next.ok_or_else(|| {
-            VaultError::damaged(
-                "the root key was changed on another node, and this one was opened with the old one",
-            )
-        })?;
+        roots.present = next.ok_or_else(other_instance_key)?;
         Ok(())
     }
 

@@ -23,6 +23,7 @@ mod grants;
 mod idempotency;
 mod keyring;
 mod lineage;
+mod new_root;
 mod open;
 mod personal;
 mod places;
@@ -69,6 +70,7 @@ pub use error::{Code, VaultError};
 pub use evidence::Evidence;
 pub use grants::NewGrant;
 pub use idempotency::{Attempt, RequestNeeds};
+pub use new_root::KeyAtHand;
 pub use open::{
     EmptyDir, MasterKeyOffer, NewSlot, NewVault, SealedVault, Surroundings, Unlocked, VerifyReport,
 };
@@ -108,6 +110,8 @@ struct Inner {
     scrub_due: AtomicBool,
     /// The number of the newest change, for those who wait for the next one.
     changes: watch::Receiver<u64>,
+    /// Why the root key that another node has put in place could not be taken up.
+    root_lost: watch::Receiver<Option<String>>,
 }
 
 impl Vault {
@@ -139,6 +143,13 @@ impl Vault {
     /// Why the store has stopped itself; `None` while it works.
     pub fn stopped(&self) -> Option<&str> {
         self.inner.store.stopped()
+    }
+
+    /// Waits until another node has changed the root key and the new one cannot be taken up, and says why; none when the
+    /// vault has ended before. It keeps nothing of the vault alive.
+    pub fn root_lost(&self) -> impl Future<Output = Option<String>> + Send + use<> {
+        let mut lost = self.inner.root_lost.clone();
+        async move { lost.wait_for(Option::is_some).await.ok().and_then(|why| why.clone()) }
     }
 
     /// The time as the vault sees it; it never runs backwards.

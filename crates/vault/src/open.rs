@@ -23,8 +23,9 @@ use crate::entity::{
 };
 use crate::following::Following;
 use crate::free_text::holds_key;
-use crate::keyring::Keyring;
+use crate::keyring::{Keyring, origin};
 use crate::lineage::MADE_WITH_VAULT;
+use crate::new_root::{KeyAtHand, take_up};
 use crate::refusals::Refusals;
 use crate::rekey::Rekeying;
 use crate::secrets::put_data_key;
@@ -44,6 +45,8 @@ pub struct Surroundings {
     pub durability: Durability,
     /// The server that holds the database; none when it is a file in the data directory.
     pub database: Option<Address>,
+    /// Where the master key is found again when another node has changed the root key.
+    pub key_at_hand: Option<KeyAtHand>,
 }
 
 /// A vault to be made.
@@ -118,6 +121,7 @@ impl SealedVault {
             return Ok(Err(EmptyDir { store }));
         }
         let KeyRows { instance, wrapped_instance, slots } = KeyRows::read(|kind| store.rows(kind))?;
+        store.check_vault(&origin(instance.id))?;
         Ok(Ok(Self { store, instance, wrapped_instance, slots }))
     }
 
@@ -372,7 +376,16 @@ pub(crate) fn start(
     let state = Arc::new(RwLock::new(State::new()));
     let (announce, changes) = watch::channel(0);
     let stopper = Arc::new(OnceLock::new());
-    let observer = observe(Arc::clone(&state), Arc::clone(&keyring), announce, Arc::clone(&stopper));
+    let (tell_lost, root_lost) = watch::channel(None);
+    let memory = Memory {
+        state: Arc::clone(&state),
+        keyring: Arc::clone(&keyring),
+        key_at_hand: surroundings.key_at_hand,
+        announce,
+        stopper: Arc::clone(&stopper),
+        root_lost: tell_lost,
+    };
+    let observer: Observer = Box::new(move |effects| memory.take_in(effects));
     let store = store.unseal(keyring.ledger(), &outside, trust, observer)?;
     {
         let mut state = state.write().unwrap_or_else(PoisonError::into_inner);
@@ -399,32 +412,44 @@ pub(crate) fn start(
             archiving: tokio::sync::Mutex::default(),
             scrub_due: AtomicBool::new(false),
             changes,
+            root_lost,
         }),
     };
     Ok(vault)
 }
 
-/// Feeds the state in memory from the store.
-fn observe(
+/// What is fed from the store.
+struct Memory {
     state: Arc<RwLock<State>>,
     keyring: Arc<Keyring>,
+    key_at_hand: Option<KeyAtHand>,
     announce: watch::Sender<u64>,
     stopper: Arc<OnceLock<Stopper>>,
-) -> Observer {
-    Box::new(move |effects: Vec<Effect>| {
-        let mut state = state.write().unwrap_or_else(PoisonError::into_inner);
-        for effect in effects {
-            state.absorb(effect, &keyring);
+    root_lost: watch::Sender<Option<String>>,
+}
+
+impl Memory {
+    fn take_in(&self, effects: Vec<Effect>) {
+        // Before the state is held: to find the master key may take a while.
+        let taken_up = take_up(&effects, &self.keyring, self.key_at_hand.as_ref());
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        match &taken_up {
+            Ok(()) => effects.into_iter().for_each(|effect| state.absorb(effect, &self.keyring)),
+            // Without it nothing of what follows can be read.
+            Err(error) => state.damaged.push(error.message.clone()),
         }
         let (change, damaged) = (state.change, state.damaged.first().cloned());
         drop(state);
-        // Memory that is not what was committed speaks for nobody: as when another node has changed the root key.
-        if let (Some(why), Some(stopper)) = (damaged, stopper.get()) {
+        // Memory that is not what was committed speaks for nobody.
+        if let (Some(why), Some(stopper)) = (damaged, self.stopper.get()) {
             stopper.stop(&why);
         }
+        if let Err(error) = taken_up {
+            self.root_lost.send_replace(Some(error.message));
+        }
         // Nobody may be waiting.
-        announce.send_replace(change);
-    })
+        self.announce.send_replace(change);
+    }
 }
 
 /// The root key out of the first slot that the offer fits.

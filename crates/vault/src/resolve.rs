@@ -376,7 +376,7 @@ impl Vault {
         let secret = self.find(name).ok()?;
         let version = secret.versions.current()?;
         let fields: &[FieldFacts] =
-            secret.facts.get(&version).map(|facts| facts.fields.as_slice()).unwrap_or_default();
+            secret.facts.get(&version).map(|facts| &*facts.fields).unwrap_or_default();
         match field {
             None => {
                 let whole = fields.iter().find(|facts| facts.field.is_none());

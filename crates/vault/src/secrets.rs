@@ -837,7 +837,7 @@ impl Writer {
         let version = effect.map_err(version_error)?.created.expect("a put makes a version");
         let facts = self.all_facts(&fields);
         let also_at = self.fingerprint(tx, put, &secret, version, &facts)?;
-        let facts = VersionFacts { created_by: self.by.clone(), kind: whole.kind, fields: facts };
+        let facts = VersionFacts { created_by: self.by.clone(), kind: whole.kind, fields: facts.into() };
         secret.facts.insert(version, facts);
         let pruned = secret.versions.prune(secret.max_versions as usize).removed;
         let mut change = Change { tx, secret: &mut secret, may_delete, notes: Vec::new() };
@@ -1026,8 +1026,7 @@ impl Change<'_, '_> {
     fn drop_values(&mut self, versions: &[u32]) -> Result<(), VaultError> {
         for version in versions {
             self.tx.remove(Kind::Version, &version_key(self.secret.id, *version))?;
-            let fields =
-                self.secret.facts.get(version).map(|facts| facts.fields.as_slice()).unwrap_or_default();
+            let fields = self.secret.facts.get(version).map(|facts| &*facts.fields).unwrap_or_default();
             for FieldFacts { field, fingerprint, .. } in fields {
                 if let Some(fingerprint) = fingerprint {
                     let key = fingerprint_key(

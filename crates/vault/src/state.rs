@@ -34,7 +34,7 @@ pub(crate) struct State {
     pub(crate) environments: BTreeMap<Environment, EnvironmentEntity>,
     pub(crate) companies: BTreeMap<Company, CompanyEntity>,
     pub(crate) secrets: BTreeMap<SecretName, Arc<Secret>>,
-    names: HashMap<SecretId, SecretName>,
+    secrets_by_id: HashMap<SecretId, Arc<Secret>>,
     /// The secrets that say of a variable that they were imported from it.
     by_variable: HashMap<String, BTreeSet<SecretName>>,
     /// Ciphertexts of versions that a label names; older ones are read from the store.
@@ -80,7 +80,7 @@ impl State {
             environments: BTreeMap::new(),
             companies: BTreeMap::new(),
             secrets: BTreeMap::new(),
-            names: HashMap::new(),
+            secrets_by_id: HashMap::new(),
             by_variable: HashMap::new(),
             ciphertexts: HashMap::new(),
             accounts: BTreeMap::new(),
@@ -119,7 +119,7 @@ impl State {
     }
 
     pub(crate) fn secret_by_id(&self, id: SecretId) -> Option<&Arc<Secret>> {
-        self.secrets.get(self.names.get(&id)?)
+        self.secrets_by_id.get(&id)
     }
 
     pub(crate) fn ciphertext(&self, secret: SecretId, version: u32) -> Option<Arc<[u8]>> {
@@ -296,17 +296,21 @@ impl State {
         }
     }
 
-    fn secret_written(&mut self, secret: Secret) {
-        let id = secret.id;
-        if let Some(old) = self.names.insert(id, secret.name.clone())
-            && old != secret.name
-            && let Some(moved) = self.secrets.remove(&old)
+    fn secret_written(&mut self, mut secret: Secret) {
+        // Of a name that a hundred thousand share, one copy.
+        if let Some((shared, _)) = self.environments.get_key_value(&secret.name.environment) {
+            secret.name.environment = shared.clone();
+        }
+        let (id, secret) = (secret.id, Arc::new(secret));
+        if let Some(old) = self.secrets_by_id.insert(id, Arc::clone(&secret))
+            && old.name != secret.name
+            && let Some(moved) = self.secrets.remove(&old.name)
         {
             self.forget_variables(&moved);
         }
         // Whoever follows another node may hear of a removal and of what took the name as of one change.
         if let Some(namesake) = self.secrets.get(&secret.name).filter(|old| old.id != id) {
-            self.names.remove(&namesake.id);
+            self.secrets_by_id.remove(&namesake.id);
         }
         // Versions that no label names any more are not kept in memory.
         let labelled: Vec<u32> = secret.versions.labels().values().copied().collect();
@@ -316,7 +320,7 @@ impl State {
             }
         }
         self.index_variables(&secret);
-        self.secrets.insert(secret.name.clone(), Arc::new(secret));
+        self.secrets.insert(secret.name.clone(), secret);
     }
 
     fn index_variables(&mut self, secret: &Secret) {
@@ -343,8 +347,10 @@ impl State {
         let Some(name) = SecretName::from_row_key(key) else { return };
         if let Some(secret) = self.secrets.remove(&name) {
             self.forget_variables(&secret);
-            self.names.remove(&secret.id);
-            self.ciphertexts.retain(|(id, _), _| *id != secret.id);
+            self.secrets_by_id.remove(&secret.id);
+            for number in secret.versions.versions().keys() {
+                self.ciphertexts.remove(&(secret.id, *number));
+            }
         }
     }
 
@@ -375,17 +381,18 @@ impl State {
         }
     }
 
-    /// Drops the ciphertexts of versions that no label names, once everything is loaded.
+    /// Drops the ciphertexts of versions that no label names, and room that is not needed, once everything is loaded.
     pub(crate) fn trim(&mut self) {
         let labelled = |id: &SecretId, version: &u32| {
-            self.names
+            self.secrets_by_id
                 .get(id)
-                .and_then(|name| self.secrets.get(name))
                 .is_some_and(|secret| secret.versions.labels().values().any(|number| number == version))
         };
         let mut ciphertexts = std::mem::take(&mut self.ciphertexts);
         ciphertexts.retain(|(id, version), _| labelled(id, version));
+        ciphertexts.shrink_to_fit();
         self.ciphertexts = ciphertexts;
+        self.secrets_by_id.shrink_to_fit();
     }
 }
 

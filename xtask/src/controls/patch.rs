@@ -3,6 +3,7 @@
 //! It says nothing about whether the patch still applies; that is found out by applying it.
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
@@ -15,7 +16,7 @@ pub struct Control {
     pub name: String,
     /// The promise that the patch breaks.
     pub breaks: String,
-    /// The package whose test keeps the promise.
+    /// The package whose test keeps the promise, or the file of a suite in Python.
     pub package: String,
     /// A part of the name of that test; every test that has it must be green without the patch, and one red with it.
     pub filter: String,
@@ -24,6 +25,12 @@ pub struct Control {
 }
 
 impl Control {
+    /// The suite in Python that keeps the promise; none when it is a test of a package.
+    pub fn suite(&self) -> Option<&Path> {
+        let path = Path::new(&self.package);
+        path.extension().is_some_and(|ending| ending == "py").then_some(path)
+    }
+
     /// Reads a control.
     ///
     /// # Errors
@@ -82,6 +89,10 @@ mod tests {
         let control = Control::parse("name", &good).unwrap();
         assert_eq!((control.breaks.as_str(), control.package.as_str()), ("a promise", "keymoat-core"));
         assert_eq!((control.filter.as_str(), control.diff.as_str()), ("deny_wins", diff));
+        assert_eq!(control.suite(), None);
+        let python = good.replace("keymoat-core", "testkit/test_faults.py");
+        let python = Control::parse("name", &python).unwrap();
+        assert_eq!(python.suite(), Some(Path::new("testkit/test_faults.py")));
         for (text, why) in [
             ("# breaks: a\n# test: b c\n".to_owned(), "no diff"),
             (format!("# test: b c\n\n{diff}"), "breaks"),

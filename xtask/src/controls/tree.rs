@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 
 use super::patch::Control;
 use crate::process::{self, Finished};
+use crate::test::python::{Ran, Surroundings};
 use crate::test::rust_counts;
 use crate::workspace::Workspace;
 
@@ -120,8 +121,30 @@ impl Tree {
     /// Builds and runs the test that a control names.
     ///
     /// # Errors
-    /// When Cargo cannot be started.
+    /// When Cargo or Python cannot be started.
     pub fn judge(&self, control: &Control) -> Result<Verdict> {
+        match control.suite() {
+            Some(suite) => self.judge_python(control, suite),
+            None => self.judge_rust(control),
+        }
+    }
+
+    /// A suite in Python tests the built program.
+    fn judge_python(&self, control: &Control, suite: &Path) -> Result<Verdict> {
+        let mut build = self.cargo();
+        build.args(["build", "--quiet", "--package", "keymoat"]);
+        let built = process::capture(&mut build, process::HARD_LIMIT)?;
+        if !built.success {
+            return Ok(Verdict::Unusable(format!("it does not compile:\n{}", built.text)));
+        }
+        let around = Surroundings { workspace: &self.copy, target: &self.target };
+        Ok(match around.run(suite, Some(&control.filter), TEST_LIMIT)? {
+            Ok(ran) => verdict_of_python(control, &ran),
+            Err(reason) => Verdict::Unusable(format!("`{}` cannot run here: {reason}", control.package)),
+        })
+    }
+
+    fn judge_rust(&self, control: &Control) -> Result<Verdict> {
         let mut build = self.cargo();
         build.args([
             "test",
@@ -150,20 +173,34 @@ impl Tree {
             passed += counts.passed;
             failed += counts.failed;
         }
-        Ok(match (passed, failed) {
-            (0, 0) => Verdict::Unusable(format!(
-                "no test of {} has `{}` in its name",
-                control.package, control.filter
-            )),
-            (_, 0) => Verdict::Green,
-            _ => Verdict::Red,
-        })
+        Ok(verdict(control, passed, failed))
     }
 
     fn cargo(&self) -> Command {
         let mut command = process::cargo(&self.copy);
         command.env("CARGO_TARGET_DIR", &self.target);
         command
+    }
+}
+
+fn verdict(control: &Control, passed: usize, failed: usize) -> Verdict {
+    match (passed, failed) {
+        (0, 0) => Verdict::Unusable(format!(
+            "no test of {} has `{}` in its name, or it is skipped here",
+            control.package, control.filter
+        )),
+        (_, 0) => Verdict::Green,
+        _ => Verdict::Red,
+    }
+}
+
+fn verdict_of_python(control: &Control, ran: &Ran) -> Verdict {
+    match &ran.outcome {
+        Some(outcome) => verdict(control, outcome.passed, outcome.failed),
+        None if ran.finished.timed_out => {
+            Verdict::Unusable(format!("the test does not end within {} s", TEST_LIMIT.as_secs()))
+        }
+        None => Verdict::Unusable(format!("the test ends without a result:\n{}", ran.finished.text)),
     }
 }
 

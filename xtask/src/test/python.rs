@@ -53,29 +53,56 @@ pub fn run(workspace: &Workspace, ledger: &mut Ledger) -> Result<()> {
 }
 
 /// What every suite is given.
-struct Surroundings<'a> {
-    workspace: &'a Workspace,
-    target: &'a Path,
+pub struct Surroundings<'a> {
+    /// Where the suites are.
+    pub workspace: &'a Workspace,
+    /// The target directory with the program that they test, built already.
+    pub target: &'a Path,
+}
+
+/// What a suite left behind.
+pub struct Ran {
+    /// What its runner wrote; none when it could not be loaded or did not end.
+    pub outcome: Option<Outcome>,
+    /// All that it said.
+    pub finished: process::Finished,
+}
+
+impl Surroundings<'_> {
+    /// Runs a suite, or those of its tests that have `part` in their name; the inner error is the reason why it cannot
+    /// run here.
+    ///
+    /// # Errors
+    /// When it cannot be started although Python is there.
+    pub fn run(&self, suite: &Path, part: Option<&str>, limit: Duration) -> Result<Result<Ran, String>> {
+        let python = match interpreter(self, suite)? {
+            Ok(python) => python,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let result_file = self.target.join("xtask-python.json");
+        // The result of an earlier suite must not speak for this one.
+        let _ = fs::remove_file(&result_file);
+        let mut command = Command::new(python);
+        process::clean(&mut command);
+        command.current_dir(&self.workspace.root);
+        command.env("PYTHONDONTWRITEBYTECODE", "1").env("KEYMOAT_BIN", self.target.join("debug/keymoat"));
+        command.args(["-c", RUNNER]).arg(suite).arg(&result_file).args(part);
+        let finished = process::capture(&mut command, limit)?;
+        let outcome = fs::read_to_string(&result_file).ok();
+        let outcome = outcome.and_then(|text| serde_json::from_str::<Outcome>(&text).ok());
+        Ok(Ok(Ran { outcome, finished }))
+    }
 }
 
 fn run_suite(around: &Surroundings<'_>, suite: &Path, ledger: &mut Ledger) -> Result<()> {
     let (name, before) = (name_of(suite), Instant::now());
-    let python = match interpreter(around, suite)? {
-        Ok(python) => python,
+    let Ran { outcome, finished } = match around.run(suite, None, SUITE_LIMIT)? {
+        Ok(ran) => ran,
         Err(reason) => {
             ledger.skips.push(Skip { name, reason });
             return Ok(());
         }
     };
-    let result_file = around.target.join("xtask-python.json");
-    // The result of an earlier suite must not speak for this one.
-    let _ = fs::remove_file(&result_file);
-    let mut command = Command::new(python);
-    process::clean(&mut command);
-    command.current_dir(&around.workspace.root);
-    command.env("PYTHONDONTWRITEBYTECODE", "1").env("KEYMOAT_BIN", around.target.join("debug/keymoat"));
-    command.args(["-c", RUNNER]).arg(suite).arg(&result_file);
-    let finished = process::capture(&mut command, SUITE_LIMIT)?;
     ledger.announced(&finished.text);
     let took = before.elapsed();
     println!("  {name}: {:.1} s", took.as_secs_f64());
@@ -86,17 +113,17 @@ fn run_suite(around: &Surroundings<'_>, suite: &Path, ledger: &mut Ledger) -> Re
             SUITE_BUDGET.as_secs()
         );
     }
-    let outcome =
-        fs::read_to_string(&result_file).ok().and_then(|text| serde_json::from_str::<Outcome>(&text).ok());
     record(&name, outcome, &finished, ledger);
     Ok(())
 }
 
 /// What the runner writes.
 #[derive(Debug, Deserialize)]
-struct Outcome {
-    passed: usize,
-    failed: usize,
+pub struct Outcome {
+    /// Tests that passed.
+    pub passed: usize,
+    /// Tests that failed.
+    pub failed: usize,
     /// Names and reasons.
     skips: Vec<(String, String)>,
 }

@@ -1,6 +1,6 @@
 """Runs the unittest suite of one file or directory and writes what became of it as JSON.
 
-Usage: run_unittest.py PATH RESULT. Not a test framework: counts and names, nothing else.
+Usage: run_unittest.py PATH RESULT [PART OF THE NAMES]. Not a test framework: counts and names, nothing else.
 """
 
 import importlib.util
@@ -39,6 +39,7 @@ def load(path):
 
 def main():
     path, result_path = (pathlib.Path(argument).resolve() for argument in sys.argv[1:3])
+    unittest.defaultTestLoader.testNamePatterns = [f"*{part}*" for part in sys.argv[3:]] or None
     sys.argv = [str(path)]
     result = unittest.TextTestRunner(verbosity=2, buffer=True, resultclass=Result).run(load(path))
     failed = len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses)

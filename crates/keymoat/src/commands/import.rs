@@ -531,7 +531,8 @@ fn replace_file(path: &Path, text: &str) -> Result<(), CliError> {
         let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
-        std::fs::rename(&new, &real)
+        std::fs::rename(&new, &real)?;
+        std::fs::File::open(real.parent().unwrap_or(&real))?.sync_all()
     };
     write().map_err(|error| {
         // Best effort: the old file stands in any case.

@@ -5,6 +5,7 @@ use keymoat_crypto::{Argon2Params, MasterKey, SecretBytes, SignInCode};
 use keymoat_vault::entity::SlotSource;
 use keymoat_vault::{NewSlot, NewVault, Vault};
 
+use super::private_file::PrivateFile;
 use crate::Context;
 use crate::error::{CliError, REFUSED};
 use crate::{master_key, os_user, output, prompt};
@@ -102,9 +103,9 @@ pub async fn make(context: &Context, how: &How) -> Result<Made, CliError> {
     let (slot, master_key, shares) = new_slot(context, how, instance)?;
     let new = NewVault { instance, slot, os_user: os_user::current()?, environments };
     let (vault, code) = empty.create(new, context.surroundings()?).await?;
-    let place = place_file(context, instance);
-    std::fs::write(&place, context.places.data.as_os_str().as_encoded_bytes())
-        .map_err(|e| CliError::file("write", &place, &e))?;
+    let mut place = PrivateFile::create(&place_file(context, instance))?;
+    place.write(context.places.data.as_os_str().as_encoded_bytes())?;
+    place.finish()?;
     Ok(Made { vault, code, master_key, shares })
 }
 

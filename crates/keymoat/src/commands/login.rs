@@ -1,7 +1,5 @@
 //! `keymoat login`, and the tokens that it keeps.
 
-use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -9,6 +7,7 @@ use http::Method;
 use keymoat_crypto::SecretBytes;
 use keymoat_server::wire::{CodeSignIn, IssuedToken, NewCode, WireSecret};
 
+use super::private_file::PrivateFile;
 use crate::client::Client;
 use crate::error::CliError;
 use crate::{Context, master_key, output, prompt};
@@ -91,17 +90,9 @@ fn token_file(context: &Context, server: &str) -> PathBuf {
 fn write_token(path: &std::path::Path, token: &SecretBytes) -> Result<(), CliError> {
     let wrong = |e: std::io::Error| CliError::file("keep the token in", path, &e);
     let dir = path.parent().unwrap_or(std::path::Path::new("."));
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(wrong)?;
-    let new = path.with_extension("new");
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&new)
-        .map_err(wrong)?;
+    keymoat_store::make_private_dir(dir).map_err(wrong)?;
+    let mut file = PrivateFile::create(path)?;
     // EXPOSE: the token is kept for this user's later commands.
-    token.expose(|text| file.write_all(text)).map_err(wrong)?;
-    file.sync_all().map_err(wrong)?;
-    std::fs::rename(&new, path).map_err(wrong)
+    token.expose(|text| file.write(text))?;
+    file.finish()
 }

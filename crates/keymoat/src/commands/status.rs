@@ -23,6 +23,7 @@ pub async fn status(context: &Context) -> Result<u8, CliError> {
         output::line(&format!("vault     {}", status.instance));
         output::line(&format!("version   {}", status.version));
         let state = match (&status.stopped, status.sealed, client.is_in_process()) {
+            (Some(why), true, _) => format!("sealed: {why}"),
             (Some(why), ..) => format!("stopped: {why}"),
             (None, true, _) => "sealed".to_owned(),
             (None, false, true) => "fine (no server is running; this command opened it)".to_owned(),

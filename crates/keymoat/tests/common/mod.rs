@@ -118,16 +118,31 @@ impl Home {
     }
 
     /// As [`Home::start_server`], with what it says in a file of this name.
-    pub fn start_server_logging(&self, mut command: Command, log: &str) -> Server {
-        let log = self.path().join(log);
-        let out = std::fs::File::create(&log).unwrap();
-        let child =
-            command.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out).spawn().unwrap();
-        let mut server = Server { child, log };
+    pub fn start_server_logging(&self, command: Command, log: &str) -> Server {
+        let mut server = Server::start(command, self.path().join(log));
         server.wait_until_it_listens();
         server
     }
+
+    /// Starts a server that must not come to serve, and gives what it says.
+    #[track_caller]
+    pub fn serve_in_vain(&self, flags: &[&str]) -> Done {
+        let command = self.command(&[&["serve", "--listen", "127.0.0.1:0"], flags].concat());
+        let mut server = Server::start(command, self.path().join("server.log"));
+        loop {
+            let ended = server.child.try_wait().unwrap();
+            assert!(!server.log().contains(SERVES), "it serves: {}", server.log());
+            if let Some(status) = ended {
+                let code = status.code().unwrap_or(-1);
+                return Done { code, stdout: String::new(), stderr: server.log() };
+            }
+            std::thread::yield_now();
+        }
+    }
 }
+
+/// What a server says when it takes requests.
+const SERVES: &str = "Ctrl-C stops it.";
 
 /// A running server; it is killed when the test forgets it.
 pub struct Server {
@@ -136,9 +151,16 @@ pub struct Server {
 }
 
 impl Server {
+    fn start(mut command: Command, log: PathBuf) -> Self {
+        let out = std::fs::File::create(&log).unwrap();
+        let child =
+            command.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out).spawn().unwrap();
+        Self { child, log }
+    }
+
     fn wait_until_it_listens(&mut self) {
         // The log is polled: the server tells nobody else that it is ready. The loop is bounded by the server's life.
-        while !self.log().contains("Ctrl-C stops it.") {
+        while !self.log().contains(SERVES) {
             assert!(self.child.try_wait().unwrap().is_none(), "the server ended: {}", self.log());
             std::thread::yield_now();
         }
@@ -173,9 +195,13 @@ impl Drop for Server {
 
 /// Sends a request with an empty object to a server at `http://ADDRESS` and gives status and body of the answer.
 pub fn http(address: &str, verb: &str, path: &str, token: &str) -> (u16, String) {
+    http_with(address, verb, path, token, if verb == "GET" { "" } else { "{}" })
+}
+
+/// The same with a body of its own.
+pub fn http_with(address: &str, verb: &str, path: &str, token: &str, body: &str) -> (u16, String) {
     let host = address.strip_prefix("http://").unwrap();
     let mut stream = std::net::TcpStream::connect(host).unwrap();
-    let body = if verb == "GET" { "" } else { "{}" };
     let headers = match body.is_empty() {
         true => String::new(),
         false => format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len()),

@@ -52,13 +52,13 @@ pub(crate) async fn status(
     }))
 }
 
-/// How a sealed server is: sealed, and nothing else.
+/// How a sealed server is: sealed, and why when nobody sealed it.
 pub(crate) async fn status_while_sealed(Extension(custodian): Extension<Custodian>) -> Json<wire::Status> {
     Json(wire::Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         instance: custodian.custody.instance().to_string(),
         sealed: true,
-        stopped: None,
+        stopped: custodian.custody.why_sealed().map(str::to_owned),
         clock_behind_secs: 0,
         counts: None,
         database: None,
@@ -80,6 +80,8 @@ pub(crate) async fn sign_in_code(
     Circumstances(origin): Circumstances,
     Sent(sent): Sent<wire::CodeSignIn>,
 ) -> Answer<wire::IssuedToken> {
+    // What another node has just made or taken counts here.
+    app.vault.fresh().await?;
     let issued = app.vault.sign_in_with_code(&sent.code.0, origin).await?;
     Ok(Json(tokens::issued(&app, issued)))
 }

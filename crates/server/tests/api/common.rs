@@ -75,6 +75,7 @@ impl House {
             outside_dir: tmp.path().join("outside"),
             durability: Durability::Os,
             database: None,
+            key_at_hand: None,
         };
         let (vault, code) = empty.create(new, surroundings.clone()).await.unwrap();
         let doors = Doors { host_names: vec![HOST.to_owned()], open_metrics: false };

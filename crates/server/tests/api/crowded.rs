@@ -10,7 +10,7 @@ use axum::routing::get;
 use keymoat_server::{Desk, Limits, Listeners, serve};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -18,7 +18,10 @@ use crate::common::House;
 
 /// Serves over TCP for as long as the test runs.
 async fn served(desk: impl Desk, limits: Limits) -> SocketAddr {
-    let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    serve_on(TcpListener::bind("127.0.0.1:0").await.unwrap(), desk, limits)
+}
+
+fn serve_on(tcp: TcpListener, desk: impl Desk, limits: Limits) -> SocketAddr {
     let addr = tcp.local_addr().unwrap();
     let listeners = Listeners { tcp: vec![tcp], tls: None, unix: None, user_name: |_| None, limits };
     tokio::spawn(serve(desk, listeners, std::future::pending()));
@@ -105,7 +108,10 @@ async fn who_is_beyond_what_can_be_answered_is_told_so_at_once() {
 async fn under_overload_every_value_that_is_given_has_its_record() {
     let house = House::new().await;
     house.put("prod/stripe", "a made-up value").await;
-    let rules = json!([{ "capabilities": ["reveal"], "environments": ["prod"], "paths": ["stripe"] }]);
+    let rules = json!([
+        { "capabilities": ["reveal"], "environments": ["prod"], "paths": ["stripe"] },
+        { "capabilities": ["inspect"], "environments": ["sys"], "paths": ["metrics"] },
+    ]);
     let token = house.service("shop", rules).await;
     let addr = served(house.custody.clone(), Limits { requests: 2, ..Limits::default() }).await;
     let request = format!(
@@ -124,6 +130,11 @@ async fn under_overload_every_value_that_is_given_has_its_record() {
     assert!(
         answers.iter().all(|answer| answer.contains("made-up value") == answer.starts_with("HTTP/1.1 200"))
     );
+    let request = format!(
+        "GET /metrics HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
+    );
+    let metrics = rest(send(addr, &request).await).await;
+    assert!(metrics.contains(&format!("\nkeymoat_http_overloaded_total {refused}\n")), "{metrics}");
     let page = house.owner("GET", "/api/v1/audit?limit=1000&action=reveal").send().await.ok();
     assert_eq!(page["events"].as_array().unwrap().len(), given);
 }
@@ -150,3 +161,34 @@ async fn who_takes_nothing_does_not_hold_up_the_sealing() {
     assert_eq!(sealed.status, 204, "{}", sealed.text);
     assert!(!rest(slow).await.ends_with("0\r\n\r\n"), "the answer came to its end");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_value_that_nobody_takes_goes_with_its_connection_when_the_server_is_sealed() {
+    let house = House::new().await;
+    house.put("prod/large", &"made up ".repeat(8_000)).await;
+    let rules = json!([{ "capabilities": ["reveal"], "environments": ["prod"], "paths": ["large"] }]);
+    let token = house.service("shop", rules).await;
+    // The operating system keeps so little of the answer that most of it stays with the server.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_send_buffer_size(SMALL_BUFFER_BYTES).unwrap();
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let addr = serve_on(socket.listen(1).unwrap(), house.custody.clone(), Limits::default());
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(SMALL_BUFFER_BYTES).unwrap();
+    let mut slow = socket.connect(addr).await.unwrap();
+    let request = format!(
+        "POST /api/v1/reveal/prod/large HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\
+         Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}"
+    );
+    slow.write_all(request.as_bytes()).await.unwrap();
+    let mut beginning = [0; 15];
+    slow.read_exact(&mut beginning).await.unwrap();
+    assert_eq!(&beginning, b"HTTP/1.1 200 OK");
+    assert_eq!(house.owner("POST", "/api/v1/seal").send().await.status, 204);
+    // The server reads no more while its answer waits, so this ends with the connection and not before.
+    let more = vec![b'x'; 8 * 1024 * 1024];
+    let cut = tokio::time::timeout(Duration::from_secs(8), slow.write_all(&more)).await;
+    assert!(cut.expect("the connection stays").is_err(), "somebody reads on");
+}
+
+const SMALL_BUFFER_BYTES: u32 = 4 * 1024;

@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -11,12 +12,12 @@ use axum::body::Body;
 use axum::response::Response;
 use http::Request;
 use keymoat_server::{Custody, Limits, Listeners, serve};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tower::Service;
 
 use crate::common::House;
-use crate::edge_rows::{Row, rows};
+use crate::edge_rows::{Then, rows};
 
 /// A request that came out of the HTTP parser, and the status of its answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +66,7 @@ impl Service<Request<Body>> for Counting {
 pub struct Watched {
     _house: House,
     pub addr: SocketAddr,
+    socket: PathBuf,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
@@ -75,15 +77,16 @@ impl Watched {
         let desk = Counting { custody: house.custody.clone(), seen: Arc::clone(&seen) };
         let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = tcp.local_addr().unwrap();
+        let socket = house.tmp.path().join("s");
         let listeners = Listeners {
             tcp: vec![tcp],
             tls: None,
-            unix: None,
+            unix: Some(UnixListener::bind(&socket).unwrap()),
             user_name: |_| None,
             limits: Limits::default(),
         };
         tokio::spawn(serve(desk, listeners, std::future::pending()));
-        Self { _house: house, addr, seen }
+        Self { _house: house, addr, socket, seen }
     }
 
     /// What was seen since this was last asked.
@@ -94,7 +97,10 @@ impl Watched {
 
 /// Sends bytes and then a good request that ends the connection; gives what comes back.
 pub async fn exchange(addr: SocketAddr, bytes: &[u8]) -> String {
-    let mut stream = TcpStream::connect(addr).await.unwrap();
+    exchange_over(TcpStream::connect(addr).await.unwrap(), bytes).await
+}
+
+async fn exchange_over(mut stream: impl AsyncRead + AsyncWrite + Unpin, bytes: &[u8]) -> String {
     // The server may end the connection before it has read everything.
     let _ = stream.write_all(&[bytes, PROBE].concat()).await;
     let mut answer = Vec::new();
@@ -116,32 +122,36 @@ async fn every_request_has_one_reading_or_none() {
     let mut wrong = Vec::new();
     for row in &rows {
         let answer = exchange(server.addr, &row.bytes).await;
-        if let Err(what) = check(row, &answer, &server.seen()) {
+        if let Err(what) = check(row.then, &answer, &server.seen()) {
             wrong.push(format!("{}: {what}: {:.300}", row.name, answer));
+        }
+        let answer = exchange_over(UnixStream::connect(&server.socket).await.unwrap(), &row.bytes).await;
+        if let Err(what) = check(row.then_on_the_socket(), &answer, &server.seen()) {
+            wrong.push(format!("{} on the socket: {what}: {:.300}", row.name, answer));
         }
     }
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), rows.len(), wrong.join("\n"));
 }
 
-fn check(row: &Row, answer: &str, seen: &[Seen]) -> Result<(), String> {
+fn check(then: Then, answer: &str, seen: &[Seen]) -> Result<(), String> {
     let (probes, own): (Vec<&Seen>, Vec<&Seen>) =
         seen.iter().partition(|seen| seen.mark.as_deref() == Some("probe"));
     let handled = own.iter().filter(|seen| seen.is_handled()).count();
-    if handled != row.then.handled {
-        return Err(format!("{handled} were handled, not {}: {own:?}", row.then.handled));
+    if handled != then.handled {
+        return Err(format!("{handled} were handled, not {}: {own:?}", then.handled));
     }
-    if probes.is_empty() != row.then.ends {
-        return Err(format!("the connection {}", if row.then.ends { "goes on" } else { "ended" }));
+    if probes.is_empty() != then.ends {
+        return Err(format!("the connection {}", if then.ends { "goes on" } else { "ended" }));
     }
     if seen.iter().any(|seen| seen.mark.as_deref() == Some("hidden")) {
         return Err("what was hidden came out".to_owned());
     }
     let statuses = statuses(answer);
-    let expected = handled + usize::from(row.then.refused.is_some()) + probes.len();
+    let expected = handled + usize::from(then.refused.is_some()) + probes.len();
     if statuses.len() != expected {
         return Err(format!("{} answers, not {expected}", statuses.len()));
     }
-    match row.then.refused {
+    match then.refused {
         Some(status) if statuses[handled] != status => {
             Err(format!("refused with {}, not {status}", statuses[handled]))
         }

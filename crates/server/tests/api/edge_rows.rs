@@ -7,6 +7,17 @@ pub struct Row {
     pub then: Then,
 }
 
+impl Row {
+    /// On a socket of this machine, where a request needs no name of a server and no browser is led to.
+    pub fn then_on_the_socket(&self) -> Then {
+        match (self.name, self.then.refused) {
+            ("no Host", _) | (_, Some(421)) => taken(1),
+            ("no Host on HTTP/1.0", _) => LAST,
+            _ => self.then,
+        }
+    }
+}
+
 /// What becomes of the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Then {

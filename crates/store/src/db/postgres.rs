@@ -18,7 +18,8 @@ use tokio_postgres::{Client, Row, Statement};
 
 use super::{Columns, Command, Db, DbError, DbResult, FaultKind, Insert, Scan, Type, Value};
 use crate::address::Address;
-use crate::{Durability, OpenError, StoreError, migrations};
+use crate::migrations::Migrations;
+use crate::{Durability, OpenError, StoreError};
 
 /// A connection.
 pub(crate) struct Connection {
@@ -122,6 +123,11 @@ impl Connection {
             let statement = self.statement(&sql).await?;
             Ok(self.client.query(&statement, &borrowed(params)).await?)
         })
+    }
+
+    /// As [`Connection::query`], for rows that go by two names each.
+    pub(crate) fn query_named(&self, sql: &str, first: &[&str], second: &[&str]) -> DbResult<Vec<Row>> {
+        self.query_placed(sql, &[&first, &second])
     }
 
     /// Begins a transaction with a statement that travels with it, and gives its answer.
@@ -228,11 +234,19 @@ impl Connection {
 
 /// Connects, brings the schema up to date, and refuses what is foreign or newer.
 pub(crate) fn open(address: &Address, durability: Durability) -> Result<Db, OpenError> {
+    open_with(address, durability, &Migrations::embedded())
+}
+
+pub(crate) fn open_with(
+    address: &Address,
+    durability: Durability,
+    migrations: &Migrations,
+) -> Result<Db, OpenError> {
     let fault = |error: DbError| OpenError::Store(error.to_store_error(address.shown().as_ref()));
     let mut client = connect(address).map_err(fault)?;
-    recognise(&client, address)?;
+    recognise(&client, address, migrations.newest())?;
     let schema = address.schema();
-    migrate(&mut client, schema).map_err(fault)?;
+    migrate(&mut client, schema, migrations).map_err(fault)?;
     let connection = Connection::with_client(address, client, durability, MIGRATE_WITHIN).map_err(fault)?;
     Ok(Db::postgres(connection))
 }
@@ -253,7 +267,7 @@ pub(crate) fn vacuum(address: &Address) -> Result<(), StoreError> {
 }
 
 /// Looks whether the schema is Keymoat's, or not there yet, before anything is changed.
-fn recognise(client: &Client, address: &Address) -> Result<(), OpenError> {
+fn recognise(client: &Client, address: &Address, known: u32) -> Result<(), OpenError> {
     let fault = |error: DbError| OpenError::Store(error.to_store_error(address.shown().as_ref()));
     let tables = wait(READ_WITHIN, async {
         let found = client
@@ -282,7 +296,6 @@ fn recognise(client: &Client, address: &Address) -> Result<(), OpenError> {
     })
     .map_err(fault)?;
     let found = found.and_then(|found| u32::try_from(found).ok()).unwrap_or(0);
-    let known = migrations::newest();
     match found > known {
         true => Err(OpenError::Newer { path: address.shown().into(), found, known }),
         false => Ok(()),
@@ -290,7 +303,7 @@ fn recognise(client: &Client, address: &Address) -> Result<(), OpenError> {
 }
 
 /// Two nodes that start together may both begin; the one that comes second finds everything made and begins again.
-fn migrate(client: &mut Client, schema: &str) -> DbResult<()> {
+fn migrate(client: &mut Client, schema: &str, migrations: &Migrations) -> DbResult<()> {
     let mut tries = 0;
     loop {
         let migrated = wait(MIGRATE_WITHIN, async {
@@ -299,7 +312,7 @@ fn migrate(client: &mut Client, schema: &str) -> DbResult<()> {
                 client.batch_execute(&format!("CREATE SCHEMA IF NOT EXISTS {schema}")).await?;
             }
             client.batch_execute(&format!("SET search_path TO {schema}")).await?;
-            migrations::run_on_server(client).await.map_err(|error| DbError::Form(error.to_string()))
+            migrations.run_on_server(client).await.map_err(|error| DbError::Form(error.to_string()))
         });
         match migrated {
             Err(error) if tries < MIGRATE_TRIES && error.kind() != FaultKind::Lost => {

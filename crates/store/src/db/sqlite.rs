@@ -5,16 +5,25 @@ use std::path::{Path, PathBuf};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use crate::{Durability, OpenError, StoreError, migrations, schema};
+use crate::migrations::Migrations;
+use crate::{Durability, OpenError, StoreError, schema};
 
 use super::{Db, DbError};
 
 /// Makes or opens the file, refuses what is foreign or newer, and brings its schema up to date.
 pub(crate) fn open(path: &Path, durability: Durability) -> Result<Db, OpenError> {
+    open_with(path, durability, &Migrations::embedded())
+}
+
+pub(crate) fn open_with(
+    path: &Path,
+    durability: Durability,
+    migrations: &Migrations,
+) -> Result<Db, OpenError> {
     let mut connection = open_file(path)?;
-    recognise(&connection, path)?;
+    recognise(&connection, path, migrations.newest())?;
     prepare(&connection, durability).map_err(|e| fault(e, path))?;
-    migrate(&mut connection, path)?;
+    migrate(&mut connection, path, migrations)?;
     Ok(Db::sqlite(connection, path))
 }
 
@@ -33,7 +42,7 @@ pub(crate) fn open_reader(path: &Path) -> Result<Db, StoreError> {
 }
 
 /// Looks whether the file is Keymoat's, or new, before anything in it is changed.
-pub(crate) fn recognise(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+pub(crate) fn recognise(connection: &Connection, path: &Path, known: u32) -> Result<(), OpenError> {
     let look = || -> rusqlite::Result<(i32, u32, u32)> {
         let number = |sql: &str| connection.query_row(sql, [], |row| row.get(0));
         let application = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
@@ -46,21 +55,24 @@ pub(crate) fn recognise(connection: &Connection, path: &Path) -> Result<(), Open
     if application != APPLICATION_ID && (application != 0 || objects > 0) {
         return Err(OpenError::Foreign(path.to_owned()));
     }
-    let known = migrations::newest();
     if found > known {
         return Err(OpenError::Newer { path: path.to_owned(), found, known });
     }
     Ok(())
 }
 
-pub(crate) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
+pub(crate) fn migrate(
+    connection: &mut Connection,
+    path: &Path,
+    migrations: &Migrations,
+) -> Result<(), OpenError> {
     set_pragma(connection, "application_id", APPLICATION_ID, path)?;
-    migrations::run(connection).map_err(|e| unusable(path, e.to_string()))?;
-    let newest = i32::try_from(migrations::newest()).unwrap_or(i32::MAX);
+    migrations.run(connection).map_err(|e| unusable(path, e.to_string()))?;
+    let newest = i32::try_from(migrations.newest()).unwrap_or(i32::MAX);
     set_pragma(connection, "user_version", newest, path)
 }
 
-fn open_file(path: &Path) -> Result<Connection, OpenError> {
+pub(crate) fn open_file(path: &Path) -> Result<Connection, OpenError> {
     use std::os::unix::fs::OpenOptionsExt as _;
     // Made by ourselves so that it is private from its first byte.
     std::fs::OpenOptions::new()
@@ -75,7 +87,7 @@ fn open_file(path: &Path) -> Result<Connection, OpenError> {
     Connection::open_with_flags(path, flags).map_err(|e| fault(e, path))
 }
 
-fn prepare(connection: &Connection, durability: Durability) -> rusqlite::Result<()> {
+pub(crate) fn prepare(connection: &Connection, durability: Durability) -> rusqlite::Result<()> {
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0))?;
     let synchronous = match durability {
         Durability::Disk => "FULL",

@@ -227,6 +227,7 @@ pub fn surroundings(dir: &Path, clock: &Arc<HandClock>) -> Surroundings {
         outside_dir: dir.join("outside"),
         durability: Durability::Disk,
         database: None,
+        key_at_hand: None,
     }
 }
 

@@ -69,6 +69,7 @@ impl Place {
             outside_dir: self.outside(),
             durability: self.durability,
             database: None,
+            key_at_hand: None,
         }
     }
 
