@@ -454,7 +454,17 @@ impl Personal {
     /// SHA-256(salt ‖ canonical JSON). With a fresh random salt, erased together with the data, the commitment
     /// tells nothing afterwards.
     pub fn commit(&self, salt: &[u8; 32]) -> [u8; 32] {
-        Sha256::new().chain_update(salt).chain_update(self.canonical()).finalize().into()
+        Self::commitment_of(&self.salted(salt))
+    }
+
+    /// What is committed to: the salt, then the canonical JSON.
+    pub fn salted(&self, salt: &[u8; 32]) -> Vec<u8> {
+        [salt.as_slice(), &self.canonical()].concat()
+    }
+
+    /// The commitment to what [`Personal::salted`] gave.
+    pub fn commitment_of(salted: &[u8]) -> [u8; 32] {
+        Sha256::digest(salted).into()
     }
 
     /// The canonical JSON: fixed order, absent members left out.
@@ -869,13 +879,16 @@ impl Object {
 /// Writes a JSON string (RFC 8259 §7) with the shortest escapes; controls as `\u00xx`.
 fn push_json_text(json: &mut Vec<u8>, text: &str) {
     json.push(b'"');
-    for b in text.bytes() {
-        match b {
-            b'"' | b'\\' => json.extend([b'\\', b]),
-            0..0x20 | 0x7f => json.extend(format!("\\u{b:04x}").bytes()),
-            _ => json.push(b),
+    let mut rest = text.as_bytes();
+    while let Some(at) = rest.iter().position(|b| matches!(b, b'"' | b'\\' | 0..0x20 | 0x7f)) {
+        json.extend_from_slice(&rest[..at]);
+        match rest[at] {
+            b @ (b'"' | b'\\') => json.extend_from_slice(&[b'\\', b]),
+            b => json.extend_from_slice(format!("\\u{b:04x}").as_bytes()),
         }
+        rest = &rest[at + 1..];
     }
+    json.extend_from_slice(rest);
     json.push(b'"');
 }
 

@@ -923,6 +923,32 @@ mod tests {
     }
 
     #[test]
+    fn a_path_reaches_into_no_environment() {
+        let inside = policy(
+            r#"
+            name = "dev"
+            [[rules]]
+            capabilities = ["reveal"]
+            environments = ["dev"]
+            paths = ["**", "prod/**", "dev/**"]
+            "#,
+        );
+        for (scope, path, is_allowed) in [
+            ("dev", "prod/stripe", true),
+            ("dev", "stripe", true),
+            ("prod", "stripe", false),
+            ("prod", "prod/stripe", false),
+            ("prod", "dev/stripe", false),
+            ("development", "stripe", false),
+            ("de", "v/stripe", false),
+        ] {
+            let resource = resource(scope, None, path);
+            let decision = decide(&[&inside], &[], &ask(Capability::Reveal, &resource));
+            assert_eq!(matches!(decision, Decision::Allowed { .. }), is_allowed, "{scope} {path}");
+        }
+    }
+
+    #[test]
     fn conditions() {
         let odoo = policy(ODOO);
         let dev = resource("dev", None, "x");

@@ -1,5 +1,5 @@
 //! Speaks the native API through whatever door is there: a running server's socket, a server elsewhere, or, where
-//! nothing runs, the same router in this process on the vault it opens itself. Commands cannot tell the difference.
+//! nothing runs, the same API in this process on the vault it opens itself. Commands cannot tell the difference.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
 use hyper_util::rt::TokioIo;
 use keymoat_crypto::SecretBytes;
-use keymoat_server::Peer;
 use keymoat_server::wire::Problem;
+use keymoat_server::{Api, Peer};
 use keymoat_vault::{Code, SealedVault, Vault};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -32,7 +32,7 @@ pub struct Client {
 }
 
 enum Door {
-    InProcess { router: axum::Router, vault: Vault },
+    InProcess { api: Api, vault: Vault },
     Socket(PathBuf),
     Remote(Remote),
 }
@@ -188,8 +188,8 @@ impl Client {
     ) -> Result<(Parts, Body), CliError> {
         let request = self.request(method, path, body)?;
         match &self.door {
-            Door::InProcess { router, .. } => {
-                let answer = router.clone().oneshot(request).await;
+            Door::InProcess { api, .. } => {
+                let answer = api.clone().oneshot(request).await;
                 let Ok(answer) = answer;
                 Ok(answer.into_parts())
             }
@@ -220,8 +220,8 @@ impl Client {
 
     /// Ends the connection; a vault that this process opened is closed.
     pub async fn close(self) {
-        if let Door::InProcess { router, vault } = self.door {
-            drop(router);
+        if let Door::InProcess { api, vault } = self.door {
+            drop(api);
             vault.close().await;
         }
     }
@@ -297,8 +297,8 @@ fn in_process(context: &Context, sealed: SealedVault) -> Result<Door, CliError> 
     let offer = crate::master_key::offer_for(&sealed, &context.places, &context.variables)?;
     let vault = sealed.unseal(&offer, context.surroundings()?)?;
     let peer = Peer::OsUser { name: crate::os_user::current()? };
-    let router = keymoat_server::in_process(vault.clone(), peer);
-    Ok(Door::InProcess { router, vault })
+    let api = keymoat_server::in_process(vault.clone(), peer);
+    Ok(Door::InProcess { api, vault })
 }
 
 fn no_vault(context: &Context) -> CliError {

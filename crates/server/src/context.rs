@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 
-use axum::extract::{FromRequestParts, Request};
+use axum::extract::FromRequestParts;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, header};
 use keymoat_core::audit::AuditText;
@@ -50,7 +50,7 @@ impl<S: Sync> FromRequestParts<S> for SignedIn {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         // The router has signed the caller in, because the route's table entry says so; a handler that is reached
         // without is a fault of the table.
-        parts.extensions.get::<Caller>().cloned().map(Self).ok_or_else(Problem::internal)
+        parts.extensions.remove::<Caller>().map(Self).ok_or_else(Problem::internal)
     }
 }
 
@@ -80,17 +80,15 @@ impl<S: Sync> FromRequestParts<S> for Circumstances {
 }
 
 /// Signs the caller in, or refuses him.
-pub(crate) async fn sign_in(app: &AppState, request: Request) -> Result<(Caller, Request), Problem> {
-    let (parts, body) = request.into_parts();
-    let origin = origin_of(&parts)?;
-    let caller = match (token_of(&parts.headers)?, parts.extensions.get::<Peer>()) {
-        (Some(token), _) => app.vault.sign_in_with_token(&token, origin).await?,
+pub(crate) async fn sign_in(app: &AppState, parts: &Parts) -> Result<Caller, Problem> {
+    let origin = origin_of(parts)?;
+    match (token_of(&parts.headers)?, parts.extensions.get::<Peer>()) {
+        (Some(token), _) => Ok(app.vault.sign_in_with_token(&token, origin).await?),
         (None, Some(Peer::OsUser { name })) => {
-            app.vault.sign_in_os_user(name, origin).await.map_err(as_refusal)?
+            app.vault.sign_in_os_user(name, origin).await.map_err(as_refusal)
         }
-        (None, _) => return Err(app.vault.refuse_nobody(&origin).await.into()),
-    };
-    Ok((caller, Request::from_parts(parts, body)))
+        (None, _) => Err(app.vault.refuse_nobody(&origin).await.into()),
+    }
 }
 
 /// Whether a request came through the socket, or is one of this process.

@@ -24,6 +24,8 @@ pub(crate) struct PerAddress {
 #[derive(Clone)]
 pub(crate) struct Crowd {
     room: Arc<Semaphore>,
+    /// When this is cancelled, everybody has to go.
+    closed: CancellationToken,
     per_address: PerAddress,
     members: Arc<Mutex<Members>>,
 }
@@ -61,8 +63,8 @@ enum Standing {
 }
 
 impl Crowd {
-    pub(crate) fn new(most: usize, per_address: PerAddress) -> Self {
-        Self { room: Arc::new(Semaphore::new(most)), per_address, members: Arc::default() }
+    pub(crate) fn new(most: usize, per_address: PerAddress, closed: CancellationToken) -> Self {
+        Self { room: Arc::new(Semaphore::new(most)), closed, per_address, members: Arc::default() }
     }
 
     /// Lets a connection in, for which somebody else may have to go; `None` when its address has too many already. A
@@ -84,7 +86,7 @@ impl Crowd {
             }
             of_address.connections += 1;
         }
-        let (standing, let_go) = (Mutex::new(Standing::Busy), CancellationToken::new());
+        let (standing, let_go) = (Mutex::new(Standing::Busy), self.closed.child_token());
         Some(Place { crowd: self.clone(), address, standing, let_go, permit: None })
     }
 
@@ -204,7 +206,7 @@ mod tests {
     use super::*;
 
     fn crowd(most: usize) -> Crowd {
-        Crowd::new(most, PerAddress { most: 4, waiting: 2 })
+        Crowd::new(most, PerAddress { most: 4, waiting: 2 }, CancellationToken::new())
     }
 
     async fn enter(crowd: &Crowd, address: &str) -> Option<Place> {

@@ -1,4 +1,4 @@
-//! The vault in a server's hands: open and served, or sealed. It passes each request to the router of an open vault, or
+//! The vault in a server's hands: open and served, or sealed. It passes each request to the API of an open vault, or
 //! to that of a sealed one; it seals, and it opens again what was sealed.
 //!
 //! Sealing takes the vault away from new requests first, lets those that run end, and then lets go of everything that
@@ -11,7 +11,6 @@ use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
@@ -26,12 +25,13 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
-use tower::{Service, ServiceExt as _};
+use tower::Service;
 
 use crate::edge::{self, Edge, Numbers};
 use crate::problem::Problem;
+use crate::routes::{Api, SealedApi};
 use crate::serve::CutsConnection;
-use crate::{AppState, CertificateStatus, Doors, Front, routes};
+use crate::{AppState, CertificateStatus, Doors, Front};
 
 /// A vault that a server serves, open or sealed. Cheap to clone.
 #[derive(Clone)]
@@ -83,7 +83,7 @@ struct Inner {
     instance: uuid::Uuid,
     terms: Terms,
     front: Arc<Front>,
-    sealed_router: Router,
+    sealed_api: SealedApi,
     standing: RwLock<Standing>,
     /// What is at hand while the vault is sealed; whoever opens or seals holds it.
     back_room: Arc<Mutex<BackRoom>>,
@@ -101,7 +101,7 @@ enum Standing {
 
 struct Opened {
     vault: Vault,
-    router: Router,
+    api: Api,
     /// Those under way.
     requests: TaskTracker,
     closing: CancellationToken,
@@ -204,7 +204,7 @@ impl Custody {
             instance,
             terms,
             front,
-            sealed_router: routes::sealed_router(edge),
+            sealed_api: SealedApi::new(edge),
             standing: RwLock::new(Standing::Sealed),
             back_room: Arc::new(Mutex::new(back_room)),
             is_sealed: watch::Sender::new(true),
@@ -248,7 +248,7 @@ impl Custody {
         tokio::spawn(Self::seal_without_root(Arc::downgrade(&self.inner), vault.root_lost()));
         let app = AppState { vault: vault.clone(), front: Arc::clone(&self.inner.front) };
         let opened = Opened {
-            router: routes::router(app),
+            api: Api::new(app),
             requests: TaskTracker::new(),
             closing: CancellationToken::new(),
             cut_off: CancellationToken::new(),
@@ -330,10 +330,10 @@ impl Custody {
 
     async fn answer(self, mut request: Request) -> Response {
         let Some(way) = self.way_in(&mut request) else { return self.answer_sealed(request).await };
-        let Way { router, token, cut_off, gone } = way;
+        let Way { api, token, cut_off, gone } = way;
         let answered = tokio::select! {
             biased;
-            Ok(response) = router.oneshot(request) => Some(response),
+            response = api.answer(request) => Some(response),
             () = cut_off.cancelled() => None,
         };
         let Some(mut response) = answered else { return self.cut_off() };
@@ -361,7 +361,7 @@ impl Custody {
         let custodian = Custodian { custody: self.clone(), closing: opened.closing.clone() };
         request.extensions_mut().insert(custodian);
         Some(Way {
-            router: opened.router.clone(),
+            api: opened.api.clone(),
             token: opened.requests.token(),
             cut_off: opened.cut_off.clone(),
             gone: opened.gone.clone(),
@@ -369,10 +369,9 @@ impl Custody {
     }
 
     async fn answer_sealed(self, mut request: Request) -> Response {
-        let router = self.inner.sealed_router.clone();
+        let inner = Arc::clone(&self.inner);
         request.extensions_mut().insert(Custodian { custody: self, closing: CancellationToken::new() });
-        let Ok(response) = router.oneshot(request).await;
-        response
+        inner.sealed_api.answer(request).await
     }
 
     /// What somebody gets whose request did not end before the vault was sealed.
@@ -420,7 +419,7 @@ pub(crate) fn not_sealed() -> Problem {
 }
 
 struct Way {
-    router: Router,
+    api: Api,
     token: TaskTrackerToken,
     cut_off: CancellationToken,
     gone: CancellationToken,
@@ -429,7 +428,7 @@ struct Way {
 impl Opened {
     /// Waits for those who are on their way, cuts off whoever does not end, and gives the vault.
     async fn end(self: Box<Self>, within: Duration) -> Vault {
-        let Opened { vault, router, requests, closing, cut_off, gone, tending } = *self;
+        let Opened { vault, api, requests, closing, cut_off, gone, tending } = *self;
         closing.cancel();
         requests.close();
         tending.abort();
@@ -445,7 +444,7 @@ impl Opened {
             gone.cancel();
         });
         requests.wait().await;
-        drop(router);
+        drop(api);
         vault
     }
 }

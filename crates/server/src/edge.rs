@@ -4,13 +4,13 @@
 //! Paths are never normalised: a spelling that could mean another path is refused. Nothing here looks at who asks.
 //! Of a request only method, route template, status, duration and number are logged; never a query or a body.
 
+use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use axum::extract::{MatchedPath, Request, State};
-use axum::middleware::Next;
+use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
@@ -56,35 +56,39 @@ impl Numbers {
     }
 }
 
-/// The outermost layer.
-pub(crate) async fn edge(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
+/// What is around every answer. `path` is the route's, as the table has it.
+pub(crate) async fn edge<F: Future<Output = Response>>(
+    edge: &Edge,
+    path: &'static str,
+    mut request: Request,
+    answer: impl FnOnce(Request) -> F,
+) -> Response {
     let stopwatch = Stopwatch::start();
     let number = number_of(&edge.numbers, request.headers());
     request.extensions_mut().insert(Number(number));
     let method = request.method().clone();
-    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
-    let span = tracing::info_span!("request", %method, route, request = %number);
+    let span = tracing::info_span!("request", %method, route = path, request = %number);
     let answered = async {
         let response = match check(&request, &edge.front.doors) {
-            Ok(()) => caught(next.run(request)).await,
+            Ok(()) => caught(answer(request)).await,
             Err(problem) => problem.into_response(),
         };
         let response = finish(response, number);
         let took = stopwatch.elapsed();
         tracing::info!(status = response.status().as_u16(), micros = took.as_micros() as u64, "answered");
-        edge.front.metrics.answered(&method, &route, response.status(), took);
+        edge.front.metrics.answered(&method, path, response.status(), took);
         response
     };
     answered.instrument(span).await
 }
 
 /// What is there for no route.
-pub(crate) async fn no_route() -> Problem {
+pub(crate) fn no_route() -> Problem {
     Problem::not_found("there is no such address here").hint("GET /api/openapi.json lists what there is")
 }
 
 /// What is there for a route with another method.
-pub(crate) async fn no_method() -> Problem {
+pub(crate) fn no_method() -> Problem {
     Problem::of_status(StatusCode::METHOD_NOT_ALLOWED)
 }
 
@@ -268,7 +272,7 @@ fn check_target(uri: &Uri) -> Result<(), Problem> {
         return Err(Problem::new(StatusCode::URI_TOO_LONG, "too_large", long));
     }
     let Some(rest) = path.strip_prefix('/') else { return Err(wrong_path()) };
-    let plain = rest.replace("%3A", ":").replace("%3a", ":");
+    let plain = plain(rest);
     let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~:@/".contains(&b);
     let is_fine = |segment: &str| !matches!(segment, "." | "..");
     let has_empty = plain.split('/').rev().skip(1).any(str::is_empty);
@@ -276,6 +280,14 @@ fn check_target(uri: &Uri) -> Result<(), Problem> {
         return Err(wrong_path());
     }
     Ok(())
+}
+
+/// A path without the escape that a path may have.
+pub(crate) fn plain(path: &str) -> Cow<'_, str> {
+    match path.contains('%') {
+        true => path.replace("%3A", ":").replace("%3a", ":").into(),
+        false => path.into(),
+    }
 }
 
 fn wrong_path() -> Problem {

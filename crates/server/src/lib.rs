@@ -11,6 +11,7 @@ mod context;
 mod convert;
 mod crowd;
 mod custody;
+mod dispatch;
 mod edge;
 mod framing;
 mod metrics;
@@ -29,7 +30,7 @@ pub use api::audit_export::{ARCHIVE_PROOF_HEADER, CHECKPOINT_HEADER, KEY_HEADER}
 pub use context::Peer;
 pub use custody::{Custody, Tend, Terms};
 pub use openapi::document;
-pub use routes::{Needs, Parameter, ROUTES, Repeat, Route, Verb};
+pub use routes::{Api, Needs, Parameter, ROUTES, Repeat, Route, Verb};
 pub use serve::{Desk, Limits, Listeners, TlsConfigs, in_process, serve};
 
 use std::sync::Arc;
@@ -82,19 +83,11 @@ pub(crate) struct Front {
 
 impl Front {
     pub(crate) fn new(doors: Doors, certificate: Option<watch::Receiver<CertificateStatus>>) -> Self {
-        Self { metrics: Metrics::new(), doors, certificate }
+        Self { metrics: Metrics::default(), doors, certificate }
     }
 
     /// How the certificate stands; none without TLS.
     pub(crate) fn certificate(&self) -> Option<CertificateStatus> {
         self.certificate.as_ref().map(|certificate| *certificate.borrow())
     }
-}
-
-/// The whole API: every route of [`ROUTES`] behind the edge's checks.
-///
-/// A request carries who is at the other end as an extension of type [`Peer`]; [`serve`] and [`in_process`] put it
-/// there. Without it a request comes from nowhere and needs a token.
-pub fn router(app: AppState) -> axum::Router {
-    routes::router(app)
 }

@@ -5,21 +5,28 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
 
-use axum::extract::{FromRequestParts, Path};
+use axum::extract::FromRequestParts;
 use http::request::Parts;
 use keymoat_core::names::is_safe_to_show;
-use serde::de::DeserializeOwned;
 
+use crate::dispatch::PathNames;
 use crate::problem::Problem;
 use crate::routes::Parameter;
 
-/// The query of a request, checked against the route's table entry.
+/// The query of a request, checked against the route's table entry, and the variable parts of its path.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Params(BTreeMap<&'static str, String>);
+pub(crate) struct Params {
+    query: BTreeMap<&'static str, String>,
+    path: PathNames,
+}
 
 impl Params {
-    /// Reads a query string.
-    pub(crate) fn parse(query: Option<&str>, allowed: &[Parameter]) -> Result<Self, Problem> {
+    /// Reads a query string beside the names of a path.
+    pub(crate) fn parse(
+        query: Option<&str>,
+        allowed: &[Parameter],
+        path: PathNames,
+    ) -> Result<Self, Problem> {
         let query = query.unwrap_or_default();
         let mut params = BTreeMap::new();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -30,12 +37,17 @@ impl Params {
                 return Err(Problem::malformed(format!("the query has `{}` twice", known.name)));
             }
         }
-        Ok(Self(params))
+        Ok(Self { query: params, path })
     }
 
     /// The text of a parameter; an empty one is none.
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str).filter(|text| !text.is_empty())
+        self.query.get(name).map(String::as_str).filter(|text| !text.is_empty())
+    }
+
+    /// The variable parts of the path.
+    pub(crate) fn path(&self) -> &PathNames {
+        &self.path
     }
 
     /// A parameter in its own type.
@@ -67,15 +79,29 @@ impl<S: Sync> FromRequestParts<S> for Params {
 /// The variable parts of the path, as texts.
 pub(crate) struct Names<T>(pub(crate) T);
 
-impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Names<T> {
+impl<S: Sync> FromRequestParts<S> for Names<String> {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        match Path::<T>::from_request_parts(parts, state).await {
-            Ok(Path(names)) => Ok(Self(names)),
-            Err(_) => Err(Problem::malformed("the path cannot be read")),
-        }
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let [name] = names_of(parts)?;
+        Ok(Self(name))
     }
+}
+
+impl<S: Sync> FromRequestParts<S> for Names<(String, String)> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let [outer, inner] = names_of(parts)?;
+        Ok(Self((outer, inner)))
+    }
+}
+
+/// As many names as the path of a route has; another number is a fault of the table.
+fn names_of<const N: usize>(parts: &Parts) -> Result<[String; N], Problem> {
+    let params = parts.extensions.get::<Params>().ok_or_else(Problem::internal)?;
+    let names: Vec<String> = params.path().values().map(str::to_owned).collect();
+    names.try_into().map_err(|_| Problem::internal())
 }
 
 /// Refuses a query with a token in it, whoever asks.
@@ -125,11 +151,13 @@ mod tests {
         #[track_caller]
         fn check(query: &str, expected: Result<&[(&str, &str)], &str>) {
             match (
-                refuse_tokens_in(Some(query)).and_then(|()| Params::parse(Some(query), &ALLOWED)),
+                refuse_tokens_in(Some(query))
+                    .and_then(|()| Params::parse(Some(query), &ALLOWED, PathNames::default())),
                 expected,
             ) {
                 (Ok(params), Ok(pairs)) => {
-                    let found: Vec<(&str, &str)> = params.0.iter().map(|(k, v)| (*k, v.as_str())).collect();
+                    let found: Vec<(&str, &str)> =
+                        params.query.iter().map(|(k, v)| (*k, v.as_str())).collect();
                     assert_eq!(found, pairs, "{query}");
                 }
                 (Err(problem), Err(says)) => {
@@ -152,7 +180,7 @@ mod tests {
 
     #[test]
     fn parameters_in_their_own_type() {
-        let params = Params::parse(Some("company=Acme&limit=many"), &ALLOWED).unwrap();
+        let params = Params::parse(Some("company=Acme&limit=many"), &ALLOWED, PathNames::default()).unwrap();
         let error = params.get::<keymoat_core::names::Company>("company").unwrap_err();
         assert!(error.detail.contains("upper-case"), "{}", error.detail);
         assert!(params.quiet::<u32>("limit", "a number").unwrap_err().detail.ends_with("not a number"));

@@ -6,8 +6,7 @@
 //! Routes whose answers hold a value refuse the header: such an answer is not kept anywhere.
 
 use axum::body::Body;
-use axum::extract::{FromRequestParts as _, RawPathParams, Request};
-use axum::middleware::Next;
+use axum::extract::Request;
 use axum::response::Response;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -20,6 +19,7 @@ use tracing::Instrument as _;
 
 use crate::AppState;
 use crate::body;
+use crate::dispatch::Handler;
 use crate::params::Params;
 use crate::problem::Problem;
 use crate::routes::{Needs, Repeat, Route};
@@ -37,17 +37,17 @@ pub(crate) async fn answer(
     app: &AppState,
     route: &Route,
     request: Request,
-    next: Next,
+    handler: &Handler<AppState>,
 ) -> Result<Response, Problem> {
     let key = match key_of(request.headers())? {
-        None => return Ok(next.run(request).await),
+        None => return Ok(handler(request, app.clone()).await),
         Some(key) => key,
     };
     match route.repeat {
-        Repeat::Harmless => Ok(next.run(request).await),
+        Repeat::Harmless => Ok(handler(request, app.clone()).await),
         Repeat::Never => Err(Problem::malformed("this route takes no `Idempotency-Key`")
             .hint("its answer holds a value, and such an answer is not kept")),
-        Repeat::Remembered => remembered(app, route, key, request, next).await,
+        Repeat::Remembered => remembered(app, route, key, request, handler).await,
     }
 }
 
@@ -56,7 +56,7 @@ async fn remembered(
     route: &Route,
     key: String,
     request: Request,
-    next: Next,
+    handler: &Handler<AppState>,
 ) -> Result<Response, Problem> {
     let (asked, request) = Asked::of(app, route, key, request).await?;
     let attempt = match &asked.needs {
@@ -69,8 +69,9 @@ async fn remembered(
         Attempt::NotAllowed => false,
     };
     // The client may go away meanwhile; its next attempt is to find the answer all the same.
+    let answering = handler(request, app.clone());
     let work = async move {
-        let response = next.run(request).await;
+        let response = answering.await;
         // What was not allowed a moment ago and was done all the same is not done a second time either.
         if is_claimed || response.status().is_success() { asked.keep(response).await } else { Ok(response) }
     };
@@ -94,7 +95,7 @@ impl Asked {
         key: String,
         request: Request,
     ) -> Result<(Self, Request), Problem> {
-        let (mut parts, body) = request.into_parts();
+        let (parts, body) = request.into_parts();
         let caller = parts.extensions.get::<Caller>().cloned().ok_or_else(Problem::internal)?;
         let body = body::read(&parts, body).await?;
         let header = |name| parts.headers.get(name).map(HeaderValue::as_bytes).unwrap_or_default().to_vec();
@@ -105,7 +106,7 @@ impl Asked {
             header(header::IF_NONE_MATCH),
             body.to_vec(),
         ];
-        let needs = needs_of(route, &mut parts, &body).await;
+        let needs = needs_of(route, &parts, &body);
         let request = Request::from_parts(parts, Body::from(body));
         Ok((Self { app: app.clone(), caller, key, parts: asked, needs }, request))
     }
@@ -143,24 +144,23 @@ impl Asked {
 }
 
 /// What a request needs, as the table says, with the names of its path, query and body put in.
-async fn needs_of(route: &Route, parts: &mut Parts, body: &[u8]) -> Option<RequestNeeds> {
+fn needs_of(route: &Route, parts: &Parts, body: &[u8]) -> Option<RequestNeeds> {
     let (capability, template) = match route.needs {
         Needs::Capability { capability, resource } => (Some(capability), resource),
         _ => (None, OWN),
     };
-    let in_path = RawPathParams::from_request_parts(parts, &()).await.ok()?;
+    let params = parts.extensions.get::<Params>()?;
     let in_body: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     let mut filled = template.to_owned();
     for name in template.split(['{', '}']).skip(1).step_by(2) {
-        let of_path = in_path.iter().find(|(known, _)| *known == name).map(|(_, value)| value);
-        let value = of_path.or_else(|| in_body.get(name)?.as_str())?;
+        let value = params.path().get(name).or_else(|| in_body.get(name)?.as_str())?;
         filled = filled.replace(&format!("{{{name}}}"), value);
     }
     let (scope, path) = filled.split_once('/')?;
     let scope: Scope = scope.parse().ok()?;
     let company = match scope {
         Scope::System => None,
-        Scope::Environment(_) => parts.extensions.get::<Params>()?.get("company").ok()?,
+        Scope::Environment(_) => params.get("company").ok()?,
     };
     let resource = Resource { scope, company, path: path.parse().ok()?, field: None };
     Some(RequestNeeds { capability, resource })

@@ -1,16 +1,21 @@
 //! All routes on one screen, with what each needs. The router, the documentation and the tests are made from this table
 //! alone, so none of them can have a route that the others do not know.
 
+use std::convert::Infallible;
+use std::future::ready;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use axum::Router;
-use axum::extract::{Request, State};
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
-use axum::routing::{MethodRouter, delete, get, patch, post, put};
+use axum::extract::Request;
+use axum::response::{IntoResponse as _, Response};
 use http::header;
+use http::request::Parts;
 use keymoat_core::policy::Capability::{self, Delete, Grant, Inspect, List, Reveal, Rotate, Write};
+use keymoat_vault::Caller;
+use tower::Service;
 
+use crate::context::Peer;
+use crate::dispatch::{Answering, Entry, Found, Handler, PathNames, Table, other_methods, to};
 use crate::edge::{Edge, Numbers};
 use crate::openapi::Form;
 use crate::params::Params;
@@ -20,143 +25,143 @@ use crate::{AppState, api, context, edge, params, repeat, wire};
 /// Every route.
 #[rustfmt::skip]
 pub static ROUTES: &[Route] = &[
-    route(Verb::Get, "/healthz", Needs::Nobody, "Whether the process lives", || get(api::health::healthz))
-        .text("text/plain").while_sealed(|| get(api::health::healthz)),
-    route(Verb::Get, "/readyz", Needs::Nobody, "Whether the store works", || get(api::health::readyz))
-        .text("text/plain").while_sealed(|| get(api::health::readyz_while_sealed)),
-    route(Verb::Get, "/metrics", local_or(Inspect, "sys/metrics"), "Counters for Prometheus", || get(api::health::metrics))
-        .text("text/plain").while_sealed(|| get(api::health::metrics_while_sealed)),
-    route(Verb::Get, "/api/openapi.json", Needs::Nobody, "This document", || get(api::health::openapi))
-        .json(Form::object()).while_sealed(|| get(api::health::openapi)),
-    route(Verb::Get, "/api/v1/status", Needs::Nobody, "How the server is; more for who is signed in", || get(api::status::status))
-        .json(Form::one::<wire::Status>()).while_sealed(|| get(api::status::status_while_sealed)),
-    route(Verb::Post, "/api/v1/seal", needs(Rotate, "sys/seal"), "Lets go of every key; nothing is served until it is unsealed", || post(api::seal::seal))
+    route(Verb::Get, "/healthz", Needs::Nobody, "Whether the process lives", || to(api::health::healthz))
+        .text("text/plain").while_sealed(|| to(api::health::healthz)),
+    route(Verb::Get, "/readyz", Needs::Nobody, "Whether the store works", || to(api::health::readyz))
+        .text("text/plain").while_sealed(|| to(api::health::readyz_while_sealed)),
+    route(Verb::Get, "/metrics", local_or(Inspect, "sys/metrics"), "Counters for Prometheus", || to(api::health::metrics))
+        .text("text/plain").while_sealed(|| to(api::health::metrics_while_sealed)),
+    route(Verb::Get, "/api/openapi.json", Needs::Nobody, "This document", || to(api::health::openapi))
+        .json(Form::object()).while_sealed(|| to(api::health::openapi)),
+    route(Verb::Get, "/api/v1/status", Needs::Nobody, "How the server is; more for who is signed in", || to(api::status::status))
+        .json(Form::one::<wire::Status>()).while_sealed(|| to(api::status::status_while_sealed)),
+    route(Verb::Post, "/api/v1/seal", needs(Rotate, "sys/seal"), "Lets go of every key; nothing is served until it is unsealed", || to(api::seal::seal))
         .nothing(),
-    route(Verb::Get, "/api/v1/unseal", Needs::Nobody, "Whether the server is sealed, what opens it, and how many shares were given", || get(api::seal::is_open))
-        .json(Form::one::<wire::Unsealing>()).while_sealed(|| get(api::seal::unsealing)),
-    route(Verb::Post, "/api/v1/unseal", Needs::Nobody, "Offers a master key, or shares of one, to a sealed server", || post(api::seal::not_sealed_here))
-        .takes(Form::one::<wire::KeyOffer>()).json(Form::one::<wire::Unsealing>()).while_sealed(|| post(api::seal::unseal)),
-    route(Verb::Post, "/api/v1/unseal/reset", Needs::Nobody, "Forgets the shares that were given", || post(api::seal::not_sealed_here))
-        .json(Form::one::<wire::Unsealing>()).while_sealed(|| post(api::seal::reset)),
-    route(Verb::Post, "/api/v1/sign-in/code", Needs::Nobody, "Exchanges a one-time code for a token", || post(api::status::sign_in_code))
+    route(Verb::Get, "/api/v1/unseal", Needs::Nobody, "Whether the server is sealed, what opens it, and how many shares were given", || to(api::seal::is_open))
+        .json(Form::one::<wire::Unsealing>()).while_sealed(|| to(api::seal::unsealing)),
+    route(Verb::Post, "/api/v1/unseal", Needs::Nobody, "Offers a master key, or shares of one, to a sealed server", || to(api::seal::not_sealed_here))
+        .takes(Form::one::<wire::KeyOffer>()).json(Form::one::<wire::Unsealing>()).while_sealed(|| to(api::seal::unseal)),
+    route(Verb::Post, "/api/v1/unseal/reset", Needs::Nobody, "Forgets the shares that were given", || to(api::seal::not_sealed_here))
+        .json(Form::one::<wire::Unsealing>()).while_sealed(|| to(api::seal::reset)),
+    route(Verb::Post, "/api/v1/sign-in/code", Needs::Nobody, "Exchanges a one-time code for a token", || to(api::status::sign_in_code))
         .takes(Form::one::<wire::CodeSignIn>()).json(Form::one::<wire::IssuedToken>()).never_kept(),
-    route(Verb::Get, "/api/v1/whoami", Needs::SignedIn, "Who the caller is", || get(api::status::whoami))
+    route(Verb::Get, "/api/v1/whoami", Needs::SignedIn, "Who the caller is", || to(api::status::whoami))
         .json(Form::one::<wire::WhoAmI>()),
-    route(Verb::Get, "/api/v1/environments", Needs::SignedIn, "The environments in which the caller may do anything", || get(api::places::environments))
+    route(Verb::Get, "/api/v1/environments", Needs::SignedIn, "The environments in which the caller may do anything", || to(api::places::environments))
         .json(Form::list::<wire::Place>()),
-    route(Verb::Put, "/api/v1/environments/{name}", needs(Write, "sys/environments/{name}"), "Makes an environment, or describes it", || put(api::places::put_environment))
+    route(Verb::Put, "/api/v1/environments/{name}", needs(Write, "sys/environments/{name}"), "Makes an environment, or describes it", || to(api::places::put_environment))
         .takes(Form::one::<wire::PutPlace>()).json(Form::one::<wire::Place>()).kept(),
-    route(Verb::Get, "/api/v1/companies", Needs::SignedIn, "The companies for which the caller may do anything", || get(api::places::companies))
+    route(Verb::Get, "/api/v1/companies", Needs::SignedIn, "The companies for which the caller may do anything", || to(api::places::companies))
         .json(Form::list::<wire::Place>()),
-    route(Verb::Put, "/api/v1/companies/{name}", needs(Write, "sys/companies/{name}"), "Makes a company, or describes it", || put(api::places::put_company))
+    route(Verb::Put, "/api/v1/companies/{name}", needs(Write, "sys/companies/{name}"), "Makes a company, or describes it", || to(api::places::put_company))
         .takes(Form::one::<wire::PutPlace>()).json(Form::one::<wire::Place>()).kept(),
-    route(Verb::Get, "/api/v1/secrets", needs(List, "{environment}/{prefix}"), "Secrets, a page at a time, without values", || get(api::secrets::list))
+    route(Verb::Get, "/api/v1/secrets", needs(List, "{environment}/{prefix}"), "Secrets, a page at a time, without values", || to(api::secrets::list))
         .query(LIST_QUERY).json(Form::one::<wire::SecretPage>()),
-    route(Verb::Get, "/api/v1/secrets/{environment}/{*path}", needs(Inspect, "{environment}/{path}"), "A secret without its values", || get(api::secrets::show))
+    route(Verb::Get, "/api/v1/secrets/{environment}/{*path}", needs(Inspect, "{environment}/{path}"), "A secret without its values", || to(api::secrets::show))
         .query(COMPANY).json(Form::one::<wire::Secret>()),
-    route(Verb::Put, "/api/v1/secrets/{environment}/{*path}", needs(Write, "{environment}/{path}"), "Writes a value", || put(api::secrets::put))
+    route(Verb::Put, "/api/v1/secrets/{environment}/{*path}", needs(Write, "{environment}/{path}"), "Writes a value", || to(api::secrets::put))
         .query(COMPANY).takes(Form::one::<wire::PutSecret>()).json(Form::one::<wire::Written>()).kept().conditional(),
-    route(Verb::Patch, "/api/v1/secrets/{environment}/{*path}", needs(Write, "{environment}/{path}"), "Changes what is said about a secret", || patch(api::secrets::annotate))
+    route(Verb::Patch, "/api/v1/secrets/{environment}/{*path}", needs(Write, "{environment}/{path}"), "Changes what is said about a secret", || to(api::secrets::annotate))
         .query(COMPANY).takes(Form::one::<wire::Annotate>()).json(Form::one::<wire::Secret>()).kept(),
-    route(Verb::Delete, "/api/v1/secrets/{environment}/{*path}", needs(Delete, "{environment}/{path}"), "Deletes versions, so that they can come back", || delete(api::secrets::remove))
+    route(Verb::Delete, "/api/v1/secrets/{environment}/{*path}", needs(Delete, "{environment}/{path}"), "Deletes versions, so that they can come back", || to(api::secrets::remove))
         .query(DELETE_QUERY).json(Form::one::<wire::Secret>()).kept(),
-    route(Verb::Post, "/api/v1/reveal/{environment}/{*path}", needs(Reveal, "{environment}/{path}"), "Gives a value out", || post(api::secrets::reveal))
+    route(Verb::Post, "/api/v1/reveal/{environment}/{*path}", needs(Reveal, "{environment}/{path}"), "Gives a value out", || to(api::secrets::reveal))
         .query(COMPANY).takes(Form::one::<wire::Reveal>()).json(Form::one::<wire::Revealed>()).never_kept(),
-    route(Verb::Post, "/api/v1/rollback/{environment}/{*path}", needs(Write, "{environment}/{path}"), "Makes an older version current", || post(api::versions::rollback))
+    route(Verb::Post, "/api/v1/rollback/{environment}/{*path}", needs(Write, "{environment}/{path}"), "Makes an older version current", || to(api::versions::rollback))
         .query(COMPANY).takes(Form::one::<wire::OneVersion>()).json(Form::one::<wire::Secret>()).kept(),
-    route(Verb::Post, "/api/v1/promote/{environment}/{*path}", needs(Rotate, "{environment}/{path}"), "Makes the pending version current", || post(api::versions::promote))
+    route(Verb::Post, "/api/v1/promote/{environment}/{*path}", needs(Rotate, "{environment}/{path}"), "Makes the pending version current", || to(api::versions::promote))
         .query(COMPANY).json(Form::one::<wire::Secret>()).kept(),
-    route(Verb::Post, "/api/v1/labels/{environment}/{*path}", needs(Write, "{environment}/{path}"), "Moves a label, or takes it away", || post(api::versions::label))
+    route(Verb::Post, "/api/v1/labels/{environment}/{*path}", needs(Write, "{environment}/{path}"), "Moves a label, or takes it away", || to(api::versions::label))
         .query(COMPANY).takes(Form::one::<wire::SetLabel>()).json(Form::one::<wire::Secret>()).kept(),
-    route(Verb::Post, "/api/v1/undelete/{environment}/{*path}", needs(Delete, "{environment}/{path}"), "Brings deleted versions back", || post(api::versions::undelete))
+    route(Verb::Post, "/api/v1/undelete/{environment}/{*path}", needs(Delete, "{environment}/{path}"), "Brings deleted versions back", || to(api::versions::undelete))
         .query(COMPANY).takes(Form::one::<wire::SomeVersions>()).json(Form::one::<wire::Secret>()).kept(),
-    route(Verb::Post, "/api/v1/destroy/{environment}/{*path}", needs(Delete, "{environment}/{path}"), "Destroys versions for good", || post(api::versions::destroy))
+    route(Verb::Post, "/api/v1/destroy/{environment}/{*path}", needs(Delete, "{environment}/{path}"), "Destroys versions for good", || to(api::versions::destroy))
         .query(COMPANY).takes(Form::one::<wire::SomeVersions>()).json(Form::one::<wire::Secret>()).kept(),
-    route(Verb::Post, "/api/v1/which", needs(Inspect, "{environment}/{path}"), "Where a value would come from, without the value", || post(api::resolve::which))
+    route(Verb::Post, "/api/v1/which", needs(Inspect, "{environment}/{path}"), "Where a value would come from, without the value", || to(api::resolve::which))
         .takes(Form::one::<wire::Ask>()).json(Form::one::<wire::Answer>()),
-    route(Verb::Post, "/api/v1/resolve", needs(Reveal, "{environment}/{path}"), "Where a value comes from, and the value", || post(api::resolve::resolve))
+    route(Verb::Post, "/api/v1/resolve", needs(Reveal, "{environment}/{path}"), "Where a value comes from, and the value", || to(api::resolve::resolve))
         .takes(Form::one::<wire::Ask>()).json(Form::one::<wire::Answer>()).never_kept(),
-    route(Verb::Get, "/api/v1/changes", each(List, "{environment}/{path}"), "What changed that the caller may list or reveal, and waits for it", || get(api::changes::changes))
+    route(Verb::Get, "/api/v1/changes", each(List, "{environment}/{path}"), "What changed that the caller may list or reveal, and waits for it", || to(api::changes::changes))
         .query(CHANGES_QUERY).json(Form::one::<wire::Changes>()),
-    route(Verb::Get, "/api/v1/accounts", needs(List, "sys/accounts"), "The accounts", || get(api::accounts::list))
+    route(Verb::Get, "/api/v1/accounts", needs(List, "sys/accounts"), "The accounts", || to(api::accounts::list))
         .json(Form::list::<wire::Account>()),
-    route(Verb::Post, "/api/v1/accounts", needs(Write, "sys/accounts/{name}"), "Makes an account", || post(api::accounts::create))
+    route(Verb::Post, "/api/v1/accounts", needs(Write, "sys/accounts/{name}"), "Makes an account", || to(api::accounts::create))
         .takes(Form::one::<wire::CreateAccount>()).created(Form::one::<wire::Account>()).kept(),
-    route(Verb::Get, "/api/v1/accounts/{name}", needs(Inspect, "sys/accounts/{name}"), "An account; everybody may look at his own", || get(api::accounts::show))
+    route(Verb::Get, "/api/v1/accounts/{name}", needs(Inspect, "sys/accounts/{name}"), "An account; everybody may look at his own", || to(api::accounts::show))
         .json(Form::one::<wire::Account>()),
-    route(Verb::Patch, "/api/v1/accounts/{name}", needs(Write, "sys/accounts/{name}"), "Changes an account", || patch(api::accounts::update))
+    route(Verb::Patch, "/api/v1/accounts/{name}", needs(Write, "sys/accounts/{name}"), "Changes an account", || to(api::accounts::update))
         .takes(Form::one::<wire::UpdateAccount>()).json(Form::one::<wire::Account>()).kept(),
-    route(Verb::Delete, "/api/v1/accounts/{name}", needs(Delete, "sys/accounts/{name}"), "Removes an account with its tokens and grants", || delete(api::accounts::remove))
+    route(Verb::Delete, "/api/v1/accounts/{name}", needs(Delete, "sys/accounts/{name}"), "Removes an account with its tokens and grants", || to(api::accounts::remove))
         .nothing().kept(),
-    route(Verb::Post, "/api/v1/accounts/{name}/leave", needs(Write, "sys/accounts/{name}"), "Ends all that an account may do", || post(api::accounts::leave))
+    route(Verb::Post, "/api/v1/accounts/{name}/leave", needs(Write, "sys/accounts/{name}"), "Ends all that an account may do", || to(api::accounts::leave))
         .json(Form::one::<wire::Left>()).kept(),
-    route(Verb::Post, "/api/v1/accounts/{name}/tokens", needs(Grant, "sys/tokens/{name}"), "Makes a token", || post(api::tokens::create))
+    route(Verb::Post, "/api/v1/accounts/{name}/tokens", needs(Grant, "sys/tokens/{name}"), "Makes a token", || to(api::tokens::create))
         .takes(Form::one::<wire::CreateToken>()).created(Form::one::<wire::IssuedToken>()).never_kept(),
-    route(Verb::Post, "/api/v1/accounts/{name}/sign-in-code", needs(Grant, "sys/tokens/{name}"), "Makes a one-time sign-in code", || post(api::tokens::sign_in_code))
+    route(Verb::Post, "/api/v1/accounts/{name}/sign-in-code", needs(Grant, "sys/tokens/{name}"), "Makes a one-time sign-in code", || to(api::tokens::sign_in_code))
         .created(Form::one::<wire::NewCode>()).never_kept(),
-    route(Verb::Get, "/api/v1/tokens", needs(List, "sys/tokens/{account}"), "Tokens, never the tokens themselves", || get(api::tokens::list))
+    route(Verb::Get, "/api/v1/tokens", needs(List, "sys/tokens/{account}"), "Tokens, never the tokens themselves", || to(api::tokens::list))
         .query(ACCOUNT).json(Form::list::<wire::Token>()),
-    route(Verb::Post, "/api/v1/tokens/renew", Needs::SignedIn, "Prolongs the caller's own token", || post(api::tokens::renew))
+    route(Verb::Post, "/api/v1/tokens/renew", Needs::SignedIn, "Prolongs the caller's own token", || to(api::tokens::renew))
         .json(Form::one::<wire::Token>()).kept(),
-    route(Verb::Delete, "/api/v1/tokens/{id}", needs(Grant, "sys/tokens/{id}"), "Ends a token; everybody may end his own", || delete(api::tokens::revoke))
+    route(Verb::Delete, "/api/v1/tokens/{id}", needs(Grant, "sys/tokens/{id}"), "Ends a token; everybody may end his own", || to(api::tokens::revoke))
         .nothing().kept(),
-    route(Verb::Get, "/api/v1/policies", needs(List, "sys/policies"), "The policies", || get(api::policies::list))
+    route(Verb::Get, "/api/v1/policies", needs(List, "sys/policies"), "The policies", || to(api::policies::list))
         .json(Form::list::<wire::Policy>()),
-    route(Verb::Post, "/api/v1/policies/explain", needs(Inspect, "sys/policies"), "What would be decided, and why; everybody may ask about himself", || post(api::policies::explain))
+    route(Verb::Post, "/api/v1/policies/explain", needs(Inspect, "sys/policies"), "What would be decided, and why; everybody may ask about himself", || to(api::policies::explain))
         .takes(Form::one::<wire::Explain>()).json(Form::one::<wire::Explanation>()),
-    route(Verb::Get, "/api/v1/policies/{name}", needs(Inspect, "sys/policies/{name}"), "A policy", || get(api::policies::show))
+    route(Verb::Get, "/api/v1/policies/{name}", needs(Inspect, "sys/policies/{name}"), "A policy", || to(api::policies::show))
         .json(Form::one::<wire::Policy>()),
-    route(Verb::Put, "/api/v1/policies/{name}", needs(Write, "sys/policies/{name}"), "Writes a policy: the document itself", || put(api::policies::put))
+    route(Verb::Put, "/api/v1/policies/{name}", needs(Write, "sys/policies/{name}"), "Writes a policy: the document itself", || to(api::policies::put))
         .takes(Form::object()).json(Form::one::<wire::Policy>()).kept(),
-    route(Verb::Delete, "/api/v1/policies/{name}", needs(Delete, "sys/policies/{name}"), "Removes a policy that nobody holds", || delete(api::policies::remove))
+    route(Verb::Delete, "/api/v1/policies/{name}", needs(Delete, "sys/policies/{name}"), "Removes a policy that nobody holds", || to(api::policies::remove))
         .nothing().kept(),
-    route(Verb::Get, "/api/v1/grants", needs(List, "sys/grants"), "Grants; everybody may list his own", || get(api::grants::list))
+    route(Verb::Get, "/api/v1/grants", needs(List, "sys/grants"), "Grants; everybody may list his own", || to(api::grants::list))
         .query(ACCOUNT).json(Form::list::<wire::Grant>()),
-    route(Verb::Post, "/api/v1/grants", needs(Grant, "sys/grants/{account}"), "Makes a grant", || post(api::grants::create))
+    route(Verb::Post, "/api/v1/grants", needs(Grant, "sys/grants/{account}"), "Makes a grant", || to(api::grants::create))
         .takes(Form::one::<wire::CreateGrant>()).created(Form::one::<wire::Grant>()).kept(),
-    route(Verb::Post, "/api/v1/grants/{id}/approve", needs(Grant, "sys/grants/{id}"), "Approves a grant that waits", || post(api::grants::approve))
+    route(Verb::Post, "/api/v1/grants/{id}/approve", needs(Grant, "sys/grants/{id}"), "Approves a grant that waits", || to(api::grants::approve))
         .json(Form::one::<wire::Grant>()).kept(),
-    route(Verb::Delete, "/api/v1/grants/{id}", needs(Grant, "sys/grants/{id}"), "Ends a grant", || delete(api::grants::revoke))
+    route(Verb::Delete, "/api/v1/grants/{id}", needs(Grant, "sys/grants/{id}"), "Ends a grant", || to(api::grants::revoke))
         .json(Form::one::<wire::Grant>()).kept(),
-    route(Verb::Get, "/api/v1/audit", needs(Inspect, "sys/audit"), "Audit records", || get(api::audit::query))
+    route(Verb::Get, "/api/v1/audit", needs(Inspect, "sys/audit"), "Audit records", || to(api::audit::query))
         .query(AUDIT_QUERY).json(Form::one::<wire::AuditPage>()),
-    route(Verb::Get, "/api/v1/audit/export", needs(Inspect, "sys/audit"), "The records under the newest checkpoint, a line each, oldest first; the checkpoint is in the header `keymoat-checkpoint`, in base64", || get(api::audit_export::export))
+    route(Verb::Get, "/api/v1/audit/export", needs(Inspect, "sys/audit"), "The records under the newest checkpoint, a line each, oldest first; the checkpoint is in the header `keymoat-checkpoint`, in base64", || to(api::audit_export::export))
         .query(EXPORT_QUERY).text("application/jsonl"),
-    route(Verb::Get, "/api/v1/audit/archive", needs(Delete, "sys/audit"), "The records from before a time that are in no archive yet, a line each, oldest first; needs `inspect` too. What proves them is in the headers `keymoat-checkpoint` and `keymoat-archive-proof`, in base64", || get(api::archive::begin))
+    route(Verb::Get, "/api/v1/audit/archive", needs(Delete, "sys/audit"), "The records from before a time that are in no archive yet, a line each, oldest first; needs `inspect` too. What proves them is in the headers `keymoat-checkpoint` and `keymoat-archive-proof`, in base64", || to(api::archive::begin))
         .query(ARCHIVE_QUERY).text("application/jsonl"),
-    route(Verb::Get, "/api/v1/audit/archive/personal", needs(Delete, "sys/audit"), "The names and addresses beside records, a line each; needs `inspect` too", || get(api::archive::personal))
+    route(Verb::Get, "/api/v1/audit/archive/personal", needs(Delete, "sys/audit"), "The names and addresses beside records, a line each; needs `inspect` too", || to(api::archive::personal))
         .query(PERSONAL_QUERY).text("application/jsonl"),
-    route(Verb::Post, "/api/v1/audit/archive", needs(Delete, "sys/audit"), "Says that an archive is kept, and takes its records out of the database", || post(api::archive::finish))
+    route(Verb::Post, "/api/v1/audit/archive", needs(Delete, "sys/audit"), "Says that an archive is kept, and takes its records out of the database", || to(api::archive::finish))
         .takes(Form::one::<wire::ArchiveClaim>()).json(Form::one::<wire::Archived>()).kept(),
-    route(Verb::Post, "/api/v1/audit/erase-personal", needs(Delete, "sys/audit/personal"), "Erases names, addresses and user agents beside the records", || post(api::audit::erase_personal))
+    route(Verb::Post, "/api/v1/audit/erase-personal", needs(Delete, "sys/audit/personal"), "Erases names, addresses and user agents beside the records", || to(api::audit::erase_personal))
         .takes(Form::one::<wire::ErasePersonal>()).json(Form::one::<wire::PersonalErased>()).kept(),
-    route(Verb::Post, "/api/v1/audit/events", needs(Write, "sys/audit/events"), "Writes down a sensitive action of a host program", || post(api::audit::record))
+    route(Verb::Post, "/api/v1/audit/events", needs(Write, "sys/audit/events"), "Writes down a sensitive action of a host program", || to(api::audit::record))
         .takes(Form::one::<wire::HostEvent>()).created(Form::one::<wire::Recorded>()).kept(),
-    route(Verb::Get, "/api/v1/audit/checkpoint", needs(Inspect, "sys/audit"), "The newest signed checkpoint", || get(api::audit::checkpoint))
+    route(Verb::Get, "/api/v1/audit/checkpoint", needs(Inspect, "sys/audit"), "The newest signed checkpoint", || to(api::audit::checkpoint))
         .json(Form::one::<wire::Checkpoint>()),
-    route(Verb::Post, "/api/v1/audit/verify", needs(Inspect, "sys/audit"), "Checks the whole log and every row", || post(api::audit::verify))
+    route(Verb::Post, "/api/v1/audit/verify", needs(Inspect, "sys/audit"), "Checks the whole log and every row", || to(api::audit::verify))
         .json(Form::one::<wire::Verification>()),
-    route(Verb::Get, "/api/v1/audit/{seq}/proof", needs(Inspect, "sys/audit"), "Proves that a record is in the log", || get(api::audit::proof))
+    route(Verb::Get, "/api/v1/audit/{seq}/proof", needs(Inspect, "sys/audit"), "Proves that a record is in the log", || to(api::audit::proof))
         .json(Form::one::<wire::Proof>()),
-    route(Verb::Get, "/api/v1/providers", Needs::SignedIn, "The catalogue's providers", || get(api::providers::list))
+    route(Verb::Get, "/api/v1/providers", Needs::SignedIn, "The catalogue's providers", || to(api::providers::list))
         .json(Form::list::<wire::Provider>()),
-    route(Verb::Post, "/api/v1/providers/identify", Needs::SignedIn, "Whose key a value is", || post(api::providers::identify))
+    route(Verb::Post, "/api/v1/providers/identify", Needs::SignedIn, "Whose key a value is", || to(api::providers::identify))
         .takes(Form::one::<wire::Identify>()).json(Form::one::<wire::Identified>()),
-    route(Verb::Get, "/api/v1/providers/{id}", Needs::SignedIn, "A provider of the catalogue", || get(api::providers::show))
+    route(Verb::Get, "/api/v1/providers/{id}", Needs::SignedIn, "A provider of the catalogue", || to(api::providers::show))
         .json(Form::one::<wire::Provider>()),
-    route(Verb::Post, "/api/v1/backup", needs(Inspect, "sys/backup"), "A backup of everything", || post(api::backup::backup))
+    route(Verb::Post, "/api/v1/backup", needs(Inspect, "sys/backup"), "A backup of everything", || to(api::backup::backup))
         .text("application/octet-stream"),
-    route(Verb::Get, "/api/v1/rekey", needs(Rotate, "sys/keys"), "What stands of the vault's own keys", || get(api::rekey::list))
+    route(Verb::Get, "/api/v1/rekey", needs(Rotate, "sys/keys"), "What stands of the vault's own keys", || to(api::rekey::list))
         .json(Form::one::<wire::Keys>()),
-    route(Verb::Post, "/api/v1/rekey/slots", needs(Rotate, "sys/keys/slots"), "Adds a way to open the vault; only on its own machine", || post(api::rekey::add_slot))
+    route(Verb::Post, "/api/v1/rekey/slots", needs(Rotate, "sys/keys/slots"), "Adds a way to open the vault; only on its own machine", || to(api::rekey::add_slot))
         .takes(Form::one::<wire::AddSlot>()).created(Form::one::<wire::Slot>()).kept(),
-    route(Verb::Post, "/api/v1/rekey/slots/{id}/remove", needs(Rotate, "sys/keys/slots/{id}"), "Removes a way to open the vault; only on its own machine", || post(api::rekey::remove_slot))
+    route(Verb::Post, "/api/v1/rekey/slots/{id}/remove", needs(Rotate, "sys/keys/slots/{id}"), "Removes a way to open the vault; only on its own machine", || to(api::rekey::remove_slot))
         .takes(Form::one::<wire::KeyOffer>()).nothing().kept(),
-    route(Verb::Post, "/api/v1/rekey/root", needs(Rotate, "sys/keys/root"), "Gives the vault a new root key; only on its own machine", || post(api::rekey::root))
+    route(Verb::Post, "/api/v1/rekey/root", needs(Rotate, "sys/keys/root"), "Gives the vault a new root key; only on its own machine", || to(api::rekey::root))
         .takes(Form::one::<wire::RotateRoot>()).json(Form::one::<wire::RootRotated>()).kept(),
-    route(Verb::Post, "/api/v1/rekey/data-key", needs(Rotate, "sys/keys/data"), "Encrypts a place anew under a new data key", || post(api::rekey::data_key))
+    route(Verb::Post, "/api/v1/rekey/data-key", needs(Rotate, "sys/keys/data"), "Encrypts a place anew under a new data key", || to(api::rekey::data_key))
         .takes(Form::one::<wire::RotateDataKey>()).json(Form::one::<wire::DataKeyRotated>()).kept(),
-    route(Verb::Post, "/api/v1/rekey/pepper", needs(Rotate, "sys/keys/pepper"), "Gives the digests of tokens a new pepper", || post(api::rekey::pepper))
+    route(Verb::Post, "/api/v1/rekey/pepper", needs(Rotate, "sys/keys/pepper"), "Gives the digests of tokens a new pepper", || to(api::rekey::pepper))
         .json(Form::one::<wire::PepperRotated>()).kept(),
 ];
 
@@ -165,7 +170,7 @@ pub static ROUTES: &[Route] = &[
 pub struct Route {
     /// The method.
     pub method: Verb,
-    /// The path, as axum spells it: `{name}` for a segment, `{*path}` for the rest.
+    /// The path: `{name}` for a segment, `{*path}` for the rest.
     pub path: &'static str,
     /// What the caller needs.
     pub needs: Needs,
@@ -180,9 +185,9 @@ pub struct Route {
     pub(crate) takes: Option<Form>,
     pub(crate) gives: Given,
     pub(crate) status: u16,
-    handler: fn() -> MethodRouter<AppState>,
+    handler: fn() -> Handler<AppState>,
     /// What answers while the server is sealed; refused where there is none.
-    while_sealed: Option<fn() -> MethodRouter<Edge>>,
+    while_sealed: Option<fn() -> Handler<Edge>>,
 }
 
 /// The methods that routes have.
@@ -331,7 +336,7 @@ impl Route {
         Self { repeat: Repeat::Never, ..self }
     }
 
-    const fn while_sealed(self, handler: fn() -> MethodRouter<Edge>) -> Self {
+    const fn while_sealed(self, handler: fn() -> Handler<Edge>) -> Self {
         Self { while_sealed: Some(handler), ..self }
     }
 
@@ -353,98 +358,154 @@ impl Verb {
     }
 }
 
-/// The router of all routes, each behind the checks that its entry asks for.
-pub(crate) fn router(app: AppState) -> Router {
-    let edge = Edge { front: Arc::clone(&app.front), numbers: Numbers::Vault(app.vault.clone()) };
-    let mut router = Router::new();
-    for route in ROUTES {
-        let checks = from_fn_with_state((app.clone(), route), enter);
-        router = router.route(route.path, (route.handler)().route_layer(checks));
-    }
-    router
-        .fallback(edge::no_route)
-        .method_not_allowed_fallback(edge::no_method)
-        .layer(from_fn_with_state(edge, edge::edge))
-        .with_state(app)
+/// The whole API on an open vault: every route of [`ROUTES`] behind the edge's checks. Cheap to clone.
+///
+/// A request carries who is at the other end as an extension of type [`Peer`]; [`crate::serve`] and
+/// [`crate::in_process`] put it there. Without it a request comes from nowhere and needs a token.
+#[derive(Clone)]
+pub struct Api {
+    served: Arc<Served>,
+    /// Who asks, where that is the same for all requests.
+    peer: Option<Peer>,
 }
 
-/// The router of the same routes while the server is sealed: most of them say only that.
-pub(crate) fn sealed_router(edge: Edge) -> Router {
-    let mut router = Router::new();
-    for route in ROUTES {
-        let handler = route.while_sealed.map_or_else(|| refusing(route.method), |handler| handler());
-        router = router.route(route.path, handler.route_layer(from_fn_with_state(route, enter_sealed)));
-    }
-    router
-        .fallback(edge::no_route)
-        .method_not_allowed_fallback(edge::no_method)
-        .layer(from_fn_with_state(edge.clone(), edge::edge))
-        .with_state(edge)
+struct Served {
+    app: AppState,
+    edge: Edge,
+    table: Table<AppState>,
 }
 
-fn refusing(method: Verb) -> MethodRouter<Edge> {
-    let sealed = async || Problem::sealed();
-    match method {
-        Verb::Get => get(sealed),
-        Verb::Post => post(sealed),
-        Verb::Put => put(sealed),
-        Verb::Patch => patch(sealed),
-        Verb::Delete => delete(sealed),
+impl Api {
+    pub(crate) fn new(app: AppState) -> Self {
+        let edge = Edge { front: Arc::clone(&app.front), numbers: Numbers::Vault(app.vault.clone()) };
+        let table = Table::new(ROUTES, |route| (route.handler)());
+        Self { served: Arc::new(Served { app, edge, table }), peer: None }
     }
+
+    /// The same for requests that are all this peer's.
+    pub(crate) fn for_peer(self, peer: Peer) -> Self {
+        Self { peer: Some(peer), ..self }
+    }
+
+    /// Lets go of the vault with the answer.
+    pub(crate) async fn answer(self, mut request: Request) -> Response {
+        if let Some(peer) = &self.peer {
+            request.extensions_mut().insert(peer.clone());
+        }
+        let Served { app, edge, table } = &*self.served;
+        let found = table.find(request.method(), request.uri().path());
+        let path = found.path();
+        let answer = |request| async move {
+            match found {
+                Found::Route(entry, names) => {
+                    enter(app, entry, names, request).await.unwrap_or_else(Problem::into_response)
+                }
+                Found::OtherMethods(entries) => other_methods(entries),
+                Found::Nothing => edge::no_route().into_response(),
+            }
+        };
+        edge::edge(edge, path, request, answer).await
+    }
+}
+
+impl Service<Request> for Api {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let answer = self.clone().answer(request);
+        Box::pin(async move { Ok(answer.await) })
+    }
+}
+
+/// The same routes while the server is sealed: most of them say only that.
+pub(crate) struct SealedApi {
+    edge: Edge,
+    table: Table<Edge>,
+}
+
+impl SealedApi {
+    pub(crate) fn new(edge: Edge) -> Self {
+        let table = Table::new(ROUTES, |route| {
+            route.while_sealed.map_or_else(|| Box::new(refuse_sealed) as Handler<Edge>, |handler| handler())
+        });
+        Self { edge, table }
+    }
+
+    pub(crate) async fn answer(&self, request: Request) -> Response {
+        let Self { edge, table } = self;
+        let found = table.find(request.method(), request.uri().path());
+        let path = found.path();
+        let answer = |request| async move {
+            match found {
+                Found::Route(entry, names) => {
+                    enter_sealed(edge, entry, names, request).await.unwrap_or_else(Problem::into_response)
+                }
+                Found::OtherMethods(entries) => other_methods(entries),
+                Found::Nothing => edge::no_route().into_response(),
+            }
+        };
+        edge::edge(edge, path, request, answer).await
+    }
+}
+
+fn refuse_sealed(_: Request, _: Edge) -> Answering {
+    Box::pin(ready(Problem::sealed().into_response()))
 }
 
 /// What stands before the handlers of a sealed server: nobody can sign in.
 async fn enter_sealed(
-    State(route): State<&'static Route>,
+    edge: &Edge,
+    Entry { route, handler }: &Entry<Edge>,
+    names: PathNames,
     mut request: Request,
-    next: Next,
 ) -> Result<Response, Problem> {
     params::refuse_tokens_in(request.uri().query())?;
     if route.answers_while_sealed() {
-        let params = Params::parse(request.uri().query(), route.query)?;
+        let params = Params::parse(request.uri().query(), route.query, names)?;
         request.extensions_mut().insert(params);
     }
-    Ok(next.run(request).await)
+    Ok(handler(request, edge.clone()).await)
 }
 
 /// What stands before every handler: who asks, then what is asked.
 async fn enter(
-    State((app, route)): State<(AppState, &'static Route)>,
+    app: &AppState,
+    Entry { route, handler }: &Entry<AppState>,
+    names: PathNames,
     request: Request,
-    next: Next,
 ) -> Result<Response, Problem> {
     params::refuse_tokens_in(request.uri().query())?;
-    let mut request = signed_in(&app, route, request).await?;
-    let params = Params::parse(request.uri().query(), route.query)?;
-    request.extensions_mut().insert(params);
-    check_conditions(route, &request)?;
-    repeat::answer(&app, route, request, next).await
+    let (mut parts, body) = request.into_parts();
+    if let Some(caller) = signed_in(app, route, &parts).await? {
+        parts.extensions.insert(caller);
+    }
+    let params = Params::parse(parts.uri.query(), route.query, names)?;
+    parts.extensions.insert(params);
+    check_conditions(route, &parts)?;
+    repeat::answer(app, route, Request::from_parts(parts, body), handler).await
 }
 
-async fn signed_in(app: &AppState, route: &Route, request: Request) -> Result<Request, Problem> {
-    let request = match route.needs {
-        Needs::Nobody => return Ok(request),
-        Needs::LocalOr { .. } => {
-            let (parts, body) = request.into_parts();
-            let is_let_in = context::may_see_metrics(&parts, &app.front.doors);
-            let request = Request::from_parts(parts, body);
-            if is_let_in {
-                return Ok(request);
-            }
-            request
-        }
-        Needs::SignedIn | Needs::Capability { .. } | Needs::Each { .. } => request,
-    };
+/// The caller, on a route that asks who he is.
+async fn signed_in(app: &AppState, route: &Route, parts: &Parts) -> Result<Option<Caller>, Problem> {
+    match route.needs {
+        Needs::Nobody => return Ok(None),
+        Needs::LocalOr { .. } if context::may_see_metrics(parts, &app.front.doors) => return Ok(None),
+        Needs::LocalOr { .. } | Needs::SignedIn | Needs::Capability { .. } | Needs::Each { .. } => {}
+    }
     app.vault.fresh().await?;
-    let (caller, mut request) = context::sign_in(app, request).await?;
-    request.extensions_mut().insert(caller);
-    Ok(request)
+    context::sign_in(app, parts).await.map(Some)
 }
 
 /// A condition that would not be kept is not passed over.
-fn check_conditions(route: &Route, request: &Request) -> Result<(), Problem> {
+fn check_conditions(route: &Route, parts: &Parts) -> Result<(), Problem> {
     let conditions = [header::IF_MATCH, header::IF_NONE_MATCH, header::IF_UNMODIFIED_SINCE];
-    let has_any = conditions.iter().any(|name| request.headers().contains_key(name));
+    let has_any = conditions.iter().any(|name| parts.headers.contains_key(name));
     if route.conditional || route.method == Verb::Get || !has_any {
         return Ok(());
     }
@@ -457,7 +518,7 @@ const fn route(
     path: &'static str,
     needs: Needs,
     summary: &'static str,
-    handler: fn() -> MethodRouter<AppState>,
+    handler: fn() -> Handler<AppState>,
 ) -> Route {
     Route {
         method,

@@ -4,16 +4,16 @@
 //! without. Until its first head is there a connection is only bytes that were read: the HTTP parser comes afterwards.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::response::Response;
-use axum::{Extension, Router};
 use http::Request;
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
@@ -24,7 +24,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 use tower::{Service, ServiceExt as _};
 
@@ -32,6 +32,7 @@ use crate::context::Peer;
 use crate::crowd::{Crowd, PerAddress, Place};
 use crate::edge::HEADERS_MAX;
 use crate::framing::StrictIo;
+use crate::routes::Api;
 use crate::turn::{Room, Turn};
 use crate::{AppState, edge};
 
@@ -84,8 +85,8 @@ impl Default for Limits {
 pub(crate) struct Stopping(pub(crate) CancellationToken);
 
 /// The API on a vault in this process, for a caller who is `peer`.
-pub fn in_process(vault: Vault, peer: Peer) -> Router {
-    crate::router(AppState::new(vault)).layer(Extension(peer))
+pub fn in_process(vault: Vault, peer: Peer) -> Api {
+    Api::new(AppState::new(vault)).for_peer(peer)
 }
 
 /// Serves until `shutdown` is ready; then takes no more connections, lets running requests end, and cuts off what has
@@ -112,7 +113,7 @@ pub async fn serve(desk: impl Desk, listeners: Listeners, shutdown: impl Future<
     }
 }
 
-/// What answers requests: the router of an open vault, or the [`crate::Custody`] of one that may be sealed.
+/// What answers requests: the [`Api`] of an open vault, or the [`crate::Custody`] of one that may be sealed.
 pub trait Desk:
     Service<Request<Body>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static
 {
@@ -154,7 +155,8 @@ impl<D: Desk> Server<D> {
 
     fn crowd(&self) -> Crowd {
         let Limits { connections, connections_per_address, waiting_per_address, .. } = self.limits;
-        Crowd::new(connections, PerAddress { most: connections_per_address, waiting: waiting_per_address })
+        let per_address = PerAddress { most: connections_per_address, waiting: waiting_per_address };
+        Crowd::new(connections, per_address, self.cut_off.clone())
     }
 
     async fn accept_tcp(self: Arc<Self>, listener: TcpListener, crowd: Crowd) {
@@ -270,16 +272,18 @@ impl<D: Desk> Server<D> {
             tokio::select! {
                 () = has_to_go.cancelled() => {}
                 () = line.cut.wanted() => {}
-                () = self.cut_off.cancelled() => {}
             }
         };
         let mut cut = pin!(cut);
         let ended = tokio::select! {
+            // The connection first: what cuts it may have changed with an answer.
+            biased;
             ended = connection.as_mut() => ended,
             () = cut.as_mut() => return,
             () = self.stopping.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
+                    biased;
                     ended = connection.as_mut() => ended,
                     () = cut => return,
                 }
@@ -298,7 +302,7 @@ impl<D: Desk> Server<D> {
         let line = Arc::clone(line);
         line.place.is_busy();
         // The answer before this one has been taken, or the next request would not have come.
-        line.cut.set(CancellationToken::new());
+        line.cut.set(None);
         let turn = self.turn(&line.peer, request.uri().path());
         request.extensions_mut().insert(line.peer.clone());
         request.extensions_mut().insert(Stopping(self.stopping.clone()));
@@ -316,9 +320,7 @@ impl<D: Desk> Server<D> {
                 }
                 Err(NoTurn) => edge::overloaded(),
             };
-            if let Some(CutsConnection(token)) = response.extensions_mut().remove() {
-                line.cut.set(token);
-            }
+            line.cut.set(response.extensions_mut().remove());
             // Who takes an answer that is still being made stays until it has ended.
             Ok(match response.body().size_hint().exact() {
                 Some(_) => {
@@ -361,30 +363,22 @@ struct Line {
 #[derive(Clone)]
 pub(crate) struct CutsConnection(pub(crate) CancellationToken);
 
-/// The newest of these that a connection has seen.
-struct Cut(watch::Sender<CancellationToken>);
-
-impl Default for Cut {
-    fn default() -> Self {
-        Self(watch::Sender::new(CancellationToken::new()))
-    }
-}
+/// What cuts a connection, as its newest answer says. The task that serves the connection looks at it each time that it
+/// has gone on with an answer, so nobody has to be told of a change.
+#[derive(Default)]
+struct Cut(Mutex<Option<Pin<Box<WaitForCancellationFutureOwned>>>>);
 
 impl Cut {
-    fn set(&self, token: CancellationToken) {
-        self.0.send_replace(token);
+    fn set(&self, by: Option<CutsConnection>) {
+        *self.wait() = by.map(|CutsConnection(token)| Box::pin(token.cancelled_owned()));
     }
 
-    async fn wanted(&self) {
-        let mut newest = self.0.subscribe();
-        loop {
-            let token = newest.borrow_and_update().clone();
-            tokio::select! {
-                () = token.cancelled() => return,
-                // The sender lives as long as this.
-                _ = newest.changed() => {}
-            }
-        }
+    fn wanted(&self) -> impl Future<Output = ()> {
+        poll_fn(|cx| self.wait().as_mut().map_or(Poll::Pending, |wait| wait.as_mut().poll(cx)))
+    }
+
+    fn wait(&self) -> MutexGuard<'_, Option<Pin<Box<WaitForCancellationFutureOwned>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -436,6 +430,7 @@ const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::Router;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     fn server() -> Server<Router> {

@@ -117,8 +117,9 @@ pub(crate) fn append(log: &mut Log, head: &mut Head, draft: &mut Draft, rows: Ve
     event.time = jiff::Timestamp::from_millisecond(time_ms).unwrap_or(event.time);
     let personal = draft.personal.as_ref().map(|personal| {
         let salt: [u8; 32] = random_bytes();
-        event.personal = Some(personal.commit(&salt));
-        stored_personal(&salt, personal)
+        let stored = personal.salted(&salt);
+        event.personal = Some(Personal::commitment_of(&stored));
+        stored
     });
     let record = event.canonical();
     let leaf = leaf_hash(&record);
@@ -245,14 +246,7 @@ pub(crate) fn verify_note(keys: &LedgerKeys, note: &str) -> Option<SignedHead> {
     })
 }
 
-/// How the erasable part is stored beside its event: the salt, then the JSON that was committed to.
-fn stored_personal(salt: &[u8; 32], personal: &Personal) -> Vec<u8> {
-    let mut bytes = salt.to_vec();
-    bytes.extend_from_slice(&personal.canonical());
-    bytes
-}
-
-/// Reads back what [`stored_personal`] wrote.
+/// Reads back the erasable part as it is stored beside its event: as [`Personal::salted`] gives it.
 pub(crate) fn parse_personal(bytes: &[u8]) -> Option<([u8; 32], Personal)> {
     let (salt, json) = bytes.split_first_chunk::<32>()?;
     Some((*salt, serde_json::from_slice(json).ok()?))

@@ -184,11 +184,19 @@ impl Store {
         &self,
         work: impl FnOnce(&Reader<'_>) -> Result<R, StoreError> + Send + 'static,
     ) -> Result<R, StoreError> {
+        self.with_inner(move |inner| inner.with_reader(work)).await
+    }
+
+    /// Runs what reads beside the runtime, so many at a time as there may be readers.
+    async fn with_inner<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<R, StoreError> + Send + 'static,
+    ) -> Result<R, StoreError> {
         let inner = Arc::clone(&self.inner);
         let permit = Arc::clone(&inner.reading).acquire_owned().await;
         tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            inner.with_reader(work)
+            work(&inner)
         })
         .await
         .map_err(|error| StoreError::Database(format!("a read stopped short: {error}")))?
@@ -199,16 +207,14 @@ impl Store {
     /// # Errors
     /// When the database or the checkpoint file cannot be read at all.
     pub async fn verify(&self, progress: impl FnMut(u64) + Send + 'static) -> Result<Report, StoreError> {
-        let inner = Arc::clone(&self.inner);
-        // The file outside is read first: the database, seen from here on, must be at least as new.
-        let read = tokio::task::spawn_blocking(move || Outside::read(&inner.keys, &inner.outside));
-        let inner = Arc::clone(&self.inner);
-        let unreadable = |why: &dyn std::fmt::Display| {
-            StoreError::Database(format!("`{}` cannot be read: {why}", inner.outside.display()))
-        };
-        let outside = read.await.map_err(|e| unreadable(&e))?.map_err(|e| unreadable(&e))?;
-        self.read(move |reader| {
-            verify::verify(reader.db(), &inner.keys, Some(&outside), progress).map_err(|e| reader.fault(e))
+        self.with_inner(move |inner| {
+            // The file outside is read before the reader begins: what that one sees must be at least as new.
+            let outside = Outside::read(&inner.keys, &inner.outside).map_err(|error| {
+                StoreError::Database(format!("`{}` cannot be read: {error}", inner.outside.display()))
+            })?;
+            inner.with_reader(|reader| {
+                verify::verify(reader.db(), &inner.keys, Some(&outside), progress).map_err(|e| reader.fault(e))
+            })
         })
         .await
     }

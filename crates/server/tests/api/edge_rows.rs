@@ -289,6 +289,8 @@ fn request_lines() -> Vec<Row> {
         row("a method with a colon", line("GET: /healthz HTTP/1.1"), ends(400)),
         row("a method with a NUL", line("GE\0T /healthz HTTP/1.1"), ends(400)),
         row("a TLS handshake", b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00\r\n\r\n".to_vec(), ends(400)),
+        row("PROXY protocol 1", format!("PROXY TCP4 192.0.2.1 192.0.2.2 40000 8200\r\n{HIDDEN}"), ends(400)),
+        row("PROXY protocol 2", [b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x01\xc0\0\x02\x02\x9c\x40\x20\x08", HIDDEN.as_bytes()].concat(), ends(400)),
         row("a line of an older protocol", "HELO localhost\r\n\r\n", ends(400)),
         row("an answer for a request", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", ends(400)),
         row("what a body left over, as a method", [b"hello".to_vec(), get("")].concat(), taken(1)),

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::migrations::Migrations;
@@ -33,6 +34,7 @@ pub(crate) fn open_reader(path: &Path) -> Result<Db, StoreError> {
         let connection = Connection::open_with_flags(path, flags)?;
         connection.pragma_update(None, "query_only", true)?;
         schema::distrust(&connection)?;
+        keep_statements(&connection)?;
         connection.busy_timeout(READ_BUSY)?;
         Ok(connection)
     };
@@ -94,6 +96,13 @@ pub(crate) fn prepare(connection: &Connection, durability: Durability) -> rusqli
     connection.pragma_update(None, "synchronous", synchronous)?;
     connection.pragma_update(None, "secure_delete", true)?;
     schema::distrust(connection)?;
+    keep_statements(connection)
+}
+
+/// Statements are kept as they were first prepared. Without this SQLite prepares one with a range anew for each value
+/// that is bound to it, although its tables have no statistics that the value could be held against.
+fn keep_statements(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(())
 }

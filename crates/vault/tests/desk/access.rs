@@ -225,6 +225,16 @@ async fn groups_give_their_members_what_they_have() {
     let on = AccountChange { active: Some(true), ..AccountChange::default() };
     desk.vault.update_account(&owner, &name("shop-team"), on).await.unwrap();
     desk.reveal(&bob, "prod/stripe").await.unwrap();
+    // Who leaves a group has nothing of it any more, and has it again when he comes back.
+    let in_groups = |names: &[&str]| AccountChange {
+        groups: Some(names.iter().map(|group| name(group)).collect()),
+        ..AccountChange::default()
+    };
+    desk.vault.update_account(&owner, &name("bob"), in_groups(&[])).await.unwrap();
+    refused(desk.reveal(&bob, "prod/stripe").await);
+    refused(desk.reveal(&bob, "prod/twilio").await);
+    desk.vault.update_account(&owner, &name("bob"), in_groups(&["shop-team"])).await.unwrap();
+    desk.reveal(&bob, "prod/stripe").await.unwrap();
     // A group that is removed leaves its members, also for a later one of the same name.
     desk.vault.delete_account(&owner, &name("shop-team")).await.unwrap();
     refused(desk.reveal(&bob, "prod/stripe").await);
