@@ -213,7 +213,8 @@ impl Store {
                 StoreError::Database(format!("`{}` cannot be read: {error}", inner.outside.display()))
             })?;
             inner.with_reader(|reader| {
-                verify::verify(reader.db(), &inner.keys, Some(&outside), progress).map_err(|e| reader.fault(e))
+                verify::verify(reader.db(), &inner.keys, Some(&outside), progress)
+                    .map_err(|e| reader.fault(e))
             })
         })
         .await
