@@ -47,7 +47,8 @@ pub(crate) async fn answer(
         Repeat::Harmless => Ok(handler(request, app.clone()).await),
         Repeat::Never => Err(Problem::malformed("this route takes no `Idempotency-Key`")
             .hint("its answer holds a value, and such an answer is not kept")),
-        Repeat::Remembered => remembered(app, route, key, request, handler).await,
+        // On the heap, so that who sends no key does not carry it along.
+        Repeat::Remembered => Box::pin(remembered(app, route, key, request, handler)).await,
     }
 }
 

@@ -398,7 +398,9 @@ impl Api {
         let answer = |request| async move {
             match found {
                 Found::Route(entry, names) => {
-                    enter(app, entry, names, request).await.unwrap_or_else(Problem::into_response)
+                    // On the heap at once, so that what is around it does not move it about.
+                    let entered = Box::pin(enter(app, entry, names, request));
+                    entered.await.unwrap_or_else(Problem::into_response)
                 }
                 Found::OtherMethods(entries) => other_methods(entries),
                 Found::Nothing => edge::no_route().into_response(),
