@@ -41,7 +41,9 @@ impl Bao {
         std::fs::create_dir(&data)?;
         let storage = match server {
             None => format!("storage \"raft\" {{ path = \"{}\"\n node_id = \"one\" }}", data.display()),
-            Some(url) => format!("storage \"postgresql\" {{ connection_url = \"{url}?sslmode=disable\" }}"),
+            Some(url) => format!(
+                "storage \"postgresql\" {{ connection_url = \"{url}?sslmode=disable\"\n max_parallel = \"50\" }}"
+            ),
         };
         let config = format!(
             "disable_mlock = true\napi_addr = \"http://{address}\"\ncluster_addr = \"http://127.0.0.1:{cluster}\"\n\

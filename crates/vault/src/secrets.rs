@@ -886,19 +886,11 @@ impl Writer {
         let mut elsewhere = Vec::new();
         for FieldFacts { field, fingerprint, .. } in facts {
             let Some(fingerprint) = fingerprint else { continue };
-            let here = format!("{fingerprint}/{}/", put.name.environment);
-            for row in tx.rows_with_prefix(Kind::Fingerprint, &here, ALSO_AT_MAX)? {
-                let other = FingerprintEntity::parse(&row)?;
-                if other.secret != secret.id {
+            for other in places_of(tx, fingerprint, &put.name.environment)? {
+                if other.name.environment != put.name.environment {
+                    elsewhere.push(other.name);
+                } else if other.secret != secret.id {
                     also_at.push(other.name);
-                }
-            }
-            // Before the places of this environment, and after them: `/` is followed by `0`.
-            let (first, last) = (format!("{fingerprint}/"), format!("{fingerprint}0"));
-            let after = format!("{fingerprint}/{}0", put.name.environment);
-            for (from, until) in [(&first, &here), (&after, &last)] {
-                for row in tx.rows_between(Kind::Fingerprint, from, until, ALSO_AT_MAX)? {
-                    elsewhere.push(FingerprintEntity::parse(&row)?.name);
                 }
             }
             let entity = FingerprintEntity {
@@ -969,6 +961,26 @@ impl Writer {
             self.now,
         )?))
     }
+}
+
+/// Where a value stands: of the places in this environment, and of those in others, so many as anybody wants to read.
+fn places_of(
+    tx: &Tx<'_>,
+    fingerprint: &str,
+    environment: &Environment,
+) -> Result<Vec<FingerprintEntity>, VaultError> {
+    // `/` is followed by `0`.
+    let (first, last) = (format!("{fingerprint}/"), format!("{fingerprint}0"));
+    let (here, after) = (format!("{fingerprint}/{environment}/"), format!("{fingerprint}/{environment}0"));
+    let mut rows = tx.rows_between(Kind::Fingerprint, &first, &last, ALSO_AT_MAX)?;
+    // A value in many places: those of one environment must not hide the others.
+    if rows.len() == ALSO_AT_MAX {
+        rows.clear();
+        for (from, until) in [(&first, &here), (&here, &after), (&after, &last)] {
+            rows.extend(tx.rows_between(Kind::Fingerprint, from, until, ALSO_AT_MAX)?);
+        }
+    }
+    rows.iter().map(FingerprintEntity::parse).collect()
 }
 
 /// Makes a data key and writes its row.
