@@ -136,7 +136,9 @@ impl Specimen {
             return self.flip_backup(&mut dice);
         }
         let whole = if dice.chance(50) { &self.closed } else { &self.running };
-        let files = whole.files()?;
+        let mut files = whole.files()?;
+        // A log that was taken over is empty, and has no bit to flip.
+        files.retain(|file| fs::metadata(file).is_ok_and(|metadata| metadata.len() > 0));
         let file = &files[dice.below(files.len() as u64) as usize];
         let name = file.strip_prefix(whole.dir()).unwrap_or(file).to_owned();
         let bit = dice.below(8 * fs::metadata(file).map_err(|e| Failure::file(file, &e))?.len());

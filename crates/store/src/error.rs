@@ -147,7 +147,7 @@ pub enum OpenError {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Untrusted {
     /// The checkpoint file that is kept outside of the data directory is gone.
-    #[error("the checkpoint file `{}` is missing, so it cannot be told whether the vault was put back to an older copy", .0.display())]
+    #[error("the checkpoint file `{}` is missing or empty, so it cannot be told whether the vault was put back to an older copy", .0.display())]
     OutsideMissing(PathBuf),
     /// The checkpoint file is there but not one of its signatures is this vault's.
     #[error("the checkpoint file `{}` was not written by this vault", .0.display())]

@@ -104,7 +104,8 @@ impl OutsideFile {
     }
 }
 
-/// The texts of both slots, each possibly torn or empty; `None` when there is no file.
+/// The texts of both slots, each possibly torn or empty; `None` when there is no file, or nothing in it yet: whoever made
+/// it was stopped before the first note.
 pub(crate) fn read_slots(path: &Path) -> std::io::Result<Option<[String; 2]>> {
     // A pipe or a device could be read without end.
     match std::fs::metadata(path) {
@@ -115,6 +116,9 @@ pub(crate) fn read_slots(path: &Path) -> std::io::Result<Option<[String; 2]>> {
     }
     let mut bytes = Vec::new();
     File::open(path)?.take(2 * SLOT_BYTES as u64).read_to_end(&mut bytes)?;
+    if bytes.is_empty() {
+        return Ok(None);
+    }
     let slot = |n: usize| {
         let block = bytes.get(n * SLOT_BYTES..).unwrap_or_default();
         let block = &block[..block.len().min(SLOT_BYTES)];
@@ -151,6 +155,7 @@ mod tests {
         let path = dir.path().join("c");
         assert!(read_slots(&path).unwrap().is_none());
         let mut file = OutsideFile::open(&path).unwrap();
+        assert!(read_slots(&path).unwrap().is_none(), "nothing is in it yet");
         file.write("one\n").unwrap();
         file.write("two\n").unwrap();
         file.write("three\n").unwrap();

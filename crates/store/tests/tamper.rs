@@ -456,8 +456,8 @@ fn schemas_that_lie() {
 fn the_file_outside() {
     let write = |text: &'static [u8]| move |vault: &Vault| std::fs::write(vault.outside(), text).unwrap();
     let missing = |vault: &Vault| std::fs::remove_file(vault.outside()).unwrap();
-    check("missing", Unseal::Refuses, "is missing, so it cannot be told", missing);
-    check("empty", Unseal::Refuses, "was not written by this vault", write(b""));
+    check("missing", Unseal::Refuses, "is missing or empty, so it cannot be told", missing);
+    check("empty", Unseal::Refuses, "is missing or empty", write(b""));
     check("torn", Unseal::Refuses, "was not written by this vault", write(b"keymoat/test\n700\n"));
     check("noise", Unseal::Refuses, "was not written by this vault", write(&[0xff; 100_000]));
     let foreign = run(made(40));
