@@ -8,7 +8,11 @@
 //! It has no IO and no state but the catalogue: the same text has the same hits, wherever a caller cuts it.
 
 mod hit;
+mod mentions;
+mod named;
+mod names;
 mod prefixes;
+mod random;
 mod rule;
 mod tokens;
 
@@ -18,6 +22,7 @@ use sha2::{Digest, Sha256};
 
 use crate::catalogue::Catalogue;
 pub use hit::{Encoding, Hit};
+use mentions::Mentions;
 use prefixes::Prefixes;
 use rule::Rules;
 pub use rule::{Generic, Rule, RuleId};
@@ -27,6 +32,7 @@ pub use rule::{Generic, Rule, RuleId};
 pub struct Engine {
     rules: Rules,
     prefixes: Prefixes,
+    mentions: Mentions,
 }
 
 /// What a thread keeps from text to text, so that a search allocates nothing.
@@ -44,7 +50,8 @@ impl Engine {
     pub fn new(catalogue: &Catalogue) -> Self {
         let rules = Rules::new(catalogue.clone());
         let prefixes = Prefixes::new(&rules);
-        Self { rules, prefixes }
+        let mentions = Mentions::new(&rules);
+        Self { rules, prefixes, mentions }
     }
 
     /// All hits whose value begins inside `region` of `text`, in order; what `hits` held before is forgotten. May look

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::{Engine, Hit, MAX_VALUE};
+use super::{Engine, Hit, MAX_VALUE, named};
 use crate::identify::Certainty;
 use crate::provider::{Key, Kind};
 
@@ -44,13 +44,39 @@ fn in_run(engine: &Engine, text: &[u8], run: Range<usize>, wide: &Range<usize>, 
     let first = run.start.max(wide.start);
     let last = run.end.min(wide.end);
     let mut before = first.checked_sub(1).map_or(0, |at| CLASSES[usize::from(text[at])]);
+    let mut looks = Looks::default();
     for at in first..last {
         let class = CLASSES[usize::from(text[at])];
-        let is_begin = class & WORD != 0 && (before & WORD == 0 || is_behind_escape(text, at));
+        let is_begin = class & WORD != 0 && (before & (WORD | JOINT) == 0 || is_behind_escape(text, at));
+        looks.add(class, before);
         before = class;
         if is_begin && engine.prefixes.may_begin(&text[at..]) {
             found.extend(by_prefix(engine, text, at));
         }
+    }
+    // A value of which only a part is seen is decided where its beginning is.
+    if run.start >= wide.start && run.len() <= MAX_RUN && looks.may_be_random(run.len()) {
+        found.extend(named::find(engine, text, run));
+    }
+}
+
+/// What a run looks like, at little cost.
+#[derive(Default)]
+struct Looks {
+    digits: usize,
+    changes: usize,
+}
+
+impl Looks {
+    #[inline]
+    fn add(&mut self, class: u8, before: u8) {
+        self.digits += usize::from(class & DIGIT != 0);
+        self.changes += usize::from((class ^ before) & (DIGIT | UPPER) != 0);
+    }
+
+    /// Whether it is worth to read what stands before it.
+    fn may_be_random(&self, len: usize) -> bool {
+        self.changes >= 2 && (self.digits > 0 || self.changes * 4 >= len)
     }
 }
 
@@ -85,15 +111,25 @@ fn is_token(byte: u8) -> bool {
 
 const TOKEN: u8 = 1;
 const WORD: u8 = 2;
+/// Goes on with a name, so that no value begins behind it.
+const JOINT: u8 = 4;
+const DIGIT: u8 = 8;
+const UPPER: u8 = 16;
 
 static CLASSES: [u8; 256] = {
     let mut classes = [0; 256];
     let mut byte = 0;
     while byte < 256 {
         let b = byte as u8;
-        classes[byte] = if b.is_ascii_alphanumeric() {
+        classes[byte] = if b.is_ascii_digit() {
+            TOKEN | WORD | DIGIT
+        } else if b.is_ascii_uppercase() {
+            TOKEN | WORD | UPPER
+        } else if b.is_ascii_lowercase() {
             TOKEN | WORD
-        } else if matches!(b, b'_' | b'-' | b'.' | b'/' | b'+' | b'~') {
+        } else if b == b'_' {
+            TOKEN | JOINT
+        } else if matches!(b, b'-' | b'.' | b'/' | b'+' | b'~') {
             TOKEN
         } else {
             0
