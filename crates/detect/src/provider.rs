@@ -22,6 +22,8 @@ pub struct Provider {
     pub aliases: Vec<String>,
     /// True while the calls in the file have not been run against a stub of their documentation.
     pub shape_only: bool,
+    /// True for a form that belongs to nobody (a PEM block, a JSON Web Token): what it is for, the name beside it says.
+    pub form: bool,
     /// Where a person reads on and makes a key.
     pub links: Links,
     /// Values beside the keys that addresses need (a shop's host name).
