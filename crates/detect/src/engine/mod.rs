@@ -7,14 +7,19 @@
 //!
 //! It has no IO and no state but the catalogue: the same text has the same hits, wherever a caller cuts it.
 
+mod decode;
 mod hit;
+mod literals;
 mod mentions;
 mod named;
 mod names;
+mod passwords;
+mod pem;
 mod prefixes;
 mod random;
 mod rule;
 mod tokens;
+mod urls;
 
 use std::ops::Range;
 
@@ -22,6 +27,7 @@ use sha2::{Digest, Sha256};
 
 use crate::catalogue::Catalogue;
 pub use hit::{Encoding, Hit};
+use literals::Literals;
 use mentions::Mentions;
 use prefixes::Prefixes;
 use rule::Rules;
@@ -33,6 +39,7 @@ pub struct Engine {
     rules: Rules,
     prefixes: Prefixes,
     mentions: Mentions,
+    literals: Literals,
 }
 
 /// What a thread keeps from text to text, so that a search allocates nothing.
@@ -51,7 +58,7 @@ impl Engine {
         let rules = Rules::new(catalogue.clone());
         let prefixes = Prefixes::new(&rules);
         let mentions = Mentions::new(&rules);
-        Self { rules, prefixes, mentions }
+        Self { rules, prefixes, mentions, literals: Literals::new() }
     }
 
     /// All hits whose value begins inside `region` of `text`, in order; what `hits` held before is forgotten. May look
@@ -64,6 +71,7 @@ impl Engine {
         let wide = region.start.saturating_sub(MAX_VALUE)..(region.end + MAX_GENERIC_VALUE).min(text.len());
         scratch.found.clear();
         tokens::find(self, text, &wide, &mut scratch.found);
+        literals::find(self, text, &wide, &mut scratch.found);
         settle(&mut scratch.found);
         hits.extend(scratch.found.drain(..).filter(|hit| region.contains(&hit.span.start)));
     }
@@ -103,6 +111,8 @@ fn settle(found: &mut Vec<Hit>) {
             let own = &found[i];
             let before = found[..i]
                 .iter()
+                .rev()
+                .take_while(|other| other.span.start + MAX_VALUE >= own.span.start)
                 .any(|other| other.span.end > own.span.start && other.certainty >= own.certainty);
             let after = found[i + 1..]
                 .iter()
