@@ -10,6 +10,7 @@ use super::rule::Generic;
 use super::tokens::is_reported;
 use super::{Engine, Hit, MAX_GENERIC_VALUE, MAX_VALUE, RuleId};
 use crate::identify::Certainty;
+use crate::provider::{Judgement, Kind};
 use crate::variable::Strength;
 
 /// What stands at `run`, if a name says so. `run` is a whole run of characters that keys are made of.
@@ -53,7 +54,7 @@ fn by_provider(
     }
     let window = at.saturating_sub(WINDOW)..at;
     let near = engine.mentions.in_text(&text[window.clone()]);
-    if near.is_empty() || names_a_digest(&text[window.clone()]) {
+    if near.is_empty() {
         return None;
     }
     for (owner, end) in near {
@@ -80,7 +81,7 @@ fn by_provider(
             (key.rule, score.unwrap_or_default())
         });
         if let Some(verdict) = best_of(engine, text, at, scored) {
-            return Some(verdict);
+            return Some(verdict).filter(|_| !names_a_digest(&text[window]));
         }
     }
     None
@@ -101,11 +102,12 @@ fn best_of(
         if !better || is_passwordlike(key.kind) {
             continue;
         }
-        if let Some(end) = key.end_of_value(rest) {
-            if is_a_placeholder(&rest[..end]) {
-                continue;
+        match key.judge_beginning(rest) {
+            Some((Judgement::Disproved, _)) => return Some(Verdict::NoSecret),
+            Some((Judgement::Key, end)) if !is_a_placeholder(&rest[..end]) => {
+                best = Some((score, key.sensitive, rule, end))
             }
-            best = Some((score, key.sensitive, rule, end));
+            _ => {}
         }
     }
     let (.., rule, end) = best?;
@@ -117,8 +119,8 @@ fn best_of(
 }
 
 /// Passwords that people choose have any shape, so a run of letters is not told from them.
-fn is_passwordlike(kind: crate::provider::Kind) -> bool {
-    kind == crate::provider::Kind::Password
+fn is_passwordlike(kind: Kind) -> bool {
+    kind == Kind::Password
 }
 
 /// A random value that a name calls secret.

@@ -3,12 +3,12 @@
 
 use std::ops::Range;
 
-use super::{Engine, Hit, MAX_VALUE, named};
+use super::{Candidate, Engine, Hit, MAX_VALUE, named};
 use crate::identify::Certainty;
-use crate::provider::{Key, Kind};
+use crate::provider::{Judgement, Key, Kind};
 
 /// Finds what stands in runs that reach into `wide`.
-pub(super) fn find(engine: &Engine, text: &[u8], wide: &Range<usize>, found: &mut Vec<Hit>) {
+pub(super) fn find(engine: &Engine, text: &[u8], wide: &Range<usize>, found: &mut Vec<Candidate>) {
     let mut at = wide.start + STEP - 1;
     let mut done = wide.start.saturating_sub(MAX_RUN);
     while at < wide.end + STEP - 1 {
@@ -40,7 +40,7 @@ fn end_of_run(text: &[u8], here: usize) -> usize {
     here + rest.iter().position(|&byte| !is_token(byte)).unwrap_or(rest.len())
 }
 
-fn in_run(engine: &Engine, text: &[u8], run: Range<usize>, wide: &Range<usize>, found: &mut Vec<Hit>) {
+fn in_run(engine: &Engine, text: &[u8], run: Range<usize>, wide: &Range<usize>, found: &mut Vec<Candidate>) {
     let first = run.start.max(wide.start);
     let last = run.end.min(wide.end);
     let mut before = first.checked_sub(1).map_or(0, |at| CLASSES[usize::from(text[at])]);
@@ -56,7 +56,7 @@ fn in_run(engine: &Engine, text: &[u8], run: Range<usize>, wide: &Range<usize>, 
     }
     // A value of which only a part is seen is decided where its beginning is.
     if run.start >= wide.start && run.len() <= MAX_RUN && looks.may_be_random(run.len()) {
-        found.extend(named::find(engine, text, run));
+        found.extend(named::find(engine, text, run).map(Candidate::Key));
     }
 }
 
@@ -80,14 +80,16 @@ impl Looks {
     }
 }
 
-/// The key that begins at a place with a prefix of its own.
-pub(super) fn by_prefix(engine: &Engine, text: &[u8], at: usize) -> Option<Hit> {
+/// What begins at a place with a prefix of its own.
+pub(super) fn by_prefix(engine: &Engine, text: &[u8], at: usize) -> Option<Candidate> {
     let rest = &text[at..text.len().min(at + MAX_VALUE)];
     engine.prefixes.rules_at(rest).find_map(|rule| {
         let (_, key) = engine.rules.key(rule)?;
-        let end = key.end_of_value(rest)?;
+        let (judgement, end) = key.judge_beginning(rest)?;
         let certainty = if key.checksum.proves() { Certainty::Checksum } else { Certainty::Shape };
-        is_reported(key).then(|| Hit::plain(rule, at..at + end, certainty))
+        let hit = Hit::plain(rule, at..at + end, certainty);
+        let is_alarm = judgement == Judgement::Key && is_reported(key);
+        Some(if is_alarm { Candidate::Key(hit) } else { Candidate::Harmless(hit.span) })
     })
 }
 

@@ -3,16 +3,16 @@
 use std::ops::Range;
 
 use super::rule::Generic;
-use super::{Engine, Hit, MAX_GENERIC_VALUE, passwords, tokens};
+use super::{Candidate, Engine, Hit, MAX_GENERIC_VALUE, passwords, tokens};
 use crate::identify::Certainty;
 use crate::shape;
 
 /// What stands around the `://` of an address.
-pub(super) fn find(engine: &Engine, text: &[u8], middle: Range<usize>) -> Option<Hit> {
+pub(super) fn find(engine: &Engine, text: &[u8], middle: Range<usize>) -> Option<Candidate> {
     let start = start_of_scheme(text, middle.start)?;
     let end = end_of_url(text, middle.end);
-    if let Some(hit) = tokens::by_prefix(engine, &text[..end], start) {
-        return Some(hit);
+    if let Some(found) = tokens::by_prefix(engine, &text[..end], start) {
+        return Some(found);
     }
     let authority = &text[middle.end..end];
     let authority = authority
@@ -32,7 +32,8 @@ pub(super) fn find(engine: &Engine, text: &[u8], middle: Range<usize>) -> Option
         && !shape::is_stock_secret(password)
         && !password.iter().any(|byte| matches!(byte, b'$' | b'{' | b'}' | b'(' | b'|' | b'[' | b','));
     let value = start..middle.end + login.len() + 1 + host.len();
-    is_one.then(|| Hit::plain(engine.rules.generic(Generic::UrlPassword), value, Certainty::Shape))
+    let hit = Hit::plain(engine.rules.generic(Generic::UrlPassword), value, Certainty::Shape);
+    is_one.then_some(Candidate::Key(hit))
 }
 
 fn start_of_scheme(text: &[u8], end: usize) -> Option<usize> {
