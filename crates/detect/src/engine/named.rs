@@ -21,12 +21,21 @@ pub(super) fn find(engine: &Engine, text: &[u8], run: Range<usize>) -> Option<Hi
         return None;
     }
     let (says, name) = before.says();
-    match by_provider(engine, text, at, &before, says, &name) {
+    let exact = engine.mentions.by_variable(&text[name]);
+    match best_of(engine, text, at, exact.iter().map(|(_, rule)| (*rule, 0))) {
         Some(Verdict::Is(hit)) => return Some(hit),
         Some(Verdict::NoSecret) => return None,
         None => {}
     }
-    by_name(engine, text, at, &before, says)
+    let value = at..end_of_value(text, at, before.quote);
+    if value.len() > MAX_VALUE || !random::is_random(&text[value.clone()]) || is_code(text, &value, &before) {
+        return None;
+    }
+    match by_provider(engine, text, at, &before, says) {
+        Some(Verdict::Is(hit)) => Some(hit),
+        Some(Verdict::NoSecret) => None,
+        None => by_name(engine, text, value, &before, says),
+    }
 }
 
 enum Verdict {
@@ -36,19 +45,7 @@ enum Verdict {
 }
 
 /// A key of the provider that the name, the line or the line before speaks of.
-fn by_provider(
-    engine: &Engine,
-    text: &[u8],
-    at: usize,
-    before: &Before<'_>,
-    says: Says,
-    name: &Range<usize>,
-) -> Option<Verdict> {
-    let exact = engine.mentions.by_variable(&text[name.clone()]);
-    let exact_rules: Vec<RuleId> = exact.iter().map(|(_, rule)| *rule).collect();
-    if let Some(verdict) = best_of(engine, text, at, exact_rules.into_iter().map(|rule| (rule, usize::MAX))) {
-        return Some(verdict);
-    }
+fn by_provider(engine: &Engine, text: &[u8], at: usize, before: &Before<'_>, says: Says) -> Option<Verdict> {
     if says == Says::NotSecret && before.operator == Operator::Space {
         return None;
     }
@@ -124,25 +121,26 @@ fn is_passwordlike(kind: Kind) -> bool {
 }
 
 /// A random value that a name calls secret.
-fn by_name(engine: &Engine, text: &[u8], at: usize, before: &Before<'_>, says: Says) -> Option<Hit> {
-    let value = at..end_of_value(text, at, before.quote);
+fn by_name(
+    engine: &Engine,
+    text: &[u8],
+    value: Range<usize>,
+    before: &Before<'_>,
+    says: Says,
+) -> Option<Hit> {
     if value.len() > MAX_GENERIC_VALUE {
         return None;
     }
-    let bytes = &text[value.clone()];
-    if before.scheme {
-        let is_one = random::is_random(bytes) && text.get(value.end) != Some(&b'(');
-        return is_one
-            .then(|| Hit::plain(engine.rules.generic(Generic::Authorization), value, Certainty::Context));
-    }
-    let Says::Secret(strength) = says else { return None };
-    let is_tied = before.operator != Operator::Space || strength != Strength::Key;
-    let is_one = is_tied
-        && value.len() >= MIN_GENERIC_VALUE
-        && random::is_random(bytes)
-        && !is_code(text, &value, before)
-        && !names_a_digest(before.names);
-    let generic = if strength == Strength::Password { Generic::NamedPassword } else { Generic::NamedSecret };
+    let generic = match says {
+        _ if before.scheme => Generic::Authorization,
+        Says::Secret(Strength::Key) if before.operator == Operator::Space => return None,
+        Says::Secret(Strength::Password) => Generic::NamedPassword,
+        Says::Secret(_) => Generic::NamedSecret,
+        _ => return None,
+    };
+    let is_one = value.len() >= MIN_GENERIC_VALUE
+        && !names_a_digest(before.names)
+        && text.get(value.end) != Some(&b'(');
     is_one.then(|| Hit::plain(engine.rules.generic(generic), value, Certainty::Context))
 }
 
