@@ -7,6 +7,7 @@
 //!
 //! It has no IO and no state but the catalogue: the same text has the same hits, wherever a caller cuts it.
 
+mod allow;
 mod decode;
 mod hit;
 mod literals;
@@ -27,6 +28,8 @@ use sha2::{Digest, Sha256};
 
 use crate::catalogue::Catalogue;
 use crate::identify::Certainty;
+use decode::Decode;
+pub use decode::utf16_to_utf8;
 pub use hit::{Encoding, Hit};
 use literals::Literals;
 use mentions::Mentions;
@@ -71,11 +74,15 @@ impl Engine {
         // A hit outside may overlap one inside, and one of the two has to go.
         let wide = region.start.saturating_sub(MAX_VALUE)..(region.end + MAX_GENERIC_VALUE).min(text.len());
         scratch.found.clear();
-        tokens::find(self, text, &wide, &mut scratch.found);
+        tokens::find(self, text, &wide, Decode::Twice, &mut scratch.found);
         literals::find(self, text, &wide, &mut scratch.found);
         settle(&mut scratch.found);
         let keys = scratch.found.drain(..).filter_map(|candidate| match candidate {
-            Candidate::Key(hit) if region.contains(&hit.span.start) => Some(hit),
+            Candidate::Key(hit)
+                if region.contains(&hit.span.start) && !allow::is_allowed(text, &hit.span) =>
+            {
+                Some(hit)
+            }
             _ => None,
         });
         hits.extend(keys);

@@ -14,8 +14,8 @@ use crate::provider::{Judgement, Kind};
 use crate::variable::Strength;
 
 /// What stands at `run`, if a name says so. `run` is a whole run of characters that keys are made of.
-pub(super) fn find(engine: &Engine, text: &[u8], run: Range<usize>) -> Option<Hit> {
-    let at = begin_of_value(text, &run);
+pub(super) fn find(engine: &Engine, text: &[u8], run: &Range<usize>) -> Option<Hit> {
+    let at = begin_of_value(text, run);
     let before = Before::read(text, at, 0);
     if before.operator == Operator::Nothing && !before.scheme {
         return None;

@@ -3,12 +3,28 @@
 
 use std::ops::Range;
 
-use super::{Candidate, Engine, Hit, MAX_VALUE, named};
+use super::decode::Decode;
+use super::{Candidate, Engine, Hit, MAX_VALUE, decode, named};
 use crate::identify::Certainty;
 use crate::provider::{Judgement, Key, Kind};
 
-/// Finds what stands in runs that reach into `wide`.
-pub(super) fn find(engine: &Engine, text: &[u8], wide: &Range<usize>, found: &mut Vec<Candidate>) {
+/// Finds what stands in runs that reach into `wide`, as it is or encoded.
+pub(super) fn find(
+    engine: &Engine,
+    text: &[u8],
+    wide: &Range<usize>,
+    decode: Decode,
+    found: &mut Vec<Candidate>,
+) {
+    each_run(text, wide, |run| {
+        in_run(engine, text, &run, wide, found);
+        if run.start >= wide.start && run.len() <= MAX_RUN {
+            decode::find(engine, text, &run, decode, found);
+        }
+    });
+}
+
+fn each_run(text: &[u8], wide: &Range<usize>, mut each: impl FnMut(Range<usize>)) {
     let mut at = wide.start + STEP - 1;
     let mut done = wide.start.saturating_sub(MAX_RUN);
     while at < wide.end + STEP - 1 {
@@ -20,7 +36,7 @@ pub(super) fn find(engine: &Engine, text: &[u8], wide: &Range<usize>, found: &mu
         let start = start_of_run(text, here, done);
         let end = end_of_run(text, here);
         if end - start >= STEP {
-            in_run(engine, text, start..end, wide, found);
+            each(start..end);
         }
         done = end;
         at = end + STEP;
@@ -40,12 +56,12 @@ fn end_of_run(text: &[u8], here: usize) -> usize {
     here + rest.iter().position(|&byte| !is_token(byte)).unwrap_or(rest.len())
 }
 
-fn in_run(engine: &Engine, text: &[u8], run: Range<usize>, wide: &Range<usize>, found: &mut Vec<Candidate>) {
+fn in_run(engine: &Engine, text: &[u8], run: &Range<usize>, wide: &Range<usize>, found: &mut Vec<Candidate>) {
     let first = run.start.max(wide.start);
     let last = run.end.min(wide.end);
     let mut before = first.checked_sub(1).map_or(0, |at| CLASSES[usize::from(text[at])]);
     let mut looks = Looks::default();
-    if let Some(begin) = begin_behind_escape(text, &run).filter(|begin| wide.contains(begin)) {
+    if let Some(begin) = begin_behind_escape(text, run).filter(|begin| wide.contains(begin)) {
         begins_at(engine, text, begin, found);
     }
     // Where words begin is written down first and looked at then: a branch for each would be guessed wrong too often.
@@ -131,7 +147,7 @@ fn begin_behind_escape(text: &[u8], run: &Range<usize>) -> Option<usize> {
 
 /// Whether a byte may stand in a run.
 #[inline]
-fn is_token(byte: u8) -> bool {
+pub(super) fn is_token(byte: u8) -> bool {
     CLASSES[usize::from(byte)] & TOKEN != 0
 }
 
