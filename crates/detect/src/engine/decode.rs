@@ -69,6 +69,9 @@ fn whole(text: &[u8], run: &Range<usize>) -> Option<(Range<usize>, Zeroizing<Vec
     if run.len() < MIN_ENCODED {
         return None;
     }
+    // The run ends at a slash, which base64 may hold.
+    let rest = &text[run.end..text.len().min(run.start + MAX_VALUE).max(run.end)];
+    let run = run.start..run.end + rest.iter().position(|&byte| sextet(byte).is_none()).unwrap_or(rest.len());
     let bytes = &text[run.clone()];
     if bytes[..MIN_ENCODED].iter().all(u8::is_ascii_hexdigit) {
         let decoded = hex(bytes)?;

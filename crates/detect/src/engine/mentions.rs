@@ -98,21 +98,22 @@ impl Mentions {
     pub(super) fn in_text(&self, text: &[u8]) -> Vec<(u16, usize)> {
         // Joints out: `authorize_net`, `authorize.net` and `authorizeNet` are one name.
         let mut joined = [0; WINDOW];
-        let mut places = [0; WINDOW];
+        let mut places = [0_u8; WINDOW];
         let mut len = 0;
         let skipped = text.len().saturating_sub(WINDOW);
-        for (at, byte) in text.iter().enumerate().skip(skipped) {
+        let text = &text[skipped..];
+        for (at, byte) in text.iter().enumerate() {
             if !matches!(byte, b'_' | b'-' | b'.') {
                 joined[len] = byte.to_ascii_lowercase();
-                places[len] = at;
+                places[len] = at as u8;
                 len += 1;
             }
         }
         let mut found: Vec<(u16, usize)> = Vec::new();
         for hit in self.searcher().find_iter(&joined[..len]) {
-            let (start, end) = (places[hit.start()], places[hit.end() - 1] + 1);
+            let (start, end) = (usize::from(places[hit.start()]), usize::from(places[hit.end() - 1]) + 1);
             if is_name_of_its_own(text, start, end) {
-                found.push((self.owners[hit.pattern().as_usize()], end));
+                found.push((self.owners[hit.pattern().as_usize()], skipped + end));
             }
         }
         found.reverse();

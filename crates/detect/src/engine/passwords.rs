@@ -43,13 +43,12 @@ pub(super) fn hash(engine: &Engine, text: &[u8], literal: Range<usize>) -> Optio
 
 /// `curl -u user:password`.
 pub(super) fn on_a_command_line(engine: &Engine, text: &[u8], literal: Range<usize>) -> Option<Hit> {
-    let line = literal.start.saturating_sub(MAX_COMMAND)..literal.start;
-    let before = &text[line];
-    let before = before.iter().rposition(|&byte| byte == b'\n').map_or(before, |at| &before[at + 1..]);
-    if !before.windows(4).any(|word| word == b"curl" || word == b"wget") {
-        return None;
-    }
-    let mut at = literal.end;
+    let command = &text[literal.end..text.len().min(literal.end + MAX_COMMAND)];
+    let option = |option: &[u8]| {
+        command.windows(option.len()).position(|part| part == option).map(|at| at + option.len())
+    };
+    let mut at = literal.end + option(b"-u ").or_else(|| option(b"--user "))?;
+    at += text[at..].iter().take_while(|&&byte| byte == b' ').count();
     let quote = text.get(at).copied().filter(|&byte| is_quote(byte));
     at += usize::from(quote.is_some());
     let rest = &text[at..text.len().min(at + MAX_VALUE_LEN)];

@@ -7,19 +7,21 @@ use crate::shape;
 
 /// Whether a value is random enough to be what a name says it is.
 pub(super) fn is_random(value: &[u8]) -> bool {
-    let Ok(text) = std::str::from_utf8(value) else { return false };
+    // What costs least and says most comes first: most values are names and paths.
     let counts = Counts::of(value);
-    let is_hex = counts.others == 0 && value.iter().all(u8::is_ascii_hexdigit);
-    if value.len() < MIN_LEN || (counts.digits == 0 && !counts.is_mixed_at_random()) {
+    if value.len() < MIN_LEN
+        || (counts.digits == 0 && !counts.is_mixed_at_random())
+        || counts.letters + counts.digits <= 2 * counts.others
+        || is_of_words(value, &counts)
+        || is_date_or_version(value, &counts)
+    {
         return false;
     }
+    let is_hex = counts.others == 0 && value.iter().all(u8::is_ascii_hexdigit);
     let least = if is_hex { MIN_HEX_ENTROPY } else { MIN_ENTROPY };
     entropy(value) >= least
-        && counts.letters + counts.digits > 2 * counts.others
-        && !is_of_words(value, &counts)
-        && shape::placeholder_for_secret(text).is_none()
-        && !shape::is_plain(text)
-        && !is_date_or_version(value)
+        && std::str::from_utf8(value)
+            .is_ok_and(|text| !shape::is_plain(text) && shape::placeholder_for_secret(text).is_none())
 }
 
 /// Kinds of characters in a value.
@@ -111,10 +113,8 @@ fn is_mixed(piece: &[u8]) -> bool {
         || (cases * 3 >= piece.len() && piece.len() >= 8)
 }
 
-fn is_date_or_version(value: &[u8]) -> bool {
-    let alphabetic = value.iter().filter(|byte| byte.is_ascii_alphabetic()).count();
-    let joints = value.iter().filter(|byte| matches!(byte, b'.' | b'-' | b':' | b'/')).count();
-    alphabetic <= 3 && joints >= 1
+fn is_date_or_version(value: &[u8], counts: &Counts) -> bool {
+    counts.letters <= 3 && value.iter().any(|byte| matches!(byte, b'.' | b'-' | b':' | b'/'))
 }
 
 /// Eight, four, four, four and twelve hexadecimal digits.
