@@ -44,7 +44,9 @@ pub(super) fn find(engine: &Engine, text: &[u8], run: &Range<usize>) -> Option<H
     match by_provider(engine, text, at, &before, says, &near) {
         Some(Verdict::Is(hit)) => Some(hit),
         Some(Verdict::NoSecret) => None,
-        None => by_name(engine, text, value, &before, says).or_else(|| behind_a_word(engine, text, run)),
+        None => {
+            by_name(engine, text, value, &before, says, &near).or_else(|| behind_a_word(engine, text, run))
+        }
     }
 }
 
@@ -161,6 +163,7 @@ fn by_name(
     value: Range<usize>,
     before: &Before<'_>,
     says: Says,
+    near: &Near,
 ) -> Option<Hit> {
     if value.len() > MAX_GENERIC_VALUE {
         return None;
@@ -179,7 +182,24 @@ fn by_name(
     let is_one = value.len() >= MIN_GENERIC_VALUE
         && !names_a_digest(before.names)
         && text.get(value.end) != Some(&b'(');
-    is_one.then(|| Hit::plain(engine.rules.generic(generic), value, Certainty::Context))
+    let rule = match generic {
+        Generic::NamedSecret => secret_of(engine, before, &near.found, near.window.start),
+        _ => engine.rules.generic(generic),
+    };
+    is_one.then(|| Hit::plain(rule, value, Certainty::Context))
+}
+
+/// The rule for a random value: of the provider whose name is part of the value's own, if there is one.
+fn secret_of(engine: &Engine, before: &Before<'_>, found: &[(u16, usize)], window: usize) -> RuleId {
+    let names = before.names_at..before.names_at + before.names.len();
+    let owner = found.iter().find(|(_, end)| names.contains(&(window + end - 1)));
+    owner.map_or(engine.rules.generic(Generic::NamedSecret), |&(owner, _)| engine.rules.named_as(owner))
+}
+
+/// The same for the name alone.
+pub(super) fn secret_named(engine: &Engine, name: &[u8]) -> RuleId {
+    let owner = engine.mentions.in_text(name).first().copied();
+    owner.map_or(engine.rules.generic(Generic::NamedSecret), |(owner, _)| engine.rules.named_as(owner))
 }
 
 fn is_word_before_value(piece: &[u8]) -> bool {

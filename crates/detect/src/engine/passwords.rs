@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::names::{Says, what_a_name_says};
 use super::rule::Generic;
-use super::{Engine, Hit, MAX_GENERIC_VALUE, random};
+use super::{Engine, Hit, MAX_GENERIC_VALUE, named, random};
 use crate::identify::Certainty;
 use crate::provider::Kind;
 use crate::shape;
@@ -107,7 +107,7 @@ fn rule_of(
     }
     if strength != Strength::Password {
         let is_one = value.operator != Tie::Space && random::is_random(bytes) && !is_code(bytes, value);
-        return is_one.then(|| engine.rules.generic(Generic::NamedSecret));
+        return is_one.then(|| named::secret_named(engine, name_text));
     }
     if value.operator == Tie::Assigns && is_in_connection_string(text, name) {
         let is_one = bytes.len() >= MIN_MASTER && !shape::is_stock_secret(bytes) && !is_code(bytes, value);

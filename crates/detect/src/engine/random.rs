@@ -9,6 +9,9 @@ use crate::shape;
 pub(super) fn is_random(value: &[u8]) -> bool {
     // What costs least and says most comes first: most values are names and paths.
     let counts = Counts::of(value);
+    if counts.digits == value.len() {
+        return value.len() >= MIN_NUMBER && entropy(value) >= MIN_HEX_ENTROPY;
+    }
     if value.len() < MIN_LEN
         || (counts.digits == 0 && !counts.is_mixed_at_random())
         || counts.letters + counts.digits <= 2 * counts.others
@@ -108,7 +111,9 @@ fn is_mixed(piece: &[u8]) -> bool {
         piece.windows(2).filter(|pair| pair[0].is_ascii_digit() != pair[1].is_ascii_digit()).count();
     let cases =
         piece.windows(2).filter(|pair| pair[0].is_ascii_uppercase() != pair[1].is_ascii_uppercase()).count();
-    changes >= 2
+    let is_hex = piece.len() >= 4 && digits > 0 && changes > 0 && piece.iter().all(u8::is_ascii_hexdigit);
+    is_hex
+        || changes >= 2
         || (digits > 0 && digits < piece.len() && cases >= 2)
         || (cases * 3 >= piece.len() && piece.len() >= 8)
 }
@@ -148,6 +153,9 @@ const PAIRS: &[u8] = b"th he in er an re on at en nd ti es or te of ed is it al 
 
 /// Shorter values are passwords of people, which have rules of their own.
 const MIN_LEN: usize = 10;
+
+/// Shorter numbers are amounts, dates, identifiers.
+const MIN_NUMBER: usize = 16;
 
 /// Random letters and digits: 16 of them measure 3.6 bits on average.
 const MIN_ENTROPY: f64 = 3.0;

@@ -31,7 +31,11 @@ pub(super) fn find(
         decode::find(engine, text, &run, decode, found);
         if looks.may_be_random(run.len()) {
             done = value.end;
-            found.extend(named::find(engine, text, &value).map(Candidate::Key));
+            let shape = engine.shapes.find(&engine.rules, text, begin_of_shape(text, value.start));
+            match shape {
+                Some(shape) => found.push(shape),
+                None => found.extend(named::find(engine, text, &value).map(Candidate::Key)),
+            }
         }
     });
 }
@@ -53,6 +57,15 @@ fn each_run(text: &[u8], wide: &Range<usize>, mut each: impl FnMut(Range<usize>)
         }
         done = end;
         at = end + STEP;
+    }
+}
+
+/// Where a value begins whose first part is a number and a colon: `123456789:AA…`.
+fn begin_of_shape(text: &[u8], start: usize) -> usize {
+    let floor = start.saturating_sub(STEP);
+    match start.checked_sub(1).map(|at| text[at]) {
+        Some(b':') => start_of(text, start - 1, floor, DIGIT),
+        _ => start,
     }
 }
 
@@ -140,14 +153,24 @@ fn begins_at(engine: &Engine, text: &[u8], at: usize, found: &mut Vec<Candidate>
 /// What begins at a place with a prefix of its own.
 pub(super) fn by_prefix(engine: &Engine, text: &[u8], at: usize) -> Option<Candidate> {
     let rest = &text[at..text.len().min(at + MAX_VALUE)];
-    engine.prefixes.rules_at(rest).find_map(|rule| {
+    let found = engine.prefixes.rules_at(rest).find_map(|rule| {
         let (_, key) = engine.rules.key(rule)?;
         let (judgement, end) = key.judge_beginning(rest)?;
         let certainty = if key.checksum.proves() { Certainty::Checksum } else { Certainty::Shape };
         let hit = Hit::plain(rule, at..at + end, certainty);
         let is_alarm = judgement == Judgement::Key && is_reported(key);
         Some(if is_alarm { Candidate::Key(hit) } else { Candidate::Harmless(hit.span) })
-    })
+    });
+    found.or_else(|| unproved(engine, rest, at))
+}
+
+/// Something as long as a key that has the prefix of keys with a checksum and is none of them.
+fn unproved(engine: &Engine, rest: &[u8], at: usize) -> Option<Candidate> {
+    let len =
+        rest.iter().position(|&byte| CLASSES[usize::from(byte)] & (WORD | JOINT) == 0).unwrap_or(rest.len());
+    let has_checksum = |rule| engine.rules.key(rule).is_some_and(|(_, key)| key.checksum.disproves());
+    (len >= MIN_UNPROVED && engine.prefixes.rules_at(rest).any(has_checksum))
+        .then_some(Candidate::Harmless(at..at + len))
 }
 
 /// Names of accounts and publishable keys are no alarm; the name of a key is told, since its secret is often near.
@@ -208,6 +231,9 @@ const CHUNK: usize = 128;
 
 /// The shortest run that is looked at.
 const STEP: usize = 16;
+
+/// The shortest key with a checksum, npm's, has 40 characters; a few may be lost.
+const MIN_UNPROVED: usize = 30;
 
 /// Before a run and its dots there are a few short words.
 const MAX_BEFORE_DOTS: usize = 32;
