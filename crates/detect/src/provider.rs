@@ -95,7 +95,8 @@ pub struct Key {
     pub counter_examples: Vec<String>,
     pub(crate) published: Vec<String>,
     pub(crate) pattern: Pattern,
-    pub(crate) line: usize,
+    /// Where in its file, for files that are checked as they are read.
+    pub(crate) line: Option<usize>,
 }
 
 impl Key {
