@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use include_dir::{Dir, include_dir};
 
@@ -14,15 +14,15 @@ use crate::file;
 use crate::identify::Identification;
 use crate::provider::{Key, Provider};
 
-/// All providers that Keymoat knows.
+/// All providers that Keymoat knows. A clone is the same catalogue, not a copy.
 #[derive(Debug, Clone)]
 pub struct Catalogue {
     /// Sorted by id.
-    providers: Vec<Provider>,
+    providers: Arc<[Provider]>,
     /// Keys that their shape alone tells, the most telling first.
-    by_shape: Vec<KeyIndex>,
+    by_shape: Arc<[KeyIndex]>,
     /// Keys by the exact name of a variable, in the order of the files.
-    by_variable: HashMap<String, Vec<KeyIndex>>,
+    by_variable: Arc<HashMap<String, Vec<KeyIndex>>>,
 }
 
 /// Positions of a provider and of a key in it.
@@ -36,7 +36,7 @@ impl Catalogue {
     /// The catalogue that is part of the program.
     pub fn builtin() -> &'static Self {
         static BUILTIN: LazyLock<Catalogue> = LazyLock::new(|| {
-            Catalogue::with_extra(&[]).expect("the embedded files are valid: a test loads them")
+            Catalogue::with_extra(&[]).expect("the embedded files are valid: a test checks them")
         });
         &BUILTIN
     }
@@ -49,17 +49,20 @@ impl Catalogue {
     /// (an id or a variable claimed twice, an example that is taken for something else).
     pub fn with_extra(extra: &[(String, String)]) -> Result<Self, CatalogueError> {
         let mut providers = Vec::new();
-        for file in FILES.files().filter(|file| is_toml(&file.path().to_string_lossy())) {
-            let name = file.path().to_string_lossy();
-            let text = file
-                .contents_utf8()
-                .ok_or_else(|| CatalogueError::of(&name, None, "not UTF-8", "save it as UTF-8"))?;
-            add(&mut providers, file::parse(&name, text)?)?;
+        for (name, text) in own_files() {
+            add(&mut providers, file::parse_own(&name, text)?)?;
         }
         let mut own = parsed(extra)?;
         providers.retain(|known| own.iter().all(|provider| provider.id != known.id));
+        let theirs: Vec<String> = own.iter().map(|provider| provider.id.clone()).collect();
         providers.append(&mut own);
-        Self::checked(providers)
+        if theirs.is_empty() {
+            return Ok(Self::index(providers));
+        }
+        check_claims(&providers)?;
+        let catalogue = Self::index(providers);
+        catalogue.check_examples_beside(&theirs)?;
+        Ok(catalogue)
     }
 
     /// The catalogue of these files alone, each a name and its text.
@@ -126,23 +129,46 @@ impl Catalogue {
             (!key.checksum.proves(), std::cmp::Reverse(literal))
         };
         by_shape.sort_by_key(rank);
-        Self { providers, by_shape, by_variable }
+        Self { providers: providers.into(), by_shape: by_shape.into(), by_variable: Arc::new(by_variable) }
     }
 
     /// Every example is its own key and nobody else's, every counter-example is not.
     fn check_examples(&self) -> Result<(), CatalogueError> {
-        for provider in &self.providers {
-            for key in &provider.keys {
+        self.providers.iter().try_for_each(|provider| self.check_examples_of(provider))
+    }
+
+    /// The same for the providers named; of all others, which a test has checked, that none of those takes an example.
+    fn check_examples_beside(&self, theirs: &[String]) -> Result<(), CatalogueError> {
+        for provider in self.providers.iter() {
+            if theirs.contains(&provider.id) {
+                self.check_examples_of(provider)?;
+                continue;
+            }
+            for key in provider.keys.iter().filter(|key| !key.needs_context) {
                 for (i, example) in key.examples.iter().enumerate() {
-                    self.check_example(provider, key, i, example)?;
-                }
-                for (i, counter) in key.counter_examples.iter().enumerate() {
-                    if self.found_as(key, counter).is_some_and(|(_, found)| std::ptr::eq(found, key)) {
-                        let what =
-                            format!("counter-example {} of `{}/{}` matches", i + 1, provider.id, key.id);
-                        let hint = "narrow the pattern or raise `min_entropy`";
-                        return Err(CatalogueError::of(&provider.file, Some(key.line), &what, hint));
+                    let first = self.by_shape.iter().map(|&index| self.at(index)).find(|(other, found)| {
+                        std::ptr::eq(*found, key)
+                            || (theirs.contains(&other.id) && found.matches(example.as_bytes()))
+                    });
+                    if first.is_some_and(|(_, found)| !std::ptr::eq(found, key)) {
+                        self.check_example(provider, key, i, example)?;
                     }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_examples_of(&self, provider: &Provider) -> Result<(), CatalogueError> {
+        for key in &provider.keys {
+            for (i, example) in key.examples.iter().enumerate() {
+                self.check_example(provider, key, i, example)?;
+            }
+            for (i, counter) in key.counter_examples.iter().enumerate() {
+                if self.found_as(key, counter).is_some_and(|(_, found)| std::ptr::eq(found, key)) {
+                    let what = format!("counter-example {} of `{}/{}` matches", i + 1, provider.id, key.id);
+                    let hint = "narrow the pattern or raise `min_entropy`";
+                    return Err(CatalogueError::of(&provider.file, Some(key.line), &what, hint));
                 }
             }
         }
@@ -222,6 +248,14 @@ impl fmt::Display for CatalogueError {
     }
 }
 
+/// The files of the program, each a name and its text.
+fn own_files() -> impl Iterator<Item = (String, &'static str)> {
+    FILES.files().filter_map(|file| {
+        let name = file.path().to_string_lossy().into_owned();
+        Some((name, file.contents_utf8()?)).filter(|(name, _)| is_toml(name))
+    })
+}
+
 fn parsed(files: &[(String, String)]) -> Result<Vec<Provider>, CatalogueError> {
     let mut providers = Vec::with_capacity(files.len());
     for (name, text) in files {
@@ -274,7 +308,9 @@ mod tests {
 
     #[test]
     fn the_embedded_files_are_valid() {
-        let catalogue = Catalogue::with_extra(&[]).map_err(|error| error.to_string()).unwrap();
+        let files: Vec<_> = own_files().map(|(name, text)| (name, text.to_owned())).collect();
+        assert_eq!(files.len(), FILES.files().count(), "a file that is no TOML or no UTF-8");
+        let catalogue = Catalogue::of(&files).map_err(|error| error.to_string()).unwrap();
         let ids: Vec<_> = catalogue.providers().iter().map(|provider| provider.id.as_str()).collect();
         assert_eq!(
             ids,

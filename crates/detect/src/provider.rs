@@ -4,11 +4,11 @@
 
 use std::fmt;
 
-use regex::bytes::Regex;
 use serde::Deserialize;
 
 use crate::checksum::Checksum;
 use crate::entropy::entropy;
+use crate::pattern::Pattern;
 use crate::shape;
 
 /// Everything Keymoat knows of one provider.
@@ -92,15 +92,14 @@ pub struct Key {
     /// Values that look alike and must not match.
     pub counter_examples: Vec<String>,
     pub(crate) published: Vec<String>,
-    pub(crate) regex: Regex,
-    pub(crate) pattern: String,
+    pub(crate) pattern: Pattern,
     pub(crate) line: usize,
 }
 
 impl Key {
     /// The pattern as the file has it, without anchors (`regex` syntax, bytes, no Unicode classes).
     pub fn pattern(&self) -> &str {
-        &self.pattern
+        self.pattern.text()
     }
 
     /// Whether the whole of `value` has this key's shape, entropy and checksum, and is not a value
@@ -110,7 +109,7 @@ impl Key {
         if !self.prefixes.is_empty() && prefix.is_none() {
             return false;
         }
-        let Some(captures) = self.regex.captures(value) else { return false };
+        let Some(captures) = self.pattern.whole().captures(value) else { return false };
         let prefix = prefix.map_or(0, str::len);
         let named = captures.name(SECRET_GROUP).map(|group| group.as_bytes());
         let secret = named.unwrap_or_else(|| value.get(prefix..).unwrap_or_default());
@@ -119,6 +118,12 @@ impl Key {
             && entropy(secret) >= self.min_entropy
             && self.checksum.holds(value, prefix)
             && !self.published.iter().any(|published| published.as_bytes() == value)
+    }
+
+    /// Where the value that `text` begins with ends, if it begins with one that [`Key::matches`].
+    pub(crate) fn end_of_value(&self, text: &[u8]) -> Option<usize> {
+        let end = self.pattern.end_of_value(text)?;
+        text.get(..end).is_some_and(|value| self.matches(value)).then_some(end)
     }
 
     /// The longest literal prefix that `value` begins with.
@@ -132,12 +137,12 @@ impl Key {
 
     /// A part of `value` that the pattern names (`data_center` in a Mailchimp key).
     pub fn part<'v>(&self, value: &'v [u8], name: &str) -> Option<&'v [u8]> {
-        self.regex.captures(value)?.name(name).map(|group| group.as_bytes())
+        self.pattern.whole().captures(value)?.name(name).map(|group| group.as_bytes())
     }
 
     /// The names of the parts that the pattern names, `secret` left out.
     pub fn part_names(&self) -> impl Iterator<Item = &str> {
-        self.regex.capture_names().flatten().filter(|name| *name != SECRET_GROUP)
+        self.pattern.whole().capture_names().flatten().filter(|name| *name != SECRET_GROUP)
     }
 
     /// What a path gets at its end for this key: `test` for keys of the test mode.

@@ -1,0 +1,123 @@
+//! Finds keys in any text: the catalogue compiled for searching.
+//!
+//! Nearly every key is a run of sixteen and more characters out of a small alphabet, so the text is looked at in steps
+//! of sixteen bytes and only such runs are read (`tokens`); what is shorter stands behind one of a few words, which one
+//! pass over the text finds (`words`). Whatever is found so is a candidate; shape, checksum, entropy and what stands
+//! before it decide. `docs/designs/finding-keys-in-text.md` says why, with figures.
+//!
+//! It has no IO and no state but the catalogue: the same text has the same hits, wherever a caller cuts it.
+
+mod hit;
+mod prefixes;
+mod rule;
+mod tokens;
+
+use std::ops::Range;
+
+use sha2::{Digest, Sha256};
+
+use crate::catalogue::Catalogue;
+pub use hit::{Encoding, Hit};
+use prefixes::Prefixes;
+use rule::Rules;
+pub use rule::{Generic, Rule, RuleId};
+
+/// The catalogue compiled for searching. Shared by all threads.
+#[derive(Debug)]
+pub struct Engine {
+    rules: Rules,
+    prefixes: Prefixes,
+}
+
+/// What a thread keeps from text to text, so that a search allocates nothing.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    found: Vec<Hit>,
+}
+
+impl Engine {
+    /// Bytes before and after a value that a decision may look at. A part of a text that is at least this far from any
+    /// change has the same hits as before.
+    pub const MARGIN: usize = MAX_VALUE + LOOK_AROUND;
+
+    /// Compiles a catalogue; patterns are compiled when they are first needed.
+    pub fn new(catalogue: &Catalogue) -> Self {
+        let rules = Rules::new(catalogue.clone());
+        let prefixes = Prefixes::new(&rules);
+        Self { rules, prefixes }
+    }
+
+    /// All hits whose value begins inside `region` of `text`, in order; what `hits` held before is forgotten. May look
+    /// at [`Engine::MARGIN`] bytes around the region.
+    pub fn find(&self, text: &[u8], region: Range<usize>, scratch: &mut Scratch, hits: &mut Vec<Hit>) {
+        hits.clear();
+        let end = region.end.min(text.len());
+        let region = region.start.min(end)..end;
+        // A hit outside may overlap one inside, and one of the two has to go.
+        let wide = region.start.saturating_sub(MAX_VALUE)..(region.end + MAX_GENERIC_VALUE).min(text.len());
+        scratch.found.clear();
+        tokens::find(self, text, &wide, &mut scratch.found);
+        settle(&mut scratch.found);
+        hits.extend(scratch.found.drain(..).filter(|hit| region.contains(&hit.span.start)));
+    }
+
+    /// Changes whenever the rules (catalogue or engine) would find something else: keys the set of texts known to be
+    /// clean.
+    pub fn rules_id(&self) -> [u8; 32] {
+        let mut digest = Sha256::new();
+        // The build script hashes the source of this crate.
+        digest.update(env!("KEYMOAT_DETECT_SOURCE"));
+        self.rules.digest(&mut digest);
+        digest.finalize().into()
+    }
+
+    /// The rule behind a hit.
+    pub fn rule(&self, id: RuleId) -> Rule<'_> {
+        self.rules.rule(id)
+    }
+
+    /// All rules, in the order of their ids.
+    pub fn rules(&self) -> impl Iterator<Item = Rule<'_>> {
+        self.rules.ids().map(|id| self.rules.rule(id))
+    }
+}
+
+/// Of hits that overlap the strongest stays: the surer, then the one that begins first, then the longer.
+fn settle(found: &mut Vec<Hit>) {
+    found.sort_by(|a, b| {
+        (a.span.start, std::cmp::Reverse(a.span.end), a.rule).cmp(&(
+            b.span.start,
+            std::cmp::Reverse(b.span.end),
+            b.rule,
+        ))
+    });
+    let beaten: Vec<bool> = (0..found.len())
+        .map(|i| {
+            let own = &found[i];
+            let before = found[..i]
+                .iter()
+                .any(|other| other.span.end > own.span.start && other.certainty >= own.certainty);
+            let after = found[i + 1..]
+                .iter()
+                .take_while(|other| other.span.start < own.span.end)
+                .any(|other| other.certainty > own.certainty);
+            before || after
+        })
+        .collect();
+    let mut beaten = beaten.into_iter();
+    found.retain(|_| !beaten.next().unwrap_or_default());
+}
+
+/// The longest value that is found whole: a private RSA key of 4,096 bits in PEM form has 3,300 bytes, a long JSON Web
+/// Token 2,000.
+const MAX_VALUE: usize = 4096;
+
+/// The longest value of a rule that belongs to no provider.
+const MAX_GENERIC_VALUE: usize = 512;
+
+/// Bytes before a value in which names are looked for, and around it a comment that allows it; twice, for the value
+/// that overlaps.
+const LOOK_AROUND: usize = 1024;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,120 @@
+//! The literal beginnings of keys: which rules may begin at a place, told in a few instructions for nearly all places.
+
+use super::RuleId;
+use super::rule::Rules;
+
+/// All prefixes of the catalogue.
+#[derive(Debug)]
+pub(super) struct Prefixes {
+    /// Which hashes of the first two, three and four bytes occur, by the length of the prefix.
+    two: Bits,
+    three: Bits,
+    four: Bits,
+    /// Sorted.
+    all: Vec<Prefix>,
+}
+
+#[derive(Debug)]
+struct Prefix {
+    text: Box<[u8]>,
+    /// The most telling first.
+    rules: Vec<RuleId>,
+}
+
+impl Prefixes {
+    pub(super) fn new(rules: &Rules) -> Self {
+        let mut all: Vec<Prefix> = Vec::new();
+        for (id, _, key) in rules.keys().filter(|(_, _, key)| !key.needs_context) {
+            for prefix in key.prefixes.iter().filter(|prefix| prefix.len() >= MIN_PREFIX) {
+                match all.iter_mut().find(|known| *known.text == *prefix.as_bytes()) {
+                    Some(known) => known.rules.push(id),
+                    None => all.push(Prefix { text: prefix.as_bytes().into(), rules: vec![id] }),
+                }
+            }
+        }
+        all.sort_by(|a, b| a.text.cmp(&b.text));
+        let (mut two, mut three, mut four) = (Bits::new(), Bits::new(), Bits::new());
+        for prefix in &mut all {
+            prefix.rules.sort_by_key(|&rule| rules.rank(rule));
+            let first = first_four(&prefix.text);
+            match prefix.text.len() {
+                2 => two.set(first & 0xffff),
+                3 => three.set(first & 0xff_ffff),
+                _ => four.set(first),
+            }
+        }
+        Self { two, three, four, all }
+    }
+
+    /// Whether some prefix may begin here: says no for nearly everything, and never wrongly.
+    #[inline]
+    pub(super) fn may_begin(&self, text: &[u8]) -> bool {
+        let first = first_four(text);
+        self.four.has(first) || self.three.has(first & 0xff_ffff) || self.two.has(first & 0xffff)
+    }
+
+    /// The rules whose prefix `text` begins with, those of a longer prefix first.
+    pub(super) fn rules_at(&self, text: &[u8]) -> impl Iterator<Item = RuleId> {
+        let longest = text.len().min(MAX_PREFIX);
+        (MIN_PREFIX..=longest)
+            .rev()
+            .filter_map(move |len| {
+                let head = text.get(..len)?;
+                let at = self.all.binary_search_by(|prefix| (*prefix.text).cmp(head)).ok()?;
+                Some(&self.all[at].rules)
+            })
+            .flatten()
+            .copied()
+    }
+}
+
+/// The first four bytes as a number, the first one lowest; zeros for what is missing.
+#[inline]
+fn first_four(text: &[u8]) -> u32 {
+    match text.first_chunk::<4>() {
+        Some(four) => u32::from_le_bytes(*four),
+        None => text.iter().rev().fold(0, |number, &byte| (number << 8) | u32::from(byte)),
+    }
+}
+
+/// A set of numbers that may hold more than was put in.
+struct Bits(Box<[u64; 1 << (HASH_BITS - 6)]>);
+
+impl Bits {
+    fn new() -> Self {
+        Self(Box::new([0; 1 << (HASH_BITS - 6)]))
+    }
+
+    fn set(&mut self, number: u32) {
+        let hash = hash(number);
+        self.0[hash >> 6] |= 1 << (hash & 63);
+    }
+
+    #[inline]
+    fn has(&self, number: u32) -> bool {
+        let hash = hash(number);
+        self.0[hash >> 6] >> (hash & 63) & 1 == 1
+    }
+}
+
+impl std::fmt::Debug for Bits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let set: u32 = self.0.iter().map(|word| word.count_ones()).sum();
+        write!(f, "Bits({set})")
+    }
+}
+
+/// Fibonacci hashing: the high bits of a product.
+#[inline]
+fn hash(number: u32) -> usize {
+    (number.wrapping_mul(0x9e37_79b1) >> (32 - HASH_BITS)) as usize
+}
+
+/// 8 KB a set: with a thousand prefixes one place in sixty passes by chance, and all three stay in the first cache.
+const HASH_BITS: u32 = 15;
+
+/// One character says nothing.
+const MIN_PREFIX: usize = 2;
+
+/// The longest in use has 40.
+const MAX_PREFIX: usize = 64;
