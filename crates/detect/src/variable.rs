@@ -149,6 +149,34 @@ pub(crate) fn secret_name(name: &str) -> Option<SecretName> {
     Some(SecretName { path, field: all[start..=at].join("_").to_ascii_lowercase(), strength })
 }
 
+/// What the words of a name in any text say: `None` where none is about secrets, `Some(None)` where they speak of a
+/// property of a secret or of a key that is none.
+pub(crate) fn secret_words(words: &[&str]) -> Option<Option<Strength>> {
+    let strength = |word: &str| {
+        let ends = |list: &[&str]| {
+            list.contains(&word) || list.iter().any(|end| end.len() >= GLUED_MIN && word.ends_with(end))
+        };
+        if ends(PASSWORDS) || word.ends_with("PWD") {
+            Some(Strength::Password)
+        } else if ends(SECRETS) || GLUED_KEYS.iter().any(|end| word.ends_with(end)) {
+            Some(Strength::Secret)
+        } else if KEYS.contains(&word) {
+            Some(Strength::Key)
+        } else {
+            None
+        }
+    };
+    let (at, found) = words.iter().enumerate().rev().find_map(|(at, word)| Some((at, strength(word)?)))?;
+    let (before, after) = (&words[..at], &words[at + 1..]);
+    if after.iter().any(|word| DESCRIBES.contains(word))
+        || before.iter().any(|word| PUBLIC.contains(word) || OTHER_KEYS.contains(word))
+    {
+        return Some(None);
+    }
+    let is_qualified = before.last().is_some_and(|word| QUALIFIERS.contains(word));
+    Some(Some(if found == Strength::Key && is_qualified { Strength::Secret } else { found }))
+}
+
 /// A path for a secret that its value gave away, from a name that says nothing.
 pub(crate) fn path_of_name(name: &str) -> String {
     let name = normalise(name);
@@ -279,6 +307,16 @@ const SECRETS: &[&str] =
     &["SECRET", "SECRETS", "TOKEN", "APIKEY", "CREDENTIAL", "CREDENTIALS", "SALT", "BEARER"];
 
 const KEYS: &[&str] = &["KEY", "KEYS"];
+
+/// Ends of words that are several words without a joint.
+const GLUED_KEYS: &[&str] = &["APIKEY", "AUTHKEY", "ACCESSKEY", "SECRETKEY", "PRIVATEKEY", "LICENSEKEY"];
+
+/// `PASS` ends `COMPASS`.
+const GLUED_MIN: usize = 5;
+
+/// Before a `KEY`: one of a table or an index.
+const OTHER_KEYS: &[&str] =
+    &["PRIMARY", "FOREIGN", "SORT", "PARTITION", "INDEX", "ROW", "GROUP", "ORDER", "CACHE", "UNIQUE"];
 
 /// Words that make a `KEY` a secret one, and belong to the field rather than the owner.
 const QUALIFIERS: &[&str] = &[

@@ -1,0 +1,162 @@
+//! Which provider a text speaks of: for keys whose shape says nothing without a name beside them.
+
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
+
+use super::RuleId;
+use super::names::words_of;
+use super::rule::Rules;
+
+/// The names of providers with such keys, and the variables of those keys. Compiled when first needed.
+#[derive(Debug)]
+pub(super) struct Mentions {
+    /// Without joints, in lower case.
+    names: Vec<String>,
+    /// The provider of each name, as a position in `keys`.
+    owners: Vec<u16>,
+    /// The keys of each provider that need a context.
+    keys: Vec<Vec<ContextKey>>,
+    /// Keys by the name of a variable, without joints, in lower case.
+    variables: HashMap<String, Vec<(u16, RuleId)>>,
+    searcher: OnceLock<AhoCorasick>,
+}
+
+/// A key that needs a context.
+#[derive(Debug)]
+pub(super) struct ContextKey {
+    pub(super) rule: RuleId,
+    /// The words of its variables, without those of the provider's name.
+    pub(super) words: Vec<Vec<String>>,
+}
+
+impl Mentions {
+    pub(super) fn new(rules: &Rules) -> Self {
+        let mut mentions = Self {
+            names: vec![],
+            owners: vec![],
+            keys: vec![],
+            variables: HashMap::new(),
+            searcher: OnceLock::new(),
+        };
+        let mut last = None;
+        for (rule, provider, key) in rules.keys().filter(|(.., key)| key.needs_context) {
+            if last != Some(&provider.id) {
+                last = Some(&provider.id);
+                mentions.keys.push(Vec::new());
+                let owner = (mentions.keys.len() - 1) as u16;
+                for name in [&provider.id, &provider.name].into_iter().chain(&provider.aliases) {
+                    let name = joined(name);
+                    if name.len() >= MIN_NAME
+                        && !TOO_COMMON.contains(&&*name)
+                        && !mentions.names.contains(&name)
+                    {
+                        mentions.names.push(name);
+                        mentions.owners.push(owner);
+                    }
+                }
+            }
+            let owner = (mentions.keys.len() - 1) as u16;
+            let own = joined(&provider.id).to_ascii_uppercase();
+            let words = key
+                .variables
+                .iter()
+                .map(|variable| {
+                    words_of(variable).into_iter().filter(|word| !own.contains(word.as_str())).collect()
+                })
+                .collect();
+            mentions.keys[usize::from(owner)].push(ContextKey { rule, words });
+            for variable in &key.variables {
+                mentions.variables.entry(joined(variable)).or_default().push((owner, rule));
+            }
+        }
+        mentions
+    }
+
+    /// The keys of a provider.
+    pub(super) fn keys_of(&self, owner: u16) -> &[ContextKey] {
+        &self.keys[usize::from(owner)]
+    }
+
+    /// The keys that a name stands for exactly.
+    pub(super) fn by_variable(&self, name: &[u8]) -> &[(u16, RuleId)] {
+        let mut joined = [0; MAX_VARIABLE];
+        let mut len = 0;
+        for byte in name.iter().filter(|byte| byte.is_ascii_alphanumeric()) {
+            let Some(place) = joined.get_mut(len) else { return &[] };
+            *place = byte.to_ascii_lowercase();
+            len += 1;
+        }
+        std::str::from_utf8(&joined[..len])
+            .ok()
+            .and_then(|name| self.variables.get(name))
+            .map_or(&[], Vec::as_slice)
+    }
+
+    /// The providers that a text names, the last one first, each with where its name ends.
+    pub(super) fn in_text(&self, text: &[u8]) -> Vec<(u16, usize)> {
+        // Joints out: `authorize_net`, `authorize.net` and `authorizeNet` are one name.
+        let mut joined = [0; WINDOW];
+        let mut places = [0; WINDOW];
+        let mut len = 0;
+        let skipped = text.len().saturating_sub(WINDOW);
+        for (at, byte) in text.iter().enumerate().skip(skipped) {
+            if !matches!(byte, b'_' | b'-' | b'.') {
+                joined[len] = byte.to_ascii_lowercase();
+                places[len] = at;
+                len += 1;
+            }
+        }
+        let mut found: Vec<(u16, usize)> = Vec::new();
+        for hit in self.searcher().find_iter(&joined[..len]) {
+            let (start, end) = (places[hit.start()], places[hit.end() - 1] + 1);
+            if is_name_of_its_own(text, start, end) {
+                found.push((self.owners[hit.pattern().as_usize()], end));
+            }
+        }
+        found.reverse();
+        found
+    }
+
+    fn searcher(&self) -> &AhoCorasick {
+        self.searcher.get_or_init(|| {
+            AhoCorasick::builder()
+                .match_kind(MatchKind::LeftmostLongest)
+                .kind(Some(AhoCorasickKind::ContiguousNFA))
+                .build(&self.names)
+                .expect("a few thousand short names are far below the limits")
+        })
+    }
+}
+
+/// Whether what stands at a place is not the middle of another word: `box` in `checkbox`, `ups` in `groups`.
+fn is_name_of_its_own(text: &[u8], start: usize, end: usize) -> bool {
+    let kind = |at: usize| text.get(at).copied().unwrap_or(b' ');
+    let before = start.checked_sub(1).map_or(b' ', kind);
+    let (first, last, after) = (kind(start), kind(end - 1), kind(end));
+    let begins = !before.is_ascii_alphabetic() || (before.is_ascii_lowercase() && first.is_ascii_uppercase());
+    let goes_on = last.is_ascii_alphabetic()
+        && after.is_ascii_alphabetic()
+        && (last.is_ascii_lowercase() == after.is_ascii_lowercase());
+    begins && (!goes_on || end - start >= LONG_NAME)
+}
+
+fn joined(name: &str) -> String {
+    name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
+}
+
+/// Bytes before a value in which a provider's name is looked for.
+pub(super) const WINDOW: usize = 128;
+
+/// Names as short as `ups` and `dhl` are looked for, with bounds on both sides.
+const MIN_NAME: usize = 3;
+
+/// Longer names may go on: `stripetoken`.
+const LONG_NAME: usize = 5;
+
+const MAX_VARIABLE: usize = 64;
+
+/// Names that are words of every text; such providers are known by their variables alone.
+const TOO_COMMON: &[&str] =
+    &["database", "databases", "generic", "private", "secret", "token", "password", "oauth", "key", "jwt"];

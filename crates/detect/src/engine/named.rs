@@ -1,0 +1,228 @@
+//! Values that their shape alone does not tell: keys of providers that need a context, and random values that a name
+//! calls secret.
+
+use std::ops::Range;
+
+use super::mentions::WINDOW;
+use super::names::{Before, Operator, Says, words_of};
+use super::random;
+use super::rule::Generic;
+use super::tokens::is_reported;
+use super::{Engine, Hit, MAX_GENERIC_VALUE, MAX_VALUE, RuleId};
+use crate::identify::Certainty;
+use crate::provider::{Judgement, Kind};
+use crate::variable::Strength;
+
+/// What stands at `run`, if a name says so. `run` is a whole run of characters that keys are made of.
+pub(super) fn find(engine: &Engine, text: &[u8], run: &Range<usize>) -> Option<Hit> {
+    let at = begin_of_value(text, run);
+    let before = Before::read(text, at, 0);
+    if before.operator == Operator::Nothing && !before.scheme {
+        return None;
+    }
+    let (says, name) = before.says();
+    let exact = engine.mentions.by_variable(&text[name]);
+    match best_of(engine, text, at, exact.iter().map(|(_, rule)| (*rule, 0))) {
+        Some(Verdict::Is(hit)) => return Some(hit),
+        Some(Verdict::NoSecret) => return None,
+        None => {}
+    }
+    let value = at..end_of_value(text, at, before.quote);
+    if value.len() > MAX_VALUE || !random::is_random(&text[value.clone()]) || is_code(text, &value, &before) {
+        return None;
+    }
+    match by_provider(engine, text, at, &before, says) {
+        Some(Verdict::Is(hit)) => Some(hit),
+        Some(Verdict::NoSecret) => None,
+        None => by_name(engine, text, value, &before, says),
+    }
+}
+
+enum Verdict {
+    Is(Hit),
+    /// Something of the provider's that anybody may see.
+    NoSecret,
+}
+
+/// A key of the provider that the name, the line or the line before speaks of.
+fn by_provider(engine: &Engine, text: &[u8], at: usize, before: &Before<'_>, says: Says) -> Option<Verdict> {
+    if says == Says::NotSecret && before.operator == Operator::Space {
+        return None;
+    }
+    let window = at.saturating_sub(WINDOW)..at;
+    let near = engine.mentions.in_text(&text[window.clone()]);
+    if near.is_empty() {
+        return None;
+    }
+    for (owner, end) in near {
+        let gap = &text[window.start + end..at];
+        let is_tied = !gap.contains(&b'\n') && gap.len() <= MAX_GAP;
+        let is_secret = matches!(says, Says::Secret(_)) || before.scheme;
+        if !is_tied && !is_secret {
+            continue;
+        }
+        if gap.iter().filter(|&&byte| byte == b'\n').count() > MAX_LINES {
+            continue;
+        }
+        let said = String::from_utf8_lossy(before.names).into_owned();
+        let said = words_of(&said);
+        let scored = engine.mentions.keys_of(owner).iter().map(|key| {
+            let score = key
+                .words
+                .iter()
+                .map(|words| {
+                    words.iter().filter(|word| said.contains(word)).count() * 4
+                        + usize::from(words.iter().all(|word| said.contains(word)))
+                })
+                .max();
+            (key.rule, score.unwrap_or_default())
+        });
+        if let Some(verdict) = best_of(engine, text, at, scored) {
+            return Some(verdict).filter(|_| !names_a_digest(&text[window]));
+        }
+    }
+    None
+}
+
+/// The key that fits the value and whose variables fit the name best; between equals the secret one, then the first.
+fn best_of(
+    engine: &Engine,
+    text: &[u8],
+    at: usize,
+    rules: impl Iterator<Item = (RuleId, usize)>,
+) -> Option<Verdict> {
+    let rest = &text[at..text.len().min(at + MAX_VALUE)];
+    let mut best: Option<(usize, bool, RuleId, usize)> = None;
+    for (rule, score) in rules {
+        let (_, key) = engine.rules.key(rule)?;
+        let better = best.is_none_or(|(known, sensitive, ..)| (score, key.sensitive) > (known, sensitive));
+        if !better || is_passwordlike(key.kind) {
+            continue;
+        }
+        match key.judge_beginning(rest) {
+            Some((Judgement::Disproved, _)) => return Some(Verdict::NoSecret),
+            Some((Judgement::Key, end)) if !is_a_placeholder(&rest[..end]) => {
+                best = Some((score, key.sensitive, rule, end))
+            }
+            _ => {}
+        }
+    }
+    let (.., rule, end) = best?;
+    let (_, key) = engine.rules.key(rule)?;
+    Some(match is_reported(key) {
+        true => Verdict::Is(Hit::plain(rule, at..at + end, Certainty::Context)),
+        false => Verdict::NoSecret,
+    })
+}
+
+/// Passwords that people choose have any shape, so a run of letters is not told from them.
+fn is_passwordlike(kind: Kind) -> bool {
+    kind == Kind::Password
+}
+
+/// A random value that a name calls secret.
+fn by_name(
+    engine: &Engine,
+    text: &[u8],
+    value: Range<usize>,
+    before: &Before<'_>,
+    says: Says,
+) -> Option<Hit> {
+    if value.len() > MAX_GENERIC_VALUE {
+        return None;
+    }
+    let generic = match says {
+        _ if before.scheme => Generic::Authorization,
+        Says::Secret(Strength::Key) if before.operator == Operator::Space => return None,
+        Says::Secret(Strength::Password) => Generic::NamedPassword,
+        Says::Secret(_) => Generic::NamedSecret,
+        _ => return None,
+    };
+    let is_one = value.len() >= MIN_GENERIC_VALUE
+        && !names_a_digest(before.names)
+        && text.get(value.end) != Some(&b'(');
+    is_one.then(|| Hit::plain(engine.rules.generic(generic), value, Certainty::Context))
+}
+
+/// Whether a value is something that a program computes: a call, an index, a reference.
+fn is_code(text: &[u8], value: &Range<usize>, before: &Before<'_>) -> bool {
+    if before.quote.is_some() {
+        return false;
+    }
+    let after = text.get(value.end).copied().unwrap_or(b'\n');
+    let bytes = &text[value.clone()];
+    matches!(after, b'(' | b'[' | b'{')
+        || bytes.contains(&b'(')
+        || bytes.starts_with(b"$")
+        || bytes.contains(&b'$')
+}
+
+/// Where a value begins: at the run, or behind what is tied to it by a joint.
+fn begin_of_value(text: &[u8], run: &Range<usize>) -> usize {
+    let mut at = run.start;
+    while at < run.end && matches!(text[at], b'-' | b'.' | b'~') {
+        at += 1;
+    }
+    at
+}
+
+/// Where a value ends: at its quote, else at what ends a value in most languages.
+fn end_of_value(text: &[u8], at: usize, quote: Option<u8>) -> usize {
+    let rest = &text[at..text.len().min(at + MAX_GENERIC_VALUE + 1)];
+    let ends = |&byte: &u8| match quote {
+        Some(quote) => byte == quote || byte == b'\\' || byte < b' ',
+        None => {
+            matches!(
+                byte,
+                b' ' | b'"'
+                    | b'\''
+                    | b'`'
+                    | b','
+                    | b';'
+                    | b'&'
+                    | b'<'
+                    | b')'
+                    | b']'
+                    | b'}'
+                    | b'|'
+                    | b'\\'
+                    | b'#'
+            ) || byte < b' '
+        }
+    };
+    at + rest.iter().position(ends).unwrap_or(rest.len())
+}
+
+fn is_a_placeholder(value: &[u8]) -> bool {
+    std::str::from_utf8(value).is_ok_and(|text| crate::shape::placeholder_for_secret(text).is_some())
+}
+
+/// Whether a line speaks of a digest, which looks like a key and is none.
+fn names_a_digest(line: &[u8]) -> bool {
+    DIGESTS.iter().any(|word| line.windows(word.len()).any(|piece| piece.eq_ignore_ascii_case(word)))
+}
+
+const DIGESTS: &[&[u8]] = &[
+    b"sha1",
+    b"sha256",
+    b"sha512",
+    b"sha-",
+    b"md5",
+    b"integrity",
+    b"checksum",
+    b"digest",
+    b"commit",
+    b"revision",
+    b".tgz",
+    b"fingerprint",
+    b"etag",
+];
+
+/// Between a provider's name and a value without a name of its own.
+const MAX_GAP: usize = 48;
+
+/// Lines between a provider's name and a value whose name says that it is secret.
+const MAX_LINES: usize = 3;
+
+/// Shorter random values are passwords.
+const MIN_GENERIC_VALUE: usize = 16;
