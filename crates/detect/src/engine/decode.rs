@@ -160,8 +160,10 @@ fn len_of_concatenation(text: &[u8], quote: u8) -> Option<usize> {
     let rest = &text[1..text.len().min(MAX_CONCATENATION)];
     let next = rest.iter().position(|&byte| byte == quote)?;
     let between = rest[..next].trim_ascii();
-    let is_one = matches!(between, b"+" | b"." | b"..")
-        || (matches!(between, b"" | b"\\") && rest[..next].contains(&b'\n'));
+    // Lines of a table that are one quoted value each begin at the margin.
+    let is_continued =
+        rest[..next].windows(2).any(|pair| pair[0] == b'\n' && matches!(pair[1], b' ' | b'\t'));
+    let is_one = matches!(between, b"+" | b"." | b".." | b"\\") || (between.is_empty() && is_continued);
     is_one.then_some(next + 2)
 }
 

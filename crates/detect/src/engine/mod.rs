@@ -128,7 +128,7 @@ impl Candidate {
     /// What it wins by, where it overlaps others.
     fn strength(&self) -> (Certainty, bool) {
         match self {
-            Self::Key(hit) => (hit.certainty, hit.encoding == Encoding::Plain),
+            Self::Key(hit) => (hit.certainty, matches!(hit.encoding, Encoding::Plain | Encoding::Split)),
             Self::Harmless(_) => (Certainty::Shape, true),
         }
     }

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::mentions::WINDOW;
-use super::names::{Before, Operator, Says, words_of};
+use super::names::{Before, Operator, Says, what_a_name_says, words_of};
 use super::random;
 use super::rule::Generic;
 use super::tokens::is_reported;
@@ -78,7 +78,8 @@ fn by_provider(engine: &Engine, text: &[u8], at: usize, before: &Before<'_>, say
             (key.rule, score.unwrap_or_default())
         });
         if let Some(verdict) = best_of(engine, text, at, scored) {
-            return Some(verdict).filter(|_| !names_a_digest(&text[window]));
+            let is_guess = matches!(verdict, Verdict::NoSecret) && is_secret;
+            return Some(verdict).filter(|_| !is_guess && !names_a_digest(&text[window]));
         }
     }
     None
@@ -133,7 +134,11 @@ fn by_name(
     }
     let generic = match says {
         _ if before.scheme => Generic::Authorization,
-        Says::Secret(Strength::Key) if before.operator == Operator::Space => return None,
+        Says::Secret(Strength::Key)
+            if before.operator == Operator::Space && value.len() < MIN_BEHIND_WORD =>
+        {
+            return None;
+        }
         Says::Secret(Strength::Password) => Generic::NamedPassword,
         Says::Secret(_) => Generic::NamedSecret,
         _ => return None,
@@ -142,6 +147,25 @@ fn by_name(
         && !names_a_digest(before.names)
         && text.get(value.end) != Some(&b'(');
     is_one.then(|| Hit::plain(engine.rules.generic(generic), value, Certainty::Context))
+}
+
+/// A random value behind a word of its own run: `acme-secret-9f2c…`.
+fn behind_a_word(engine: &Engine, text: &[u8], run: &Range<usize>) -> Option<Hit> {
+    let bytes = &text[run.clone()];
+    let mut at = 0;
+    let mut begin = None;
+    for piece in bytes.split(|&byte| byte == b'-') {
+        at += piece.len() + 1;
+        if matches!(what_a_name_says(piece), Says::Secret(Strength::Secret | Strength::Key)) {
+            begin = Some(at);
+        }
+    }
+    let begin = begin.filter(|&begin| begin + MIN_BEHIND_WORD <= bytes.len())?;
+    let value = run.start + begin..run.end;
+    let is_one = random::is_random(&text[value.clone()])
+        && !text[value.clone()].contains(&b'/')
+        && !text[value.clone()].contains(&b'.');
+    is_one.then(|| Hit::plain(engine.rules.generic(Generic::NamedSecret), value, Certainty::Context))
 }
 
 /// Whether a value is something that a program computes: a call, an index, a reference.
@@ -223,6 +247,9 @@ const MAX_GAP: usize = 48;
 
 /// Lines between a provider's name and a value whose name says that it is secret.
 const MAX_LINES: usize = 3;
+
+/// Behind a word that is tied to it by nothing but a space or a dash.
+const MIN_BEHIND_WORD: usize = 20;
 
 /// Shorter random values are passwords.
 const MIN_GENERIC_VALUE: usize = 16;

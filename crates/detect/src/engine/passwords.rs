@@ -120,7 +120,9 @@ fn rule_of(
         let generic = if is_login { Generic::LoginFile } else { Generic::NamedPassword };
         return is_one.then(|| engine.rules.generic(generic));
     }
-    if !is_written || !is_chosen(bytes, value.quote.is_some()) || is_code(bytes, value) {
+    let is_setting =
+        value.quote.is_none() && !value.is_spaced && is_upper(name_text) && is_word_of_its_own(bytes);
+    if !is_written || is_code(bytes, value) || !(is_setting || is_chosen(bytes, value.quote.is_some())) {
         return None;
     }
     let own = engine.mentions.by_variable(name_text).iter().map(|(_, rule)| *rule).find(|&rule| {
@@ -254,6 +256,19 @@ fn is_chosen(value: &[u8], is_quoted: bool) -> bool {
         && !is_stock_with_number(value)
 }
 
+/// Whether a word that stands as a setting, `SMTP_PASSWORD=…`, is not one of those that everybody takes.
+fn is_word_of_its_own(value: &[u8]) -> bool {
+    value.len() >= MIN_WORD
+        && value.iter().all(u8::is_ascii_alphanumeric)
+        && !is_named_as_one(value)
+        && !is_stock_with_number(value)
+}
+
+/// Whether a name is written as those of environment variables.
+fn is_upper(name: &[u8]) -> bool {
+    name.iter().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || *byte == b'_')
+}
+
 /// Whether a value is itself such a name: `old_password1`, `passwordField2`.
 fn is_named_as_one(value: &[u8]) -> bool {
     let lower = value.to_ascii_lowercase();
@@ -378,7 +393,6 @@ const STOCK: &[&[u8]] = &[
     b"demo",
     b"abc",
     b"abcd",
-    b"abcdef",
     b"qwerty",
     b"hello",
     b"root",

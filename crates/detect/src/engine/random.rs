@@ -17,7 +17,6 @@ pub(super) fn is_random(value: &[u8]) -> bool {
     entropy(value) >= least
         && counts.letters + counts.digits > 2 * counts.others
         && !is_of_words(value, &counts)
-        && !is_sequence(value)
         && shape::placeholder_for_secret(text).is_none()
         && !shape::is_plain(text)
         && !is_date_or_version(value)
@@ -112,12 +111,6 @@ fn is_mixed(piece: &[u8]) -> bool {
         || (cases * 3 >= piece.len() && piece.len() >= 8)
 }
 
-/// Whether a value goes up or down the alphabet or the digits, or repeats itself: typed by a person.
-fn is_sequence(value: &[u8]) -> bool {
-    let steps = value.windows(2).filter(|pair| pair[1].wrapping_sub(pair[0]).wrapping_add(1) <= 2).count();
-    steps * 10 > value.len() * 8
-}
-
 fn is_date_or_version(value: &[u8]) -> bool {
     let alphabetic = value.iter().filter(|byte| byte.is_ascii_alphabetic()).count();
     let joints = value.iter().filter(|byte| matches!(byte, b'.' | b'-' | b':' | b'/')).count();
@@ -185,14 +178,12 @@ mod tests {
             "NRG0-Hermes-INTERNAL-API",
             "rc0.13.0_20230412_0712-SNAPSHOT",
             "cmp2-qat-1208358310",
-            "prod5zyxlmy-cmk",
             "APIOrganizationExist",
             "wagtailadmin/0002_admin",
             "2020-01-01T10:00:00",
             "application/vnd.ms-excel12",
             "xxxxxxxxxxxxxxxxxxxxxxx1",
             "your_secret_key_1_here",
-            "12345678901234567890",
             "SQLSERVER2019Connection",
             "arn:aws:iam::aws:policy/IAMUserChangePassword",
         ] {
