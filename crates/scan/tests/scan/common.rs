@@ -119,7 +119,9 @@ impl Outcome {
         let mut found: Vec<String> = self
             .findings
             .iter()
-            .flat_map(|finding| finding.places.iter().map(|place| format!("{} {}", finding.mask, told(place))))
+            .flat_map(|finding| {
+                finding.places.iter().map(|place| format!("{} {}", finding.mask, told(place)))
+            })
             .collect();
         found.sort();
         found

@@ -5,7 +5,7 @@ use std::fs;
 use keymoat_scan::git::{OpenError, Repository};
 use keymoat_scan::{Source, Standing};
 
-use crate::common::{Repo, Outcome, key, line, scan};
+use crate::common::{Outcome, Repo, key, line, scan};
 
 fn historic(outcome: &Outcome) -> &keymoat_scan::Historic {
     match &outcome.only().source {
@@ -102,7 +102,8 @@ fn a_renamed_file_has_its_key_at_both_paths() {
 #[test]
 fn every_version_of_a_file_is_read_once_whatever_its_deltas() {
     let Some(repo) = Repo::new("every_version_of_a_file", &[]) else { return };
-    let filler = |from: usize| (from..from + 900).map(|n| format!("line {n} of a long file\n")).collect::<String>();
+    let filler =
+        |from: usize| (from..from + 900).map(|n| format!("line {n} of a long file\n")).collect::<String>();
     for version in 0..40 {
         let letter = char::from(b'A' + version as u8 % 20);
         let text = format!("{}{}{}", filler(version), line(letter), filler(5000));

@@ -68,7 +68,10 @@ fn other_rules_read_everything_again() {
     let at = bytes.iter().position(|byte| *byte == b'\n').unwrap() + 2;
     bytes[at] ^= 1;
     let content = bytes.len() - 32;
-    let checksum = sha2::Digest::finalize(sha2::Digest::chain_update(<sha2::Sha256 as sha2::Digest>::new(), &bytes[..content]));
+    let checksum = sha2::Digest::finalize(sha2::Digest::chain_update(
+        <sha2::Sha256 as sha2::Digest>::new(),
+        &bytes[..content],
+    ));
     bytes[content..].copy_from_slice(&checksum);
     fs::write(&file, bytes).unwrap();
     assert_eq!(scan(&repo).scanned.blobs, 2);

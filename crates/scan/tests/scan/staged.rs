@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use keymoat_scan::git::{Repository, StagedFiles};
 use keymoat_scan::Troubles;
+use keymoat_scan::git::{Repository, StagedFiles};
 
 use crate::common::{Repo, line, searching, told};
 

@@ -32,7 +32,9 @@ fn places(stream: impl Read) -> Vec<String> {
     let findings = searching(&troubles).stream("log", stream).unwrap();
     let mut places: Vec<(u64, String)> = findings
         .iter()
-        .flat_map(|finding| finding.places.iter().map(|place| (place.line, format!("{}:{}", told(place), place.column))))
+        .flat_map(|finding| {
+            finding.places.iter().map(|place| (place.line, format!("{}:{}", told(place), place.column)))
+        })
         .collect();
     places.sort();
     places.into_iter().map(|(_, place)| place).collect()
@@ -41,7 +43,9 @@ fn places(stream: impl Read) -> Vec<String> {
 #[test]
 fn keys_around_the_places_where_windows_meet() {
     let window = 1 << 20;
-    for at in [window - 5200, window - 60, window - 11, window, window + 5100, 2 * window - 3, 2 * window + 10_240] {
+    for at in
+        [window - 5200, window - 60, window - 11, window, window + 5100, 2 * window - 3, 2 * window + 10_240]
+    {
         let mut text = "0123456 \n".repeat(at / 9);
         text.push_str(&" ".repeat(at - text.len()));
         let lines = at / 9 + 1;

@@ -11,7 +11,8 @@ use crate::common::{line, searching, told};
 fn scan(dir: &Path) -> (Vec<String>, Files, Troubles) {
     let troubles = Troubles::default();
     let (findings, files) = searching(&troubles).tree(dir);
-    let mut places: Vec<String> = findings.iter().flat_map(|finding| finding.places.iter().map(told)).collect();
+    let mut places: Vec<String> =
+        findings.iter().flat_map(|finding| finding.places.iter().map(told)).collect();
     places.sort();
     (places, files, troubles)
 }
