@@ -86,18 +86,14 @@ enum What {
     Credential,
 }
 
-/// Of three and more bytes, rare, and few: more than 64 have no vector form.
+/// Of three and more bytes, rare, and few: with more than 32 the vector form takes half as many bytes at a time.
 const LITERALS: &[(&str, What)] = &[
-    ("passw", What::Name),
-    ("PASSW", What::Name),
-    ("Passw", What::Name),
-    ("passp", What::Name),
-    ("PASSP", What::Name),
-    ("Passp", What::Name),
+    ("assw", What::Name),
+    ("ASSW", What::Name),
+    ("ssphra", What::Name),
+    ("SSPHRA", What::Name),
     ("_pass", What::Name),
     ("_PASS", What::Name),
-    ("Pass\"", What::Name),
-    ("Pass =", What::Name),
     ("Pass=", What::Name),
     ("pass=", What::Name),
     ("pass:", What::Name),
@@ -110,7 +106,6 @@ const LITERALS: &[(&str, What)] = &[
     ("oken", What::Name),
     ("OKEN", What::Name),
     ("pi_key", What::Name),
-    ("pi-key", What::Name),
     ("piKey", What::Name),
     ("pikey", What::Name),
     ("PI_KEY", What::Name),
@@ -120,12 +115,10 @@ const LITERALS: &[(&str, What)] = &[
     ("$2b$", What::Hash),
     ("$2y$", What::Hash),
     ("$1$", What::Hash),
-    ("$8$", What::Hash),
-    ("$6$", What::Hash),
     ("$5$", What::Hash),
+    ("$6$", What::Hash),
     ("$apr1$", What::Hash),
-    (" -u ", What::User),
-    ("--user ", What::User),
+    ("curl ", What::User),
     ("workCredential(", What::Credential),
 ];
 

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::names::{Says, what_a_name_says};
 use super::rule::Generic;
-use super::{Engine, Hit, MAX_GENERIC_VALUE, random};
+use super::{Engine, Hit, MAX_GENERIC_VALUE, named, random};
 use crate::identify::Certainty;
 use crate::provider::Kind;
 use crate::shape;
@@ -43,13 +43,12 @@ pub(super) fn hash(engine: &Engine, text: &[u8], literal: Range<usize>) -> Optio
 
 /// `curl -u user:password`.
 pub(super) fn on_a_command_line(engine: &Engine, text: &[u8], literal: Range<usize>) -> Option<Hit> {
-    let line = literal.start.saturating_sub(MAX_COMMAND)..literal.start;
-    let before = &text[line];
-    let before = before.iter().rposition(|&byte| byte == b'\n').map_or(before, |at| &before[at + 1..]);
-    if !before.windows(4).any(|word| word == b"curl" || word == b"wget") {
-        return None;
-    }
-    let mut at = literal.end;
+    let command = &text[literal.end..text.len().min(literal.end + MAX_COMMAND)];
+    let option = |option: &[u8]| {
+        command.windows(option.len()).position(|part| part == option).map(|at| at + option.len())
+    };
+    let mut at = literal.end + option(b"-u ").or_else(|| option(b"--user "))?;
+    at += text[at..].iter().take_while(|&&byte| byte == b' ').count();
     let quote = text.get(at).copied().filter(|&byte| is_quote(byte));
     at += usize::from(quote.is_some());
     let rest = &text[at..text.len().min(at + MAX_VALUE_LEN)];
@@ -108,7 +107,7 @@ fn rule_of(
     }
     if strength != Strength::Password {
         let is_one = value.operator != Tie::Space && random::is_random(bytes) && !is_code(bytes, value);
-        return is_one.then(|| engine.rules.generic(Generic::NamedSecret));
+        return is_one.then(|| named::secret_named(engine, name_text));
     }
     if value.operator == Tie::Assigns && is_in_connection_string(text, name) {
         let is_one = bytes.len() >= MIN_MASTER && !shape::is_stock_secret(bytes) && !is_code(bytes, value);
