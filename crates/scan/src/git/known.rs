@@ -134,6 +134,10 @@ impl Ids {
 
     /// Sorts the ids and removes what is there twice.
     pub fn sorted(self) -> Self {
+        // One pack's ids are, and there is mostly one.
+        if self.is_sorted() {
+            return self;
+        }
         let mut ids: Vec<&[u8]> = self.bytes.chunks_exact(self.id_len.max(1)).collect();
         ids.sort_unstable();
         ids.dedup();
