@@ -5,11 +5,15 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
 mod carry;
+mod dump;
 mod finding;
 pub mod git;
+pub mod inside;
 mod place;
 mod progress;
+mod rows;
 mod scan;
+mod sqlite;
 mod text;
 mod tree;
 mod trouble;
@@ -17,6 +21,7 @@ mod trouble;
 pub use finding::{Finding, Fingerprint, FingerprintKey};
 pub use place::{CommitRef, Historic, Place, Source, Standing};
 pub use progress::{Phase, Progress};
+pub use rows::{Cell, Rows, Spot, Table};
 pub use scan::Scan;
 pub use tree::Files;
 pub use trouble::{Trouble, Troubles};

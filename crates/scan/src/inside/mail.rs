@@ -16,7 +16,7 @@ impl Unpack<'_> {
         if !is_multipart && !part.is_encoded() {
             return self.plain(&mut &message[..]);
         }
-        self.plain(&mut part.head)?;
+        self.plain(&mut &part.head[..])?;
         let Some(boundary) = part.boundary.as_ref().filter(|_| is_multipart) else {
             let decoded = part.decoded();
             return self.member(part.name.as_deref().unwrap_or("body"), &mut decoded.as_slice());

@@ -73,7 +73,7 @@ impl<'r> Tar<'r> {
 
     /// Fills a header; false at the end of the stream.
     fn fill(&mut self, header: &mut [u8; BLOCK]) -> io::Result<bool> {
-        let read = crate::read_full(self.stream, header)?;
+        let read = super::read_full(self.stream, header)?;
         match read {
             0 => Ok(false),
             BLOCK => Ok(true),
