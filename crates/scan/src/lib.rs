@@ -9,6 +9,8 @@ mod dump;
 mod finding;
 pub mod git;
 pub mod inside;
+mod known;
+mod look;
 mod place;
 mod progress;
 mod rows;
@@ -19,7 +21,7 @@ mod tree;
 mod trouble;
 
 pub use finding::{Finding, Fingerprint, FingerprintKey};
-pub use place::{CommitRef, Historic, Place, Source, Standing};
+pub use place::{CommitRef, Historic, Inside, Place, Source, Standing};
 pub use progress::{Phase, Progress};
 pub use rows::{Cell, Rows, Spot, Table};
 pub use scan::Scan;

@@ -93,7 +93,7 @@ impl Spent {
     }
 
     /// Counts what is read of the file itself.
-    pub fn outermost<R>(&self, stream: R) -> Counted<R> {
+    pub(super) fn outermost<R>(&self, stream: R) -> Counted<R> {
         Counted { inner: stream, count: Rc::clone(&self.packed) }
     }
 

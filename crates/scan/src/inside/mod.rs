@@ -19,6 +19,7 @@ mod zip;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::ops::Range;
+use std::rc::Rc;
 
 pub use budget::Limits;
 pub(crate) use budget::Spent;
@@ -27,7 +28,7 @@ use kind::Kind;
 pub(crate) use packed::Packing;
 
 use crate::dump;
-use crate::rows::Rows;
+use crate::rows::{Rows, Table};
 use crate::sqlite;
 
 /// Hears the texts of a file. `inside` says where in it: the names of members, from the outermost.
@@ -71,6 +72,21 @@ pub fn look_into_file(name: &str, file: &File, limits: Limits, texts: &mut dyn T
     let mut unpack = Unpack { limits, spent: &spent, texts, inside: Vec::new(), depth: 0 };
     let done = unpack.database(&file);
     unpack.ended(done);
+}
+
+/// Hands out the rows of a file of which it is known that it has those of this table, packed or not.
+pub(crate) fn look_into_table(table: &Rc<Table>, file: &File, limits: Limits, texts: &mut dyn Texts) {
+    let spent = Spent::new(limits);
+    let mut stream = spent.outermost(file);
+    let mut unpack = Unpack { limits, spent: &spent, texts, inside: Vec::new(), depth: 0 };
+    let done = unpack.table(table, &mut stream);
+    unpack.ended(done);
+}
+
+/// Whether a file is nothing but text, of which `head` are the first bytes.
+pub(crate) fn is_plain_text(name: &str, head: &[u8]) -> bool {
+    let head = &head[..head.len().min(HEAD)];
+    memchr::memchr(0, head).is_none() && Kind::of(name, head) == Kind::Plain
 }
 
 /// One file with all that is in it.
@@ -164,9 +180,7 @@ impl<'a> Unpack<'a> {
                 continue;
             }
             match dump.as_ref().and_then(|dump| dump.file(&entry.name)) {
-                Some(table) => self.within(&entry.name, |unpack| {
-                    dump::read_table(&table, &mut tar, &mut RowsOut { inside: &unpack.inside, texts: unpack.texts })
-                })?,
+                Some(table) => self.within(&entry.name, |unpack| unpack.table(&table, &mut tar))?,
                 None => self.member(&entry.name, &mut tar)?,
             }
         }
@@ -176,6 +190,16 @@ impl<'a> Unpack<'a> {
     fn postgres_archive(&mut self, stream: &mut Begun<'_>) -> io::Result<()> {
         let mut out = RowsOut { inside: &self.inside, texts: self.texts };
         dump::read_archive(stream, self.spent, &mut out)
+    }
+
+    fn table(&mut self, table: &Rc<Table>, stream: &mut dyn Read) -> io::Result<()> {
+        let mut stream = Begun::new(stream)?;
+        let spent = self.spent;
+        let mut out = RowsOut { inside: &self.inside, texts: self.texts };
+        match Packing::of(&stream.head) {
+            Some(packing) => dump::read_table(table, &mut packing.unpack(BufReader::new(stream), spent), &mut out),
+            None => dump::read_table(table, &mut stream, &mut out),
+        }
     }
 
     fn database(&mut self, pages: &dyn sqlite::Pages) -> io::Result<()> {
