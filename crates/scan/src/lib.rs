@@ -12,6 +12,7 @@ pub mod inside;
 mod known;
 mod look;
 mod place;
+mod postgres;
 mod progress;
 mod rows;
 mod scan;

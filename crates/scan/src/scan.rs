@@ -10,6 +10,7 @@ use crate::finding::{Finding, FingerprintKey, Values};
 use crate::git::{History, Repository, Scanned, StagedFiles};
 use crate::look::Looker;
 use crate::place::Source;
+use crate::postgres;
 use crate::progress::Progress;
 use crate::text::Searcher;
 use crate::tree::Files;
@@ -61,5 +62,19 @@ impl Scan<'_> {
         let mut searcher = Searcher::new(self.engine, &values);
         Looker::new(self, &mut searcher, &values, Source::Stream(name.to_owned())).stream(stream);
         values.into_findings()
+    }
+
+    /// Searches a database that runs, by its address: `postgres://…`. It is only read, table by table; what this user may
+    /// not read, and whatever else goes wrong, is among the troubles.
+    ///
+    /// # Errors
+    /// When it is no such address; the sentence does not repeat it.
+    pub fn database(&self, address: &str) -> Result<Vec<Finding>, String> {
+        let address = postgres::Address::parse(address)?;
+        let values = Values::new(self.engine, self.catalogue, self.key);
+        let mut searcher = Searcher::new(self.engine, &values);
+        let source = Source::Database(address.shown().to_owned());
+        Looker::new(self, &mut searcher, &values, source).postgres(&address);
+        Ok(values.into_findings())
     }
 }
