@@ -38,6 +38,10 @@ mod event;
 mod fernet;
 #[path = "../../../fuzz/fuzz_targets/frontier.rs"]
 mod frontier;
+#[path = "../../../fuzz/fuzz_targets/git.rs"]
+mod git;
+#[path = "../../../fuzz/fuzz_targets/git_pack.rs"]
+mod git_pack;
 #[path = "../../../fuzz/fuzz_targets/http_head.rs"]
 mod http_head;
 #[path = "../../../fuzz/fuzz_targets/identify.rs"]
@@ -62,6 +66,8 @@ const TARGETS: &[(&str, Target)] = &[
     ("event", event::run),
     ("fernet", fernet::run),
     ("frontier", frontier::run),
+    ("git", git::run),
+    ("git_pack", git_pack::run),
     ("http_head", http_head::run),
     ("identify", identify::run),
     ("key_texts", key_texts::run),

@@ -35,11 +35,10 @@ impl<'a, 's> Looker<'a, 's> {
         Self { scan, searcher, values, source, bytes: 0 }
     }
 
-    /// Searches a stream, with everything that is in it; gives the bytes of the texts.
-    pub fn stream(mut self, stream: impl Read) -> u64 {
+    /// Searches a stream, with everything that is in it. What is wrong with it is among the troubles.
+    pub fn stream(mut self, stream: impl Read) {
         let name = self.source.path().to_owned();
         inside::look_into(&name, stream, Limits::default(), &mut self);
-        self.bytes
     }
 
     /// Searches a file, with everything that is in it.

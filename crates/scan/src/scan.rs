@@ -55,8 +55,8 @@ impl Scan<'_> {
         (values.into_findings(), files)
     }
 
-    /// Searches a stream of any length with everything that is in it; `name` is what places are told by. What of it
-    /// cannot be read is among the troubles.
+    /// Searches a stream of any length with everything that is in it; `name` is what places are told by. Where it breaks
+    /// off is among the troubles, and what came before is searched.
     pub fn stream(&self, name: &str, stream: impl Read) -> Vec<Finding> {
         let values = Values::new(self.engine, self.catalogue, self.key);
         let mut searcher = Searcher::new(self.engine, &values);

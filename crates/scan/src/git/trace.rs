@@ -62,9 +62,13 @@ impl History {
             None => troubles.add(format!("commit {id}"), "cannot be read; `git fsck` says more"),
         };
         for (number, (pack, places)) in objects.packs.iter().zip(packed).enumerate() {
-            for place in places {
-                let read = reader.read_packed(number, pack.offset(*place));
-                add(pack.id(*place).to_owned(), read.and_then(|(_, bytes)| commit(&bytes)));
+            let mut places: Vec<(u64, u32)> =
+                places.iter().map(|place| (pack.offset(*place), *place)).collect();
+            // In the order of the file.
+            places.sort_unstable();
+            for (offset, place) in places {
+                let read = reader.with_packed(number, offset, commit);
+                add(pack.id(place).to_owned(), read.flatten());
             }
         }
         for id in loose {
@@ -81,7 +85,8 @@ impl History {
             .iter()
             .map(|(_, commit)| commit.parents.iter().filter_map(|id| number(id)).map(|n| n as u32).collect())
             .collect();
-        let mut peel = |id: &ObjectId| number(&peeled(*id, reader));
+        // Only what is no commit has to be read: a tag.
+        let mut peel = |id: &ObjectId| number(id).or_else(|| number(&peeled(*id, reader)));
         let head = tips.head.as_ref().and_then(&mut peel);
         let refs: Vec<(usize, &str)> =
             tips.refs.iter().filter_map(|(name, id)| Some((peel(id)?, name.as_str()))).collect();
