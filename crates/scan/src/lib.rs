@@ -5,18 +5,26 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
 mod carry;
+mod dump;
 mod finding;
 pub mod git;
+pub mod inside;
+mod known;
+mod look;
 mod place;
+mod postgres;
 mod progress;
+mod rows;
 mod scan;
+mod sqlite;
 mod text;
 mod tree;
 mod trouble;
 
 pub use finding::{Finding, Fingerprint, FingerprintKey};
-pub use place::{CommitRef, Historic, Place, Source, Standing};
+pub use place::{CommitRef, Historic, Inside, Place, Source, Standing};
 pub use progress::{Phase, Progress};
+pub use rows::{Cell, Rows, Spot, Table};
 pub use scan::Scan;
 pub use tree::Files;
 pub use trouble::{Trouble, Troubles};
