@@ -21,6 +21,7 @@ mod keymoat;
 mod load;
 mod nodes;
 mod overload;
+mod redact;
 mod reveal;
 mod slow;
 mod soak;
@@ -77,6 +78,7 @@ async fn dispatch(arguments: &[&str]) -> Result<()> {
         }
         ["verify"] => verify::run(RECORDS),
         ["verify", records] => verify::run(records.parse().context("a number of records was expected")?),
+        ["redact", files @ ..] if !files.is_empty() => redact::run(files),
         ["timing"] => timing::run(SAMPLES),
         ["timing", samples] => timing::run(samples.parse().context("a number of samples was expected")?),
         ["allocator"] => allocator::run(TURN).await,

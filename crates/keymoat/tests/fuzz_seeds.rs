@@ -48,6 +48,8 @@ mod key_texts;
 mod names;
 #[path = "../../../fuzz/fuzz_targets/policy.rs"]
 mod policy;
+#[path = "../../../fuzz/fuzz_targets/redact.rs"]
+mod redact;
 #[path = "../../../fuzz/fuzz_targets/reference.rs"]
 mod reference;
 
@@ -67,6 +69,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("key_texts", key_texts::run),
     ("names", names::run),
     ("policy", policy::run),
+    ("redact", redact::run),
     ("reference", reference::run),
 ];
 

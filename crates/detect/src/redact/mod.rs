@@ -28,6 +28,14 @@ pub trait KnownValues {
     /// Why it could not be told.
     type Error;
 
+    /// Called before lines are looked at, for values that change meanwhile.
+    ///
+    /// # Errors
+    /// When it cannot be told any more which values there are.
+    fn renew(&mut self) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
     /// What nearly all pieces of a text fail to pass; `None` when there are no values.
     fn sieve(&self) -> Option<&Sieve>;
 
@@ -131,6 +139,7 @@ impl<'e, K: KnownValues> Redactor<'e, K> {
             let (now, later) = more.split_at(more.len().min(CAPACITY - self.buffer.len()));
             self.buffer.extend_from_slice(now);
             more = later;
+            self.known.renew()?;
             self.pass_lines(out)?;
         }
         Ok(())
