@@ -27,7 +27,11 @@ pub fn run(files: &[&str]) -> Result<()> {
             }
             found as u64
         })?;
-        println!("  search            {:>6.0} MB per CPU-second              {} hits", megabytes / search.0, search.1);
+        println!(
+            "  search            {:>6.0} MB per CPU-second              {} hits",
+            megabytes / search.0,
+            search.1
+        );
         let plain = best(|| removed(&engine, NoneKnown, &text))?;
         print("redact", megabytes, plain, search.0);
         for values in [1, KNOWN] {

@@ -86,11 +86,8 @@ impl Vault {
         candidates: &[SecretBytes],
     ) -> Result<Vec<Match>, VaultError> {
         if candidates.len() > CANDIDATES_MAX {
-            return Err(VaultError::new(
-                Code::TooLarge,
-                format!("more than {CANDIDATES_MAX} texts at once"),
-            )
-            .hint("ask for them in several requests"));
+            return Err(VaultError::new(Code::TooLarge, format!("more than {CANDIDATES_MAX} texts at once"))
+                .hint("ask for them in several requests"));
         }
         let prefixes: Vec<String> = candidates
             .iter()
@@ -103,13 +100,17 @@ impl Vault {
             let matcher = self.matcher(caller, environment).await?;
             let asked = prefixes.clone();
             let places = self.store().read(move |reader| {
-                asked.iter().map(|prefix| reader.rows_with_prefix(Kind::Fingerprint, prefix, PLACES_MAX)).collect::<Result<Vec<_>, _>>()
+                asked
+                    .iter()
+                    .map(|prefix| reader.rows_with_prefix(Kind::Fingerprint, prefix, PLACES_MAX))
+                    .collect::<Result<Vec<_>, _>>()
             });
             let may_show = self.inspector(caller);
             let (mut matches, mut secrets) = (Vec::new(), Vec::new());
             for (candidate, rows) in places.await?.iter().enumerate() {
                 let places = rows.iter().map(FingerprintEntity::parse).collect::<Result<Vec<_>, _>>()?;
-                let mut own = places.into_iter().filter(|place| self.may_match(caller, &matcher.rights, &place.name));
+                let mut own =
+                    places.into_iter().filter(|place| self.may_match(caller, &matcher.rights, &place.name));
                 let Some(place) = own.next() else { continue };
                 secrets.push((place.name.clone(), place.version));
                 let at = may_show(&place.name).then_some((place.name, place.field));
@@ -125,7 +126,11 @@ impl Vault {
     }
 
     /// The caller's rights, when they allow to match anything there.
-    async fn matcher(&self, caller: &Caller, environment: Option<&Environment>) -> Result<Matcher, VaultError> {
+    async fn matcher(
+        &self,
+        caller: &Caller,
+        environment: Option<&Environment>,
+    ) -> Result<Matcher, VaultError> {
         let (rights, epoch) = self.state(|state| (Rights::of_caller(state, caller), state.epoch));
         // What is asked again and again takes no use off a grant, so what counts its uses gives nothing here.
         let rights = rights.uncounted();
@@ -214,11 +219,16 @@ impl Vault {
         let part: SystemPart = "match".parse()?;
         let receipt = Self::system_receipt(part.clone(), secret, version);
         let value = open_with(self.keyring(), receipt, &Reader::System(part), secret, version, &ciphertext)?;
-        let kind = secret.facts.get(&version).map_or(keymoat_core::secret::ValueKind::Bytes, |facts| facts.kind);
+        let kind =
+            secret.facts.get(&version).map_or(keymoat_core::secret::ValueKind::Bytes, |facts| facts.kind);
         Ok(Some(WholeValue { kind, value }))
     }
 
-    async fn stored_ciphertext(&self, secret: SecretId, version: u32) -> Result<Option<Arc<[u8]>>, VaultError> {
+    async fn stored_ciphertext(
+        &self,
+        secret: SecretId,
+        version: u32,
+    ) -> Result<Option<Arc<[u8]>>, VaultError> {
         let row = self.store().read(move |reader| reader.row(Kind::Version, &version_key(secret, version)));
         Ok(row.await?.and_then(|row| row.blob).map(Into::into))
     }
@@ -230,11 +240,13 @@ impl Vault {
         environment: Option<&Environment>,
         matcher: &Matcher,
     ) -> Result<(), VaultError> {
-        let (follower, now) = (format!("match {:?} {:?} {environment:?}", caller.principal, caller.token), self.now());
+        let (follower, now) =
+            (format!("match {:?} {:?} {environment:?}", caller.principal, caller.token), self.now());
         if self.following().is_covered(&follower, 0, now) {
             return Ok(());
         }
-        let deed = Deed::done(Action::Match, about(environment)).detail("covers", AuditText::new(COVERS_TEXT));
+        let deed =
+            Deed::done(Action::Match, about(environment)).detail("covers", AuditText::new(COVERS_TEXT));
         let draft = self.draft(caller, deed, Some(matcher.decided_by.clone()));
         self.store().append(draft, Some(matcher.epoch)).await?;
         self.following().cover(follower, 0, now);
@@ -282,9 +294,9 @@ impl Rights {
         self.allowing_rules_with_names(now).find_map(|(by, rule)| {
             let rule = rule.as_written();
             let matches = rule.capabilities.contains(&Capability::Match)
-                && scope.as_ref().is_none_or(|scope| {
-                    rule.environments.iter().any(|pattern| pattern.matches(scope))
-                });
+                && scope
+                    .as_ref()
+                    .is_none_or(|scope| rule.environments.iter().any(|pattern| pattern.matches(scope)));
             matches.then_some(by)
         })
     }

@@ -59,22 +59,23 @@ fn in_run(text: &[u8], run: Range<usize>, until: usize, sieve: &Sieve, found: &m
     let last = (run.end - (MIN_CANDIDATE - 1)).min(until);
     // What stands before the run or the region counts: `/` before a value is a delimiter wherever the region begins.
     let mut before = run.start.checked_sub(1).map_or(END, |at| CLASSES[usize::from(text[at])]);
-    let (mut is_escaped, mut encoded_until) = (false, 0);
-    for at in run.start..last {
-        let class = CLASSES[usize::from(text[at])];
+    let (mut classes, mut encoded_until) = (0, 0);
+    for (at, &byte) in (run.start..last).zip(&text[run.start..last]) {
+        let class = CLASSES[usize::from(byte)];
         if before & (BEGIN | END) != 0 {
             let rest = &text[at..run.end];
             if sieve.may_begin(first_eight(rest)) {
                 plain(text, at, run.end, sieve, found);
             }
-            if class & BASE64 != 0 && rest.len() >= MIN_ENCODED && at >= encoded_until {
+            if class & TEXT != 0 && rest.len() >= MIN_ENCODED && at >= encoded_until {
                 encoded_until = encoded(rest, at, sieve, found);
             }
         }
-        is_escaped |= class & ESCAPE != 0;
+        classes |= class;
         before = class;
     }
-    if is_escaped || text[last..run.end].iter().any(|&byte| CLASSES[usize::from(byte)] & ESCAPE != 0) {
+    let is_escape = |byte: &u8| CLASSES[usize::from(*byte)] & ESCAPE != 0;
+    if classes & ESCAPE != 0 || text[last..run.end].iter().any(is_escape) {
         in_escapes(text, run, until, sieve, found);
     }
 }
@@ -127,6 +128,7 @@ fn in_escapes(text: &[u8], run: Range<usize>, until: usize, sieve: &Sieve, found
         let len = rest.iter().position(|&byte| CLASSES[usize::from(byte)] & QUOTE != 0).unwrap_or(rest.len());
         let piece = &rest[..len.min(MAX_ENCODED)];
         if piece.len() > MIN_CANDIDATE
+            && decode::has_escape(piece)
             && let Some(decoded) = decode::escaped(piece, start)
         {
             in_decoded(&decoded, sieve, &mut |place, value| {
@@ -170,8 +172,8 @@ const STOP: u8 = 4;
 const ESCAPE: u8 = 8;
 /// Stands between values that may have escapes in them.
 const QUOTE: u8 = 16;
-/// A letter or digit of base64.
-const BASE64: u8 = 32;
+/// Text in base64 or hexadecimal digits may begin with it: the first bits of a letter, a digit or a sign.
+const TEXT: u8 = 32;
 
 static CLASSES: [u8; 256] = {
     let mut classes = [0; 256];
@@ -183,7 +185,8 @@ static CLASSES: [u8; 256] = {
             // They join names and values alike.
             b'_' | b'-' | b'~' => 0,
             b'.' | b'+' => STOP,
-            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => BASE64,
+            b'2'..=b'7' | b'I'..=b'Z' | b'a'..=b'f' => TEXT,
+            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => 0,
             0x80.. => 0,
             _ => BEGIN | STOP,
         };
@@ -275,9 +278,21 @@ mod tests {
     fn other_forms_of_a_value() {
         let value = VALUE;
         check("t eEs5I21QMiR2TDhAblE1IUFi t", value, "t ⟦eEs5I21QMiR2TDhAblE1IUFi⟧ t");
-        check("k: 784b39236d502324764c38406e5135214162", "xK9#mP#$vL8@nQ5!Ab", "k: ⟦784b39236d502324764c38406e5135214162⟧");
-        check("https://a.test/?k=xK9%23mP2%24vL8%40nQ5%21Ab&x=1", value, "https://a.test/?k=⟦xK9%23mP2%24vL8%40nQ5%21Ab⟧&x=1");
-        check(r#"{"k":"xK9\u0023mP2$vL8@nQ5!Ab","x":1}"#, value, r#"{"k":"⟦xK9\u0023mP2$vL8@nQ5!Ab⟧","x":1}"#);
+        check(
+            "k: 784b39236d502324764c38406e5135214162",
+            "xK9#mP#$vL8@nQ5!Ab",
+            "k: ⟦784b39236d502324764c38406e5135214162⟧",
+        );
+        check(
+            "https://a.test/?k=xK9%23mP2%24vL8%40nQ5%21Ab&x=1",
+            value,
+            "https://a.test/?k=⟦xK9%23mP2%24vL8%40nQ5%21Ab⟧&x=1",
+        );
+        check(
+            r#"{"k":"xK9\u0023mP2$vL8@nQ5!Ab","x":1}"#,
+            value,
+            r#"{"k":"⟦xK9\u0023mP2$vL8@nQ5!Ab⟧","x":1}"#,
+        );
         check("a%3DxK9%23mP2%24vL8%40nQ5%21Ab", value, "a%3D⟦xK9%23mP2%24vL8%40nQ5%21Ab⟧");
         check(r"a\nxK9#mP2$vL8@nQ5!Ab\nb", value, r"a\n⟦xK9#mP2$vL8@nQ5!Ab⟧\nb");
     }

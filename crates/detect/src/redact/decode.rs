@@ -40,6 +40,13 @@ pub(super) fn hex(run: &[u8], at: usize) -> Option<Decoded> {
     decoded.finish(run, at)
 }
 
+/// Whether some characters are written in another way.
+pub(super) fn has_escape(piece: &[u8]) -> bool {
+    let may_be =
+        |(at, byte): (usize, &u8)| matches!(byte, b'%' | b'\\' | b'&') && escape(&piece[at..]).is_some();
+    piece.iter().enumerate().any(may_be)
+}
+
 /// Text in which some characters are written as `%5F`, `\u005f`, `\x5f`, `\/`, `\"`, `&amp;`; `None` when none is.
 pub(super) fn escaped(piece: &[u8], at: usize) -> Option<Decoded> {
     let mut decoded = Decoded::with_room(piece.len());
@@ -64,7 +71,8 @@ fn escape(rest: &[u8]) -> Option<(u8, usize)> {
         [b'\\', b'n' | b'r' | b't', ..] => Some((b'\n', 2)),
         [b'\\', byte, ..] if byte.is_ascii_punctuation() => Some((*byte, 2)),
         [b'&', name @ ..] => {
-            let named = |(entity, byte): &(&[u8], u8)| name.starts_with(entity).then_some((*byte, entity.len() + 1));
+            let named =
+                |(entity, byte): &(&[u8], u8)| name.starts_with(entity).then_some((*byte, entity.len() + 1));
             ENTITIES.iter().find_map(named)
         }
         _ => None,

@@ -154,7 +154,9 @@ impl<'e, K: KnownValues> Redactor<'e, K> {
     pub fn flush(&mut self, out: &mut Vec<u8>) -> Result<(), K::Error> {
         let end = self.buffer.len();
         let mut until = match self.pem {
-            Pem::Outside => self.pos + safe_len(&self.buffer[self.line_start()..], self.pos - self.line_start()),
+            Pem::Outside => {
+                self.pos + safe_len(&self.buffer[self.line_start()..], self.pos - self.line_start())
+            }
             Pem::Inside { .. } => self.pos,
         };
         if until <= self.pos {
@@ -472,7 +474,8 @@ fn safe_len(line: &[u8], from: usize) -> usize {
 
 /// Behind these a value may stand that is not one word.
 const HOLDING: &[&[u8]] = &[
-    b"pass", b"pwd", b"secret", b"token", b"key", b"auth", b"cred", b"login", b"://", b"-----", b"\"", b"'", b"`",
+    b"pass", b"pwd", b"secret", b"token", b"key", b"auth", b"cred", b"login", b"://", b"-----", b"\"", b"'",
+    b"`",
 ];
 
 /// What stands in place of a key: `[redacted:stripe/live_secret]`.

@@ -132,9 +132,7 @@ impl PemLines {
 
     fn next_line(&self, line: &[u8], is_cut: bool, state: &mut Pem, found: &mut Vec<Range<usize>>) {
         let Pem::Inside { idle, lines, column, .. } = *state else { return };
-        let body = body_of(line).filter(|body| {
-            body.len() >= MIN_RUN || column == Some(body.start)
-        });
+        let body = body_of(line).filter(|body| body.len() >= MIN_RUN || column == Some(body.start));
         found.extend(body.clone());
         let is_idle = body.is_none() && !is_header(line);
         let idle = if is_idle { idle + 1 } else { 0 };
@@ -218,8 +216,7 @@ fn trimmed(line: &[u8], range: Range<usize>) -> Option<Range<usize>> {
 /// Lines that stand between `BEGIN` and the key: `Proc-Type: 4,ENCRYPTED`, `Version: …`, and empty ones.
 fn is_header(line: &[u8]) -> bool {
     let line = line.trim_ascii();
-    line.is_empty()
-        || HEADERS.iter().any(|header| line.windows(header.len()).any(|piece| piece == *header))
+    line.is_empty() || HEADERS.iter().any(|header| line.windows(header.len()).any(|piece| piece == *header))
 }
 
 fn is_base64(byte: u8) -> bool {
@@ -274,22 +271,43 @@ mod tests {
         for (text, expected) in [
             ("BEGIN\nLINE\nLINE\naB3=\nEND\nafter LINE\n", "BEGIN\n#\n#\n#\nEND\nafter LINE\n"),
             ("k: |\n  BEGIN\n  LINE\n  aB3=\n  END\n", "k: |\n  BEGIN\n  #\n  #\n  END\n"),
-            ("app | BEGIN\r\napp | LINE\r\napp | aB3=\r\napp | END\r\n", "app | BEGIN\r\napp | #\r\napp | #\r\napp | END\r\n"),
+            (
+                "app | BEGIN\r\napp | LINE\r\napp | aB3=\r\napp | END\r\n",
+                "app | BEGIN\r\napp | #\r\napp | #\r\napp | END\r\n",
+            ),
             ("\"BEGIN\\nLINE\\naB3=\\nEND\\n\", \"x\": 1\n", "\"BEGIN\\n#\\nEND\\n\", \"x\": 1\n"),
             ("BEGIN LINE LINE END tail\n", "BEGIN # END tail\n"),
             ("BEGIN\\nLINE\\naB3\n", "BEGIN\\n#\n"),
-            ("\"BEGIN\\n\"\n\"LINE\\n\"\n\"aB3=\\n\"\n\"END\"\n", "\"BEGIN\\n\"\n\"#\\n\"\n\"#\\n\"\n\"END\"\n"),
-            ("BEGIN\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES\n\nLINE\nEND\n", "BEGIN\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES\n\n#\nEND\n"),
+            (
+                "\"BEGIN\\n\"\n\"LINE\\n\"\n\"aB3=\\n\"\n\"END\"\n",
+                "\"BEGIN\\n\"\n\"#\\n\"\n\"#\\n\"\n\"END\"\n",
+            ),
+            (
+                "BEGIN\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES\n\nLINE\nEND\n",
+                "BEGIN\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES\n\n#\nEND\n",
+            ),
             ("BEGIN\nLINE\nother words\nLINE\nEND\n", "BEGIN\n#\nother words\n#\nEND\n"),
-            ("if text.startswith(\"BEGIN\"):\n    return\n    x = 1\n", "if text.startswith(\"BEGIN\"):\n    return\n    x = 1\n"),
-            ("expected BEGIN at the beginning\nof the file\n", "expected BEGIN at the beginning\nof the file\n"),
+            (
+                "if text.startswith(\"BEGIN\"):\n    return\n    x = 1\n",
+                "if text.startswith(\"BEGIN\"):\n    return\n    x = 1\n",
+            ),
+            (
+                "expected BEGIN at the beginning\nof the file\n",
+                "expected BEGIN at the beginning\nof the file\n",
+            ),
             ("BEGIN\nEND\nLINE\n", "BEGIN\nEND\nLINE\n"),
             ("BEGIN\nLINE\nEND\nBEGIN\nLINE\nEND\n", "BEGIN\n#\nEND\nBEGIN\n#\nEND\n"),
         ] {
             check(&framed(text), &framed(expected));
         }
-        check("-----BEGIN PUBLIC KEY-----\nLINE\n-----END PUBLIC KEY-----\n", "-----BEGIN PUBLIC KEY-----\nLINE\n-----END PUBLIC KEY-----\n");
-        check("-----BEGIN PGP PRIVATE KEY BLOCK-----\nVersion: 1\n\nLINE\n=aB3x\n-----END PGP PRIVATE KEY BLOCK-----\n", "-----BEGIN PGP PRIVATE KEY BLOCK-----\nVersion: 1\n\n#\n#\n-----END PGP PRIVATE KEY BLOCK-----\n");
+        check(
+            "-----BEGIN PUBLIC KEY-----\nLINE\n-----END PUBLIC KEY-----\n",
+            "-----BEGIN PUBLIC KEY-----\nLINE\n-----END PUBLIC KEY-----\n",
+        );
+        check(
+            "-----BEGIN PGP PRIVATE KEY BLOCK-----\nVersion: 1\n\nLINE\n=aB3x\n-----END PGP PRIVATE KEY BLOCK-----\n",
+            "-----BEGIN PGP PRIVATE KEY BLOCK-----\nVersion: 1\n\n#\n#\n-----END PGP PRIVATE KEY BLOCK-----\n",
+        );
     }
 
     #[test]

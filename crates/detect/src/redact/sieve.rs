@@ -43,6 +43,11 @@ impl Sieve {
         self.wholes.set(self.whole(value));
     }
 
+    /// Whether a text may be one of the values: true for each of them, false for nearly everything else.
+    pub fn may_hold(&self, text: &[u8]) -> bool {
+        self.may_begin(first_eight(text)) && self.may_be(text)
+    }
+
     /// Whether no value is in it.
     pub fn is_empty(&self) -> bool {
         self.starts.0.iter().all(|word| *word == 0)
@@ -219,9 +224,8 @@ mod tests {
             };
             assert!((0..values).all(|number| passes(number) == (true, true)));
             let wrong = (1_000_000..1_010_000).map(passes);
-            let (starts, wholes) = wrong.fold((0, 0), |(a, b), (start, whole)| {
-                (a + usize::from(start), b + usize::from(whole))
-            });
+            let (starts, wholes) =
+                wrong.fold((0, 0), |(a, b), (start, whole)| (a + usize::from(start), b + usize::from(whole)));
             assert!(starts <= 10_000 / 25 && wholes <= 10_000 / 50, "{values}: {starts} {wholes}");
             assert_eq!(sieve.is_empty(), values == 0);
         }

@@ -112,7 +112,8 @@ fn stored_values_go_in_whatever_form() {
 #[test]
 fn private_keys_go_line_by_line() {
     let body = "MadeUpExample0000KeymoatTestqwertzuiopasdfghjklyxcvbnm1234567890";
-    let key = format!("k\n-----BEGIN PRIVATE KEY-----\n{body}\n{body}\naB3=\n-----END PRIVATE KEY-----\nafter\n");
+    let key =
+        format!("k\n-----BEGIN PRIVATE KEY-----\n{body}\n{body}\naB3=\n-----END PRIVATE KEY-----\nafter\n");
     let expected = key.replace(body, "[redacted:private-key]").replace("aB3=", "[redacted:private-key]");
     assert_eq!(redacted(&key), expected);
     let cut_short = &key[..key.len() - 40];
@@ -240,6 +241,10 @@ fn a_private_key_where_a_line_is_cut() {
         let text = format!("{}\"{key}\" after {STRIPE}\n", ",".repeat(before));
         let out = redacted(&text);
         assert!(!out.contains("KeymoatTestqwertz"), "{before}");
-        assert!(out.ends_with("-----END PRIVATE KEY-----\" after [redacted:stripe/live_secret]\n"), "{before}: {}", &out[out.len() - 200..]);
+        assert!(
+            out.ends_with("-----END PRIVATE KEY-----\" after [redacted:stripe/live_secret]\n"),
+            "{before}: {}",
+            &out[out.len() - 200..]
+        );
     }
 }

@@ -56,7 +56,10 @@ impl Redact {
             return Ok(Some(client.module("redact")));
         }
         if names_a_vault(context) {
-            let wrong = format!("no server is running on `{}`, so the values that it stores are not known", context.places.data.display());
+            let wrong = format!(
+                "no server is running on `{}`, so the values that it stores are not known",
+                context.places.data.display()
+            );
             return Err(CliError::new(wrong)
                 .hint("`keymoat serve` starts one; with --no-vault keys are known by their looks alone"));
         }
