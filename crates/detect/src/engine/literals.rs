@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use aho_corasick::{AhoCorasick, MatchKind, packed};
 
-use super::{Engine, Hit, passwords, pem, urls};
+use super::{Candidate, Engine, passwords, pem, urls};
 
 /// Finds the literals.
 #[derive(Debug)]
@@ -54,16 +54,19 @@ impl Literals {
 }
 
 /// Finds what stands behind the literals in `wide`.
-pub(super) fn find(engine: &Engine, text: &[u8], wide: &Range<usize>, found: &mut Vec<Hit>) {
+pub(super) fn find(engine: &Engine, text: &[u8], wide: &Range<usize>, found: &mut Vec<Candidate>) {
     // A name may begin before the region and its value in it.
     let span = wide.start.saturating_sub(MAX_DISTANCE)..(wide.end + MAX_LITERAL).min(text.len());
-    engine.literals.each(text, span, |what, place| match what {
-        What::Name => found.extend(passwords::by_name(engine, text, place)),
-        What::Url => found.extend(urls::find(engine, text, place)),
-        What::Pem => found.extend(pem::find(engine, text, place)),
-        What::Hash => found.extend(passwords::hash(engine, text, place)),
-        What::User => found.extend(passwords::on_a_command_line(engine, text, place)),
-        What::Credential => found.extend(passwords::in_a_constructor(engine, text, place)),
+    engine.literals.each(text, span, |what, place| {
+        let hit = match what {
+            What::Name => passwords::by_name(engine, text, place),
+            What::Url => return found.extend(urls::find(engine, text, place)),
+            What::Pem => pem::find(engine, text, place),
+            What::Hash => passwords::hash(engine, text, place),
+            What::User => passwords::on_a_command_line(engine, text, place),
+            What::Credential => passwords::in_a_constructor(engine, text, place),
+        };
+        found.extend(hit.map(Candidate::Key));
     });
 }
 
@@ -83,18 +86,14 @@ enum What {
     Credential,
 }
 
-/// Of three and more bytes, rare, and few: more than 64 have no vector form.
+/// Of three and more bytes, rare, and few: with more than 32 the vector form takes half as many bytes at a time.
 const LITERALS: &[(&str, What)] = &[
-    ("passw", What::Name),
-    ("PASSW", What::Name),
-    ("Passw", What::Name),
-    ("passp", What::Name),
-    ("PASSP", What::Name),
-    ("Passp", What::Name),
+    ("assw", What::Name),
+    ("ASSW", What::Name),
+    ("ssphra", What::Name),
+    ("SSPHRA", What::Name),
     ("_pass", What::Name),
     ("_PASS", What::Name),
-    ("Pass\"", What::Name),
-    ("Pass =", What::Name),
     ("Pass=", What::Name),
     ("pass=", What::Name),
     ("pass:", What::Name),
@@ -104,16 +103,22 @@ const LITERALS: &[(&str, What)] = &[
     ("Pwd", What::Name),
     ("ecret", What::Name),
     ("ECRET", What::Name),
+    ("oken", What::Name),
+    ("OKEN", What::Name),
+    ("pi_key", What::Name),
+    ("piKey", What::Name),
+    ("pikey", What::Name),
+    ("PI_KEY", What::Name),
     ("://", What::Url),
     ("-----BEGIN ", What::Pem),
     ("$2a$", What::Hash),
     ("$2b$", What::Hash),
     ("$2y$", What::Hash),
-    ("$6$", What::Hash),
+    ("$1$", What::Hash),
     ("$5$", What::Hash),
+    ("$6$", What::Hash),
     ("$apr1$", What::Hash),
-    (" -u ", What::User),
-    ("--user ", What::User),
+    ("curl ", What::User),
     ("workCredential(", What::Credential),
 ];
 

@@ -3,26 +3,31 @@
 use std::ops::Range;
 
 use super::rule::Generic;
-use super::{Engine, Hit, MAX_GENERIC_VALUE, passwords, tokens};
+use super::{Candidate, Engine, Hit, MAX_GENERIC_VALUE, passwords, tokens};
 use crate::identify::Certainty;
 use crate::shape;
 
 /// What stands around the `://` of an address.
-pub(super) fn find(engine: &Engine, text: &[u8], middle: Range<usize>) -> Option<Hit> {
+pub(super) fn find(engine: &Engine, text: &[u8], middle: Range<usize>) -> Option<Candidate> {
     let start = start_of_scheme(text, middle.start)?;
     let end = end_of_url(text, middle.end);
-    if let Some(hit) = tokens::by_prefix(engine, &text[..end], start) {
-        return Some(hit);
-    }
+    let whole = tokens::by_prefix(engine, &text[..end], start);
     let authority = &text[middle.end..end];
     let authority = authority
         .iter()
         .position(|byte| matches!(byte, b'/' | b'?' | b'#'))
         .map_or(authority, |at| &authority[..at]);
-    let host = authority.iter().rposition(|&byte| byte == b'@')?;
+    let Some(host) = authority.iter().rposition(|&byte| byte == b'@') else { return whole };
     let (login, host) = (&authority[..host], &authority[host + 1..]);
-    let colon = login.iter().position(|&byte| byte == b':')?;
+    let Some(colon) = login.iter().position(|&byte| byte == b':') else { return whole };
     let (user, password) = (&login[..colon], &login[colon + 1..]);
+    // A key in the place of the password says more than the address does.
+    if let Some(found) = tokens::by_prefix(engine, &text[..end], middle.end + colon + 1) {
+        return Some(found);
+    }
+    if whole.is_some() {
+        return whole;
+    }
     let is_one = password.len() >= MIN_PASSWORD
         && host.iter().any(u8::is_ascii_alphanumeric)
         && !passwords::is_reference(password)
@@ -32,7 +37,8 @@ pub(super) fn find(engine: &Engine, text: &[u8], middle: Range<usize>) -> Option
         && !shape::is_stock_secret(password)
         && !password.iter().any(|byte| matches!(byte, b'$' | b'{' | b'}' | b'(' | b'|' | b'[' | b','));
     let value = start..middle.end + login.len() + 1 + host.len();
-    is_one.then(|| Hit::plain(engine.rules.generic(Generic::UrlPassword), value, Certainty::Shape))
+    let hit = Hit::plain(engine.rules.generic(Generic::UrlPassword), value, Certainty::Shape);
+    is_one.then_some(Candidate::Key(hit))
 }
 
 fn start_of_scheme(text: &[u8], end: usize) -> Option<usize> {
