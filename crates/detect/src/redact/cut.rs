@@ -56,6 +56,9 @@ pub(super) fn candidates(text: &[u8], region: Range<usize>, sieve: &Sieve, found
 
 /// Looks at every place of a run at which a value may begin.
 fn in_run(text: &[u8], run: Range<usize>, until: usize, sieve: &Sieve, found: &mut Vec<Candidate>) {
+    if run.start >= until {
+        return;
+    }
     let last = (run.end - (MIN_CANDIDATE - 1)).min(until);
     // What stands before the run or the region counts: `/` before a value is a delimiter wherever the region begins.
     let mut before = run.start.checked_sub(1).map_or(END, |at| CLASSES[usize::from(text[at])]);

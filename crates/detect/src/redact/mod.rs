@@ -14,8 +14,11 @@ mod decode;
 mod pem;
 mod sieve;
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::ops::Range;
+
+use regex::bytes::Regex;
 
 use crate::engine::{Encoding, Engine, Generic, Hit, Scratch};
 use crate::provider::Kind;
@@ -69,6 +72,7 @@ pub struct Redactor<'e, K = NoneKnown> {
     known: K,
     pem_lines: PemLines,
     pem: Pem,
+    allow_mark: Regex,
     /// What was passed on and may still decide about what comes, and what was not passed on yet.
     buffer: Vec<u8>,
     /// Where in the buffer what was not passed on begins.
@@ -80,9 +84,9 @@ pub struct Redactor<'e, K = NoneKnown> {
     candidates: Vec<Candidate>,
     answers: Vec<bool>,
     ranges: Vec<Range<usize>>,
-    /// Where in a line blocks of private keys begin: the engine is shown what stands between, since blocks are decided
-    /// here, and what it takes for one would hide what else stands in the line.
-    blocks: Vec<usize>,
+    /// Where a line of a private key is searched in parts: blocks are decided here, and what the engine takes for one
+    /// would hide what else stands in the line.
+    splits: Vec<usize>,
     cuts: Vec<Cut>,
     removed: u64,
 }
@@ -115,6 +119,7 @@ impl<'e, K: KnownValues> Redactor<'e, K> {
             known,
             pem_lines: PemLines::new(),
             pem: Pem::default(),
+            allow_mark: Regex::new(ALLOW_MARK).expect("a pattern of the program"),
             buffer: Vec::new(),
             pos: 0,
             floor: 0,
@@ -123,7 +128,7 @@ impl<'e, K: KnownValues> Redactor<'e, K> {
             candidates: Vec::new(),
             answers: Vec::new(),
             ranges: Vec::new(),
-            blocks: Vec::new(),
+            splits: Vec::new(),
             cuts: Vec::new(),
             removed: 0,
         }
@@ -265,11 +270,12 @@ impl<'e, K: KnownValues> Redactor<'e, K> {
         let keys: Vec<Range<usize>> =
             self.ranges.drain(..).map(|range| self.pos + range.start..self.pos + range.end).collect();
         self.cuts.extend(keys.into_iter().map(|span| Cut { span, what: What::PrivateKey }));
-        self.blocks.extend(self.pem_lines.begins_in(&rest[..len]).map(|at| self.pos + at));
+        self.pem_lines.splits_in(&rest[..len], &mut self.splits);
+        self.splits.iter_mut().for_each(|split| *split += self.pos);
         let region = self.pos..self.pos + len;
         let text = if is_cut { end.text } else { region.end };
         let passed = self.pass(region, text, out);
-        self.blocks.clear();
+        self.splits.clear();
         self.floor = self.pos;
         passed
     }
@@ -357,12 +363,12 @@ impl<'e, K: KnownValues> Redactor<'e, K> {
     }
 
     fn find_in(&mut self, text: Range<usize>, region: Range<usize>) {
-        if self.blocks.is_empty() {
+        if self.splits.is_empty() {
             return self.search(text, region);
         }
         let mut all = Vec::new();
         let mut from = text.start;
-        let ends: Vec<usize> = self.blocks.iter().map(|block| block + 1).chain([text.end]).collect();
+        let ends: Vec<usize> = self.splits.iter().copied().chain([text.end]).collect();
         for end in ends {
             self.search(from..end, from.max(region.start)..end.min(region.end).max(from));
             all.append(&mut self.hits);
@@ -373,7 +379,12 @@ impl<'e, K: KnownValues> Redactor<'e, K> {
 
     fn search(&mut self, text: Range<usize>, region: Range<usize>) {
         let inner = region.start - text.start..region.end - text.start;
-        self.engine.find(&self.buffer[text.clone()], inner, &mut self.scratch, &mut self.hits);
+        // What is written in a file that somebody has looked at lets a value stand; in a stream anybody may write it.
+        let seen = match self.allow_mark.is_match(&self.buffer[text.clone()]) {
+            true => self.allow_mark.replace_all(&self.buffer[text.clone()], &NO_MARK[..]),
+            false => Cow::Borrowed(&self.buffer[text.clone()]),
+        };
+        self.engine.find(&seen, inner, &mut self.scratch, &mut self.hits);
         let engine = self.engine;
         self.hits.retain(|hit| engine.rule(hit.rule).sensitive);
         for hit in &mut self.hits {
@@ -477,6 +488,10 @@ const HOLDING: &[&[u8]] = &[
     b"pass", b"pwd", b"secret", b"token", b"key", b"auth", b"cred", b"login", b"://", b"-----", b"\"", b"'",
     b"`",
 ];
+
+/// What lets a value stand in a file, and what is read in its place, of the same length.
+const ALLOW_MARK: &str = "keymoat:allow";
+const NO_MARK: &[u8] = b"keymoat.allow";
 
 /// What stands in place of a key: `[redacted:stripe/live_secret]`.
 const MARKER: &[u8] = b"[redacted:";

@@ -47,9 +47,13 @@ impl PemLines {
         self.begin.find(text).map(|begin| begin.start())
     }
 
-    /// Where blocks begin in a line.
-    pub(super) fn begins_in(&self, line: &[u8]) -> impl Iterator<Item = usize> {
-        self.begin.find_iter(line).map(|begin| begin.start())
+    /// Where a line is to be searched in parts: around what says `BEGIN` and `END`, which belongs to no value, and so that
+    /// nothing takes it for a block.
+    pub(super) fn splits_in(&self, line: &[u8], splits: &mut Vec<usize>) {
+        splits
+            .extend(self.begin.find_iter(line).flat_map(|mark| [mark.start(), mark.start() + 1, mark.end()]));
+        splits.extend(self.end.find_iter(line).flat_map(|mark| [mark.start(), mark.end()]));
+        splits.sort_unstable();
     }
 
     /// Where a line that is too long is cut: at `wanted`, or before a beginning or end of a block that stands there.

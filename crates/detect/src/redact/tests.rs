@@ -88,6 +88,10 @@ fn keys_go_and_the_rest_stays() {
     check("Authorization: Bearer KEY\r\n", "Authorization: Bearer ⟦K⟧\r\n");
     check("{\"k\":\"KEY\",\"n\":1}\n", "{\"k\":\"⟦K⟧\",\"n\":1}\n");
     check("pk_live_51MadeUpExample0000KeymoatTest\n", "pk_live_51MadeUpExample0000KeymoatTest\n");
+    check(
+        "KEY # keymoat:allow said whoever wrote into the log\n",
+        "⟦K⟧ # keymoat:allow said whoever wrote into the log\n",
+    );
     check("sk_live_xxxxxxxxxxxxxxxxxxxxxxxx\n", "sk_live_xxxxxxxxxxxxxxxxxxxxxxxx\n");
 }
 
