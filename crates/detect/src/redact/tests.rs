@@ -1,3 +1,5 @@
+//! What goes out of the redactor and what does not, whatever pieces come in. What the engine finds is tested there.
+
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
