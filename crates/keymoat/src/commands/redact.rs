@@ -78,12 +78,19 @@ fn names_a_vault(context: &Context) -> bool {
 fn filter(mut redactor: Redactor<'_, MaybeStored>) -> Result<u8, CliError> {
     let input = read_along();
     let mut out = Vec::new();
+    // What is still held back after a flush waits for more input, however long that takes.
+    let mut may_flush = false;
     loop {
-        let waiting = if redactor.is_waiting() { HELD_FOR } else { FOREVER };
-        match input.recv_timeout(waiting) {
-            Ok(Ok(more)) => redactor.push(&more, &mut out)?,
+        match input.recv_timeout(if may_flush { HELD_FOR } else { FOREVER }) {
+            Ok(Ok(more)) => {
+                redactor.push(&more, &mut out)?;
+                may_flush = redactor.is_waiting();
+            }
             Ok(Err(error)) => return Err(CliError::new(format!("cannot read stdin: {error}"))),
-            Err(RecvTimeoutError::Timeout) => redactor.flush(&mut out)?,
+            Err(RecvTimeoutError::Timeout) => {
+                redactor.flush(&mut out)?;
+                may_flush = false;
+            }
             Err(RecvTimeoutError::Disconnected) => {
                 redactor.finish(&mut out)?;
                 write_out(&mut out)?;
