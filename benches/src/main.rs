@@ -22,6 +22,7 @@ mod keymoat;
 mod load;
 mod nodes;
 mod overload;
+mod redact;
 mod reveal;
 mod slow;
 mod soak;
@@ -78,6 +79,7 @@ async fn dispatch(arguments: &[&str]) -> Result<()> {
         }
         ["verify"] => verify::run(RECORDS),
         ["verify", records] => verify::run(records.parse().context("a number of records was expected")?),
+        ["redact", files @ ..] if !files.is_empty() => redact::run(files),
         ["timing"] => timing::run(SAMPLES),
         ["timing", samples] => timing::run(samples.parse().context("a number of samples was expected")?),
         ["allocator"] => allocator::run(TURN).await,
@@ -126,6 +128,7 @@ usage: cargo run --release -p keymoat-benches -- [BENCH]
   nodes [--seconds N]    values over HTTP from one node and two on PostgreSQL, against OpenBao on PostgreSQL
   restore [SECRETS]      backup and restore of so many secrets (100000), into a file and into PostgreSQL
   verify [RECORDS]       verifying an export of the log (1000000 records), against plain SHA-256
+  redact FILE…           the redactor's speed on files, as a ratio to searching them, without and with 10000 stored values
   timing [SAMPLES]       whether the time of a check tells what was checked (1000000 samples), with `==` as the control
   allocator              what erasing freed memory costs, in processor time for a request
   soak [--minutes N]     half of the peak for so long (30): latency, memory, open files by the minute

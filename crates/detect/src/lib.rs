@@ -21,6 +21,7 @@ mod identify;
 mod mask;
 mod pattern;
 mod provider;
+mod redact;
 mod shape;
 mod variable;
 
@@ -35,4 +36,5 @@ pub use provider::{
     Automation, Check, CheckRequest, ClientAuth, DjangoPlaces, Injection, Key, Kind, Links, Method, Mode,
     OdooPlaces, Overlap, Place, Provider, Rotation, Scheme, Setting, Severity, Template,
 };
+pub use redact::{KnownValues, NoneKnown, Redactor, SIEVE_KEY_LEN, Sieve, SieveError, SieveKey};
 pub use variable::VariableMatch;

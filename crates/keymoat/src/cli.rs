@@ -110,6 +110,8 @@ pub enum Command {
     /// Show what is known of providers.
     #[command(subcommand)]
     Provider(commands::provider::Provider),
+    /// Copy stdin to stdout without keys, for logs.
+    Redact(commands::redact::Redact),
     /// Environments.
     #[command(subcommand)]
     Environment(commands::place::Place),

@@ -87,6 +87,17 @@ impl Client {
         Self::connect(context).await
     }
 
+    /// Opens a door to a server that is named or runs here; none when there is no such.
+    ///
+    /// # Errors
+    /// When the address is wrong.
+    pub async fn server_at_hand(context: &Context) -> Result<Option<Self>, CliError> {
+        if context.global.server.is_none() && running_socket(context).await.is_none() {
+            return Ok(None);
+        }
+        Self::connect(context).await.map(Some)
+    }
+
     /// Names the calling module, for the record, unless the environment does.
     #[must_use]
     pub fn module(mut self, name: &str) -> Self {

@@ -54,6 +54,8 @@ mod key_texts;
 mod names;
 #[path = "../../../fuzz/fuzz_targets/policy.rs"]
 mod policy;
+#[path = "../../../fuzz/fuzz_targets/redact.rs"]
+mod redact;
 #[path = "../../../fuzz/fuzz_targets/reference.rs"]
 mod reference;
 
@@ -76,6 +78,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("key_texts", key_texts::run),
     ("names", names::run),
     ("policy", policy::run),
+    ("redact", redact::run),
     ("reference", reference::run),
 ];
 

@@ -10,7 +10,7 @@ use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
 use http::header;
 use http::request::Parts;
-use keymoat_core::policy::Capability::{self, Delete, Grant, Inspect, List, Reveal, Rotate, Write};
+use keymoat_core::policy::Capability::{self, Delete, Grant, Inspect, List, Match, Reveal, Rotate, Write};
 use keymoat_vault::Caller;
 use tower::Service;
 
@@ -81,6 +81,10 @@ pub static ROUTES: &[Route] = &[
         .takes(Form::one::<wire::Ask>()).json(Form::one::<wire::Answer>()),
     route(Verb::Post, "/api/v1/resolve", needs(Reveal, "{environment}/{path}"), "Where a value comes from, and the value", || to(api::resolve::resolve))
         .takes(Form::one::<wire::Ask>()).json(Form::one::<wire::Answer>()).never_kept(),
+    route(Verb::Post, "/api/v1/match", needs(Match, "{environment}/{path}"), "Which of some texts are stored values, as far as the caller may match them", || to(api::matching::matches))
+        .takes(Form::one::<wire::Candidates>()).json(Form::one::<wire::Matches>()),
+    route(Verb::Post, "/api/v1/match/sieve", needs(Match, "{environment}/{path}"), "What tells most texts that they are no stored values, before any is sent", || to(api::matching::sieve))
+        .takes(Form::one::<wire::SieveAsk>()).json(Form::one::<wire::Sieve>()),
     route(Verb::Get, "/api/v1/changes", each(List, "{environment}/{path}"), "What changed that the caller may list or reveal, and waits for it", || to(api::changes::changes))
         .query(CHANGES_QUERY).json(Form::one::<wire::Changes>()),
     route(Verb::Get, "/api/v1/accounts", needs(List, "sys/accounts"), "The accounts", || to(api::accounts::list))
@@ -668,6 +672,7 @@ mod tests {
             "environments",
             "grants",
             "labels",
+            "match",
             "policies",
             "promote",
             "providers",

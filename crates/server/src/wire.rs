@@ -1014,6 +1014,62 @@ pub struct ProviderKey {
     pub variables: Vec<String>,
 }
 
+/// Texts that may be stored values.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Candidates {
+    /// Only values of this environment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<String>,
+    /// The texts.
+    pub candidates: Vec<WireSecret>,
+}
+
+/// Which texts are stored values.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Matches {
+    /// Those that are, in the order in which they were sent.
+    pub matches: Vec<Match>,
+}
+
+/// A text that is a stored value.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Match {
+    /// Which of the texts, counted from 0.
+    pub candidate: usize,
+    /// Where it is stored, for who may inspect that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
+    /// The field.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+}
+
+/// Asks for a sieve.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SieveAsk {
+    /// Only for values of this environment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<String>,
+    /// `change` of the sieve that the caller has: none is made when there was no other change since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unless: Option<u64>,
+}
+
+/// What tells most texts that they are no stored values. It holds no values.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Sieve {
+    /// The number of the newest change: the sieve stands as long as there is none.
+    pub change: u64,
+    /// How many values are in it; none when there was no change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub values: Option<usize>,
+    /// The sieve, in base64; none when there was no change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sieve: Option<String>,
+}
+
 /// A value whose provider is wanted.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

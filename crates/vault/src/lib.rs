@@ -23,6 +23,7 @@ mod grants;
 mod idempotency;
 mod keyring;
 mod lineage;
+mod matching;
 mod new_root;
 mod open;
 mod personal;
@@ -70,6 +71,7 @@ pub use error::{Code, VaultError};
 pub use evidence::Evidence;
 pub use grants::NewGrant;
 pub use idempotency::{Attempt, RequestNeeds};
+pub use matching::{CANDIDATES_MAX, Match, Sifted};
 pub use new_root::KeyAtHand;
 pub use open::{
     EmptyDir, MasterKeyOffer, NewSlot, NewVault, SealedVault, Surroundings, Unlocked, VerifyReport,

@@ -21,6 +21,7 @@ pub mod policy;
 pub mod private_file;
 pub mod provider;
 pub mod put;
+pub mod redact;
 pub mod reference;
 pub mod rekey;
 pub mod reveal;
@@ -73,6 +74,7 @@ pub async fn dispatch(context: Context, command: Command) -> Result<u8, CliError
         Command::Export(command) => command.run(context).await,
         Command::Identify => provider::identify(context).await,
         Command::Provider(command) => command.run(context).await,
+        Command::Redact(command) => command.run(context).await,
         Command::Environment(command) => command.run(context, "environments").await,
         Command::Company(command) => command.run(context, "companies").await,
         Command::Account(command) => command.run(context).await,

@@ -9,6 +9,7 @@ pub(crate) mod backup;
 pub(crate) mod changes;
 pub(crate) mod grants;
 pub(crate) mod health;
+pub(crate) mod matching;
 pub(crate) mod places;
 pub(crate) mod policies;
 pub(crate) mod providers;

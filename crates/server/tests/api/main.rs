@@ -13,6 +13,7 @@ mod edge_proxies;
 mod edge_rows;
 mod edge_spellings;
 mod keys;
+mod matching;
 mod problems;
 mod providers;
 mod repeat;

@@ -194,6 +194,8 @@ impl Walked<'_> {
                 json!({ "versions": [1] })
             }
             ("POST", "/api/v1/which" | "/api/v1/resolve") => ask,
+            ("POST", "/api/v1/match") => json!({ "candidates": [VALUE] }),
+            ("POST", "/api/v1/match/sieve") => json!({ "environment": "prod" }),
             ("POST", "/api/v1/accounts") => {
                 json!({ "name": "mallory", "kind": "user", "policies": ["owner"] })
             }
