@@ -196,8 +196,8 @@ class Canary(unittest.TestCase):
         found = sorted({(self.canaries.places[canary], where) for canary, where in self.search(seen)})
         lines = "\n".join(f"  {place}: {where}" for place, where in found)
         self.assertFalse(found, f"{len(found)} of {len(self.canaries.places)} canaries came out:\n{lines}")
-        # Past the runner, which keeps what a test that passes prints.
-        print(f"FIGURE canaries: 0 of {len(self.canaries.places)} canaries came out", file=sys.__stdout__, flush=True)
+        # Past the runner, which keeps what a test that passes prints; and on a line of its own, behind the test's name.
+        print(f"\nFIGURE canaries: 0 of {len(self.canaries.places)} canaries came out", file=sys.__stdout__, flush=True)
 
     def over_http(self, seen):
         usual = {"authorization": f"Bearer {self.token}", "content-type": "application/json"}

@@ -196,7 +196,7 @@ pub(crate) const METHOD_NOT_ALLOWED: &str = "method_not_allowed";
 /// RFC 6750 §3.
 const CHALLENGE: &str = "Bearer realm=\"keymoat\"";
 /// What makes the server refuse for a while is over in about a second, or takes an operator.
-const RETRY_AFTER_SECS: u64 = 1;
+pub(crate) const RETRY_AFTER_SECS: u64 = 1;
 
 #[cfg(test)]
 mod tests {

@@ -32,6 +32,7 @@ use crate::context::Peer;
 use crate::crowd::{Crowd, PerAddress, Place};
 use crate::edge::HEADERS_MAX;
 use crate::framing::StrictIo;
+use crate::problem::RETRY_AFTER_SECS;
 use crate::routes::Api;
 use crate::turn::{Room, Turn};
 use crate::{AppState, edge};
@@ -264,7 +265,7 @@ impl<D: Desk> Server<D> {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let has_to_go = place.has_to_go();
-        let line = Arc::new(Line { place, peer, cut: Cut::default() });
+        let line = Arc::new(Line { place, peer, cut: Cut::default(), welcome_at: Mutex::default() });
         let service = hyper::service::service_fn(|request: Request<Incoming>| self.answer(request, &line));
         let connection = http().serve_connection(TokioIo::new(io), service);
         let mut connection = pin!(connection);
@@ -309,7 +310,7 @@ impl<D: Desk> Server<D> {
         if request.uri().path() == METRICS {
             request.extensions_mut().insert(self.room.refused());
         }
-        let desk = self.desk.clone();
+        let (desk, stopping) = (self.desk.clone(), self.stopping.clone());
         async move {
             let mut response = match turn {
                 Ok(turn) => {
@@ -318,7 +319,10 @@ impl<D: Desk> Server<D> {
                     drop(turn);
                     response
                 }
-                Err(NoTurn) => edge::overloaded(),
+                Err(NoTurn) => {
+                    line.hold_back(&stopping).await;
+                    edge::overloaded()
+                }
             };
             line.cut.set(response.extensions_mut().remove());
             // Who takes an answer that is still being made stays until it has ended.
@@ -357,6 +361,28 @@ struct Line {
     place: Place,
     peer: Peer,
     cut: Cut,
+    /// When he who was refused was told to come back.
+    welcome_at: Mutex<Option<Instant>>,
+}
+
+impl Line {
+    /// Ready when a refusal is due: at once, but for who was refused before and did not wait as long as he was told. To
+    /// refuse him again and again would take what others could be answered with.
+    async fn hold_back(&self, stopping: &CancellationToken) {
+        let Some(until) = self.refuse_at(Instant::now()) else { return };
+        self.place.is_idle();
+        tokio::select! {
+            () = tokio::time::sleep_until(until) => {}
+            () = stopping.cancelled() => {}
+        }
+    }
+
+    fn refuse_at(&self, now: Instant) -> Option<Instant> {
+        let mut welcome_at = self.welcome_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = welcome_at.filter(|until| *until > now);
+        *welcome_at = Some(until.unwrap_or(now) + COME_BACK_AFTER);
+        until
+    }
 }
 
 /// Beside an answer: when this is cancelled, the connection is cut, whatever of the answer it still has to give.
@@ -420,6 +446,8 @@ const HEAD_WITHIN: Duration = Duration::from_secs(10);
 const ALIVE: &str = "/healthz";
 /// Tells among other things how many were refused here, of whom nothing behind this knows.
 const METRICS: &str = "/metrics";
+/// What `Retry-After` says beside a refusal.
+const COME_BACK_AFTER: Duration = Duration::from_secs(RETRY_AFTER_SECS);
 /// An answer that nobody takes for so long is not wanted.
 const WRITE_WITHIN: Duration = Duration::from_secs(30);
 /// Bounds a head, and what a connection that sends one slowly costs.
@@ -433,14 +461,14 @@ mod tests {
     use axum::Router;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-    fn server() -> Server<Router> {
+    fn server(limits: Limits) -> Server<Router> {
         let wait = || async { tokio::time::sleep(Duration::from_secs(3600)).await };
         let desk = Router::new().route("/wait", axum::routing::get(wait));
-        Server::new(desk, None, |_| None, Limits::default())
+        Server::new(desk, None, |_| None, limits)
     }
 
     /// What a client gets that sends `bytes` and nothing more.
-    async fn answer_to(server: &Server<Router>, bytes: &[u8]) -> Vec<u8> {
+    async fn answer_to(server: &Server<Router>, peer: Peer, bytes: &[u8]) -> Vec<u8> {
         let (mut client, stream) = tokio::io::duplex(1024);
         let talk = async {
             client.write_all(bytes).await.unwrap();
@@ -450,20 +478,21 @@ mod tests {
         };
         let place = server.crowd().enter(None).await.unwrap();
         let deadline = Instant::now() + HEAD_WITHIN;
-        tokio::join!(talk, server.connection(stream, Peer::Local, place, deadline)).0
+        tokio::join!(talk, server.connection(stream, peer, place, deadline)).0
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_sends_no_whole_head_is_let_go() {
         let begun = tokio::time::Instant::now();
-        let answer = answer_to(&server(), b"GET /wait HTTP/1.1\r\nHost: a\r\nX: ").await;
+        let answer =
+            answer_to(&server(Limits::default()), Peer::Local, b"GET /wait HTTP/1.1\r\nHost: a\r\nX: ").await;
         assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 408"), "{}", answer.escape_ascii());
         assert_eq!(begun.elapsed().as_secs(), HEAD_WITHIN.as_secs());
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_does_not_end_is_cut_off() {
-        let server = server();
+        let server = server(Limits::default());
         let stop = async {
             tokio::time::sleep(Duration::from_secs(1)).await;
             server.stopping.cancel();
@@ -471,7 +500,19 @@ mod tests {
             server.cut_off.cancel();
         };
         let request = b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n";
-        let (answer, ()) = tokio::join!(answer_to(&server, request), stop);
+        let (answer, ()) = tokio::join!(answer_to(&server, Peer::Local, request), stop);
         assert!(answer.is_empty(), "{}", answer.escape_ascii());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_wait_as_he_was_told_is_refused_late() {
+        let server = server(Limits { requests: 0, ..Limits::default() });
+        let peer = Peer::Tcp { addr: SocketAddr::from(([127, 0, 0, 1], 1)) };
+        let begun = Instant::now();
+        let once = "GET /wait HTTP/1.1\r\nHost: a\r\n\r\n";
+        let requests = [once, once, &once.replace("Host", "Connection: close\r\nHost")].concat();
+        let answer = answer_to(&server, peer, requests.as_bytes()).await;
+        assert_eq!(answer.escape_ascii().to_string().matches("HTTP/1.1 503").count(), 3);
+        assert_eq!(begun.elapsed(), 2 * COME_BACK_AFTER);
     }
 }
