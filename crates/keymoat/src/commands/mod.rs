@@ -11,6 +11,7 @@ pub mod duration;
 pub mod export;
 pub mod get;
 pub mod grant;
+pub mod hook;
 pub mod import;
 pub mod import_entries;
 pub mod init;
@@ -25,6 +26,7 @@ pub mod reference;
 pub mod rekey;
 pub mod reveal;
 pub mod run;
+pub mod scan;
 pub mod seal;
 pub mod selftest;
 pub mod serve;
@@ -71,6 +73,8 @@ pub async fn dispatch(context: Context, command: Command) -> Result<u8, CliError
         Command::Run(command) => command.run(context).await,
         Command::Import(command) => command.run(context).await,
         Command::Export(command) => command.run(context).await,
+        Command::Scan(command) => command.run(context).await,
+        Command::Hook(command) => command.run(context).await,
         Command::Identify => provider::identify(context).await,
         Command::Provider(command) => command.run(context).await,
         Command::Environment(command) => command.run(context, "environments").await,

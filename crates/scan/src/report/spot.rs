@@ -1,0 +1,138 @@
+//! A place as a report tells it.
+
+use keymoat_detect::Encoding;
+
+use super::order::Reach;
+use crate::place::{CommitRef, Place, Source, Standing};
+
+/// A place as a report tells it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Spot {
+    /// How far the value has got by standing here; the worst sorts first.
+    pub reach: Reach,
+    /// The path, or whatever names the place. Safe to print.
+    pub path: String,
+    /// The line, from 1; 0 where lines mean nothing.
+    pub line: u64,
+    /// The column in bytes, from 1; 0 where columns mean nothing.
+    pub column: u64,
+    /// The form that the value has here.
+    pub encoding: Encoding,
+    /// The branch or tag, where it stands at the tip of one.
+    pub branch: Option<String>,
+    /// How many versions of the file have it.
+    pub versions: u32,
+    /// The oldest commit with it.
+    pub first: Option<Commit>,
+    /// The newest commit with it.
+    pub last: Option<Commit>,
+    /// The newest blob with it.
+    pub blob: Option<String>,
+}
+
+/// A commit as a report tells it. Safe to print.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Commit {
+    /// Its id.
+    pub id: String,
+    /// Who wrote it.
+    pub author: String,
+    /// When it was written, in seconds since 1970.
+    pub date: i64,
+    /// The first line of its message.
+    pub title: String,
+}
+
+impl Spot {
+    /// `shop/settings.py:12`.
+    pub fn place(&self) -> String {
+        let path = if self.path.is_empty() { "(no path)" } else { &self.path };
+        match self.line {
+            0 => path.to_owned(),
+            line => format!("{path}:{line}"),
+        }
+    }
+
+    /// How far it has got, in words: `still in HEAD`, `at the tip of next`.
+    pub fn standing(&self) -> String {
+        match &self.branch {
+            Some(branch) => format!("still at the tip of {branch}"),
+            None => self.reach.words().to_owned(),
+        }
+    }
+}
+
+/// The places of a finding, each once: a file as it is and the same file in `HEAD` are one place.
+pub(super) fn of(places: &[Place], within: Option<&str>) -> Vec<Spot> {
+    let mut spots: Vec<Spot> = places.iter().map(|place| spot(place, within)).collect();
+    spots.sort();
+    let in_head: Vec<String> =
+        spots.iter().filter(|spot| spot.reach == Reach::Head).map(|spot| spot.path.clone()).collect();
+    spots.retain(|spot| spot.reach != Reach::File || in_head.binary_search(&spot.path).is_err());
+    spots
+}
+
+fn spot(place: &Place, within: Option<&str>) -> Spot {
+    let path = match within {
+        Some(target) if !matches!(place.source, Source::Stream(_)) => {
+            format!("{}/{}", target.trim_end_matches('/'), place.source.path())
+        }
+        _ => place.source.path().to_owned(),
+    };
+    let mut spot = Spot {
+        reach: Reach::File,
+        path: printable(&path),
+        line: place.line,
+        column: place.column,
+        encoding: place.encoding,
+        branch: None,
+        versions: 1,
+        first: None,
+        last: None,
+        blob: None,
+    };
+    match &place.source {
+        Source::File(_) => {}
+        Source::Staged(_) => spot.reach = Reach::Staged,
+        Source::Stream(_) => spot.reach = Reach::Data,
+        Source::History(historic) => {
+            spot.reach = reach(&historic.standing);
+            if let Standing::Tip(branch) = &historic.standing {
+                spot.branch = Some(printable(branch));
+            }
+            spot.versions = historic.versions;
+            spot.first = historic.first.as_ref().map(commit);
+            spot.last = historic.last.as_ref().map(commit);
+            spot.blob = Some(historic.blob.clone());
+        }
+    }
+    spot
+}
+
+fn reach(standing: &Standing) -> Reach {
+    match standing {
+        Standing::Head => Reach::Head,
+        Standing::Tip(_) => Reach::Tip,
+        Standing::History => Reach::History,
+        Standing::Stash => Reach::Stash,
+        Standing::Reflog => Reach::Reflog,
+        Standing::Unreachable => Reach::Unreachable,
+    }
+}
+
+fn commit(commit: &CommitRef) -> Commit {
+    Commit {
+        id: printable(&commit.id),
+        author: printable(&commit.author),
+        date: commit.authored,
+        title: printable(&commit.title),
+    }
+}
+
+/// Text from elsewhere without what moves a cursor, turns a line around or ends it.
+pub(crate) fn printable(text: &str) -> String {
+    let is_odd = |c: char| {
+        c.is_control() || matches!(c, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|c| if is_odd(c) { '\u{fffd}' } else { c }).collect()
+}
