@@ -121,7 +121,9 @@ impl Catalogue {
             return Classification::Reference;
         }
         let matches = self.variable_matches(variable);
-        if let Identification::Known(known) = self.identify(value) {
+        if let Identification::Known(known) = self.identify(value)
+            && !known.provider.form
+        {
             return sorted(as_key(known, &matches));
         }
         let Ok(text) = std::str::from_utf8(value) else {
@@ -311,7 +313,7 @@ mod tests {
             ("MAIL_FROM", "plain"),
             ("ALLOWED_HOSTS", "plain"),
             ("SESSION_COOKIE_AGE", "plain"),
-            ("DJANGO_SECRET_KEY", "secret django#secret_key Name"),
+            ("DJANGO_SECRET_KEY", "key django#secret_key secret"),
             ("DATABASE_URL", "key database#url url"),
             ("DB_PASSWORD", "key database#password password"),
             ("REDIS_URL", "plain"),

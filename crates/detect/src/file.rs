@@ -72,6 +72,8 @@ struct RawProvider {
     aliases: Vec<String>,
     #[serde(default)]
     shape_only: bool,
+    #[serde(default)]
+    form: bool,
     links: Links,
     #[serde(default)]
     settings: Vec<Setting>,
@@ -115,6 +117,7 @@ impl RawProvider {
             name: self.name,
             aliases: self.aliases,
             shape_only: self.shape_only,
+            form: self.form,
             links: self.links,
             settings: self.settings,
             keys,

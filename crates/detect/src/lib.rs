@@ -26,7 +26,7 @@ mod variable;
 pub use catalogue::{Catalogue, CatalogueError};
 pub use checksum::{Checksum, crc32_base62};
 pub use classify::{Classification, KeyMatch, SecretGuess, SecretReason};
-pub use engine::{Encoding, Engine, Generic, Hit, Rule, RuleId, Scratch};
+pub use engine::{Encoding, Engine, Generic, Hit, Rule, RuleId, Scratch, utf16_to_utf8};
 pub use entropy::entropy;
 pub use identify::{Certainty, Identification, Known};
 pub use mask::ELLIPSIS;

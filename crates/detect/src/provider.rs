@@ -22,6 +22,8 @@ pub struct Provider {
     pub aliases: Vec<String>,
     /// True while the calls in the file have not been run against a stub of their documentation.
     pub shape_only: bool,
+    /// True for a form that belongs to nobody (a PEM block, a JSON Web Token): what it is for, the name beside it says.
+    pub form: bool,
     /// Where a person reads on and makes a key.
     pub links: Links,
     /// Values beside the keys that addresses need (a shop's host name).
@@ -105,25 +107,35 @@ impl Key {
     /// Whether the whole of `value` has this key's shape, entropy and checksum, and is not a value
     /// that the provider prints in its own documentation. A context, when one is needed, is the caller's.
     pub fn matches(&self, value: &[u8]) -> bool {
+        self.judge(value) == Judgement::Key
+    }
+
+    /// What the whole of `value` is to this key.
+    pub(crate) fn judge(&self, value: &[u8]) -> Judgement {
         let prefix = self.prefix_of(value);
         if !self.prefixes.is_empty() && prefix.is_none() {
-            return false;
+            return Judgement::Other;
         }
-        let Some(captures) = self.pattern.whole().captures(value) else { return false };
+        let Some(captures) = self.pattern.whole().captures(value) else { return Judgement::Other };
         let prefix = prefix.map_or(0, str::len);
         let named = captures.name(SECRET_GROUP).map(|group| group.as_bytes());
         let secret = named.unwrap_or_else(|| value.get(prefix..).unwrap_or_default());
-        let stock = named.is_some_and(shape::is_stock_secret);
-        !stock
-            && entropy(secret) >= self.min_entropy
-            && self.checksum.holds(value, prefix)
-            && !self.published.iter().any(|published| published.as_bytes() == value)
+        if named.is_some_and(shape::is_stock_secret) || entropy(secret) < self.min_entropy {
+            return Judgement::Other;
+        }
+        let is_published = self.published.iter().any(|published| published.as_bytes() == value);
+        if is_published || !self.checksum.holds(value, prefix) {
+            Judgement::Disproved
+        } else {
+            Judgement::Key
+        }
     }
 
-    /// Where the value that `text` begins with ends, if it begins with one that [`Key::matches`].
-    pub(crate) fn end_of_value(&self, text: &[u8]) -> Option<usize> {
+    /// What `text` begins with to this key, and where that ends.
+    pub(crate) fn judge_beginning(&self, text: &[u8]) -> Option<(Judgement, usize)> {
         let end = self.pattern.end_of_value(text)?;
-        text.get(..end).is_some_and(|value| self.matches(value)).then_some(end)
+        let judgement = self.judge(text.get(..end)?);
+        (judgement != Judgement::Other).then_some((judgement, end))
     }
 
     /// The longest literal prefix that `value` begins with.
@@ -149,6 +161,17 @@ impl Key {
     pub fn path_suffix(&self) -> Option<&'static str> {
         (self.mode == Mode::Test).then_some(TEST_PATH)
     }
+}
+
+/// What a value is to a key of the catalogue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Judgement {
+    /// Such a key.
+    Key,
+    /// Of its shape, but with a wrong checksum, or printed in the provider's documentation.
+    Disproved,
+    /// Something else.
+    Other,
 }
 
 /// What a key is for.

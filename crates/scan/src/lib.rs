@@ -1,1 +1,22 @@
-//! x
+//! Where text comes from that may hold keys, and what was found where: git histories, directories, streams.
+//!
+//! It finds places and reads them; what is a key in the bytes is `keymoat_detect`'s to say. Findings never hold a value.
+//! It deliberately knows no vault, asks no provider, prints nothing, and has no clock and no dice of its own.
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
+
+mod carry;
+mod finding;
+pub mod git;
+mod place;
+mod progress;
+mod scan;
+mod text;
+mod tree;
+mod trouble;
+
+pub use finding::{Finding, Fingerprint, FingerprintKey};
+pub use place::{CommitRef, Historic, Place, Source, Standing};
+pub use progress::{Phase, Progress};
+pub use scan::Scan;
+pub use tree::Files;
+pub use trouble::{Trouble, Troubles};

@@ -7,21 +7,31 @@
 //!
 //! It has no IO and no state but the catalogue: the same text has the same hits, wherever a caller cuts it.
 
+mod allow;
+mod decode;
 mod hit;
+mod literals;
 mod mentions;
 mod named;
 mod names;
+mod passwords;
+mod pem;
 mod prefixes;
 mod random;
 mod rule;
 mod tokens;
+mod urls;
 
 use std::ops::Range;
 
 use sha2::{Digest, Sha256};
 
 use crate::catalogue::Catalogue;
+use crate::identify::Certainty;
+use decode::Decode;
+pub use decode::utf16_to_utf8;
 pub use hit::{Encoding, Hit};
+use literals::Literals;
 use mentions::Mentions;
 use prefixes::Prefixes;
 use rule::Rules;
@@ -33,12 +43,13 @@ pub struct Engine {
     rules: Rules,
     prefixes: Prefixes,
     mentions: Mentions,
+    literals: Literals,
 }
 
 /// What a thread keeps from text to text, so that a search allocates nothing.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    found: Vec<Hit>,
+    found: Vec<Candidate>,
 }
 
 impl Engine {
@@ -51,7 +62,7 @@ impl Engine {
         let rules = Rules::new(catalogue.clone());
         let prefixes = Prefixes::new(&rules);
         let mentions = Mentions::new(&rules);
-        Self { rules, prefixes, mentions }
+        Self { rules, prefixes, mentions, literals: Literals::new() }
     }
 
     /// All hits whose value begins inside `region` of `text`, in order; what `hits` held before is forgotten. May look
@@ -63,9 +74,18 @@ impl Engine {
         // A hit outside may overlap one inside, and one of the two has to go.
         let wide = region.start.saturating_sub(MAX_VALUE)..(region.end + MAX_GENERIC_VALUE).min(text.len());
         scratch.found.clear();
-        tokens::find(self, text, &wide, &mut scratch.found);
+        tokens::find(self, text, &wide, Decode::Twice, &mut scratch.found);
+        literals::find(self, text, &wide, &mut scratch.found);
         settle(&mut scratch.found);
-        hits.extend(scratch.found.drain(..).filter(|hit| region.contains(&hit.span.start)));
+        let keys = scratch.found.drain(..).filter_map(|candidate| match candidate {
+            Candidate::Key(hit)
+                if region.contains(&hit.span.start) && !allow::is_allowed(text, &hit.span) =>
+            {
+                Some(hit)
+            }
+            _ => None,
+        });
+        hits.extend(keys);
     }
 
     /// Changes whenever the rules (catalogue or engine) would find something else: keys the set of texts known to be
@@ -89,30 +109,61 @@ impl Engine {
     }
 }
 
-/// Of hits that overlap the strongest stays: the surer, then the one that begins first, then the longer.
-fn settle(found: &mut Vec<Hit>) {
-    found.sort_by(|a, b| {
-        (a.span.start, std::cmp::Reverse(a.span.end), a.rule).cmp(&(
-            b.span.start,
-            std::cmp::Reverse(b.span.end),
-            b.rule,
-        ))
-    });
-    let beaten: Vec<bool> = (0..found.len())
-        .map(|i| {
-            let own = &found[i];
-            let before = found[..i]
-                .iter()
-                .any(|other| other.span.end > own.span.start && other.certainty >= own.certainty);
-            let after = found[i + 1..]
-                .iter()
-                .take_while(|other| other.span.start < own.span.end)
-                .any(|other| other.certainty > own.certainty);
-            before || after
-        })
-        .collect();
-    let mut beaten = beaten.into_iter();
-    found.retain(|_| !beaten.next().unwrap_or_default());
+/// What was found at a place, before it is known what else is there.
+#[derive(Debug, Clone)]
+enum Candidate {
+    Key(Hit),
+    /// Something known to be no secret: a publishable key, a published example, a wrong checksum.
+    Harmless(Range<usize>),
+}
+
+impl Candidate {
+    fn span(&self) -> &Range<usize> {
+        match self {
+            Self::Key(hit) => &hit.span,
+            Self::Harmless(span) => span,
+        }
+    }
+
+    /// What it wins by, where it overlaps others.
+    fn strength(&self) -> (Certainty, bool) {
+        match self {
+            Self::Key(hit) => (hit.certainty, hit.encoding == Encoding::Plain),
+            Self::Harmless(_) => (Certainty::Shape, true),
+        }
+    }
+}
+
+/// Of what overlaps the strongest stays: the surer, then what begins first, then the longer.
+fn settle(found: &mut Vec<Candidate>) {
+    let place = |candidate: &Candidate| {
+        let rule = match candidate {
+            Candidate::Harmless(_) => None,
+            Candidate::Key(hit) => Some(hit.rule),
+        };
+        (
+            candidate.span().start,
+            std::cmp::Reverse(candidate.strength()),
+            std::cmp::Reverse(candidate.span().end),
+            rule,
+        )
+    };
+    found.sort_by_key(place);
+    let mut stays = Vec::with_capacity(found.len());
+    for (at, own) in found.iter().enumerate() {
+        let beaten_before = found[..at]
+            .iter()
+            .rev()
+            .take_while(|other| other.span().start + MAX_VALUE >= own.span().start)
+            .any(|other| other.span().end > own.span().start && other.strength() >= own.strength());
+        let beaten_behind = found[at + 1..]
+            .iter()
+            .take_while(|other| other.span().start < own.span().end)
+            .any(|other| other.strength() > own.strength());
+        stays.push(!beaten_before && !beaten_behind);
+    }
+    let mut stays = stays.into_iter();
+    found.retain(|_| stays.next().unwrap_or_default());
 }
 
 /// The longest value that is found whole: a private RSA key of 4,096 bits in PEM form has 3,300 bytes, a long JSON Web

@@ -10,22 +10,32 @@ use super::rule::Generic;
 use super::tokens::is_reported;
 use super::{Engine, Hit, MAX_GENERIC_VALUE, MAX_VALUE, RuleId};
 use crate::identify::Certainty;
+use crate::provider::{Judgement, Kind};
 use crate::variable::Strength;
 
 /// What stands at `run`, if a name says so. `run` is a whole run of characters that keys are made of.
-pub(super) fn find(engine: &Engine, text: &[u8], run: Range<usize>) -> Option<Hit> {
-    let at = begin_of_value(text, &run);
+pub(super) fn find(engine: &Engine, text: &[u8], run: &Range<usize>) -> Option<Hit> {
+    let at = begin_of_value(text, run);
     let before = Before::read(text, at, 0);
     if before.operator == Operator::Nothing && !before.scheme {
         return None;
     }
     let (says, name) = before.says();
-    match by_provider(engine, text, at, &before, says, &name) {
+    let exact = engine.mentions.by_variable(&text[name]);
+    match best_of(engine, text, at, exact.iter().map(|(_, rule)| (*rule, 0))) {
         Some(Verdict::Is(hit)) => return Some(hit),
         Some(Verdict::NoSecret) => return None,
         None => {}
     }
-    by_name(engine, text, at, &before, says)
+    let value = at..end_of_value(text, at, before.quote);
+    if value.len() > MAX_VALUE || !random::is_random(&text[value.clone()]) || is_code(text, &value, &before) {
+        return None;
+    }
+    match by_provider(engine, text, at, &before, says) {
+        Some(Verdict::Is(hit)) => Some(hit),
+        Some(Verdict::NoSecret) => None,
+        None => by_name(engine, text, value, &before, says),
+    }
 }
 
 enum Verdict {
@@ -35,25 +45,13 @@ enum Verdict {
 }
 
 /// A key of the provider that the name, the line or the line before speaks of.
-fn by_provider(
-    engine: &Engine,
-    text: &[u8],
-    at: usize,
-    before: &Before<'_>,
-    says: Says,
-    name: &Range<usize>,
-) -> Option<Verdict> {
-    let exact = engine.mentions.by_variable(&text[name.clone()]);
-    let exact_rules: Vec<RuleId> = exact.iter().map(|(_, rule)| *rule).collect();
-    if let Some(verdict) = best_of(engine, text, at, exact_rules.into_iter().map(|rule| (rule, usize::MAX))) {
-        return Some(verdict);
-    }
+fn by_provider(engine: &Engine, text: &[u8], at: usize, before: &Before<'_>, says: Says) -> Option<Verdict> {
     if says == Says::NotSecret && before.operator == Operator::Space {
         return None;
     }
     let window = at.saturating_sub(WINDOW)..at;
     let near = engine.mentions.in_text(&text[window.clone()]);
-    if near.is_empty() || names_a_digest(&text[window.clone()]) {
+    if near.is_empty() {
         return None;
     }
     for (owner, end) in near {
@@ -80,7 +78,7 @@ fn by_provider(
             (key.rule, score.unwrap_or_default())
         });
         if let Some(verdict) = best_of(engine, text, at, scored) {
-            return Some(verdict);
+            return Some(verdict).filter(|_| !names_a_digest(&text[window]));
         }
     }
     None
@@ -101,11 +99,12 @@ fn best_of(
         if !better || is_passwordlike(key.kind) {
             continue;
         }
-        if let Some(end) = key.end_of_value(rest) {
-            if is_a_placeholder(&rest[..end]) {
-                continue;
+        match key.judge_beginning(rest) {
+            Some((Judgement::Disproved, _)) => return Some(Verdict::NoSecret),
+            Some((Judgement::Key, end)) if !is_a_placeholder(&rest[..end]) => {
+                best = Some((score, key.sensitive, rule, end))
             }
-            best = Some((score, key.sensitive, rule, end));
+            _ => {}
         }
     }
     let (.., rule, end) = best?;
@@ -117,30 +116,31 @@ fn best_of(
 }
 
 /// Passwords that people choose have any shape, so a run of letters is not told from them.
-fn is_passwordlike(kind: crate::provider::Kind) -> bool {
-    kind == crate::provider::Kind::Password
+fn is_passwordlike(kind: Kind) -> bool {
+    kind == Kind::Password
 }
 
 /// A random value that a name calls secret.
-fn by_name(engine: &Engine, text: &[u8], at: usize, before: &Before<'_>, says: Says) -> Option<Hit> {
-    let value = at..end_of_value(text, at, before.quote);
+fn by_name(
+    engine: &Engine,
+    text: &[u8],
+    value: Range<usize>,
+    before: &Before<'_>,
+    says: Says,
+) -> Option<Hit> {
     if value.len() > MAX_GENERIC_VALUE {
         return None;
     }
-    let bytes = &text[value.clone()];
-    if before.scheme {
-        let is_one = random::is_random(bytes) && text.get(value.end) != Some(&b'(');
-        return is_one
-            .then(|| Hit::plain(engine.rules.generic(Generic::Authorization), value, Certainty::Context));
-    }
-    let Says::Secret(strength) = says else { return None };
-    let is_tied = before.operator != Operator::Space || strength != Strength::Key;
-    let is_one = is_tied
-        && value.len() >= MIN_GENERIC_VALUE
-        && random::is_random(bytes)
-        && !is_code(text, &value, before)
-        && !names_a_digest(before.names);
-    let generic = if strength == Strength::Password { Generic::NamedPassword } else { Generic::NamedSecret };
+    let generic = match says {
+        _ if before.scheme => Generic::Authorization,
+        Says::Secret(Strength::Key) if before.operator == Operator::Space => return None,
+        Says::Secret(Strength::Password) => Generic::NamedPassword,
+        Says::Secret(_) => Generic::NamedSecret,
+        _ => return None,
+    };
+    let is_one = value.len() >= MIN_GENERIC_VALUE
+        && !names_a_digest(before.names)
+        && text.get(value.end) != Some(&b'(');
     is_one.then(|| Hit::plain(engine.rules.generic(generic), value, Certainty::Context))
 }
 

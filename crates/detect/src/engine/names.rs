@@ -106,6 +106,10 @@ impl<'t> Before<'t> {
             while end > 0 && !is_name(self.names[end - 1]) {
                 end -= 1;
                 gap += 1;
+                // Behind it stands the value of an earlier name.
+                if self.names[end] == b'=' {
+                    return (Says::Nothing, self.names_at..self.names_at);
+                }
             }
             let start = self.names[..end].iter().rposition(|&byte| !is_name(byte)).map_or(0, |at| at + 1);
             if start == end || gap > MAX_GAP {

@@ -1,5 +1,8 @@
 //! The literal beginnings of keys: which rules may begin at a place, told in a few instructions for nearly all places.
 
+use std::collections::HashMap;
+use std::ops::Range;
+
 use super::RuleId;
 use super::rule::Rules;
 
@@ -10,8 +13,10 @@ pub(super) struct Prefixes {
     two: Bits,
     three: Bits,
     four: Bits,
-    /// Sorted.
+    /// Sorted by the first two bytes, then the longer first.
     all: Vec<Prefix>,
+    /// Where in `all` those with the same first two bytes begin, by these bytes.
+    groups: HashMap<[u8; 2], Range<usize>>,
 }
 
 #[derive(Debug)]
@@ -32,7 +37,11 @@ impl Prefixes {
                 }
             }
         }
-        all.sort_by(|a, b| a.text.cmp(&b.text));
+        all.sort_by(|a, b| (&a.text[..2], b.text.len(), &a.text).cmp(&(&b.text[..2], a.text.len(), &b.text)));
+        let mut groups: HashMap<[u8; 2], Range<usize>> = HashMap::new();
+        for (at, prefix) in all.iter().enumerate() {
+            groups.entry([prefix.text[0], prefix.text[1]]).or_insert(at..at).end = at + 1;
+        }
         let (mut two, mut three, mut four) = (Bits::new(), Bits::new(), Bits::new());
         for prefix in &mut all {
             prefix.rules.sort_by_key(|&rule| rules.rank(rule));
@@ -43,7 +52,7 @@ impl Prefixes {
                 _ => four.set(first),
             }
         }
-        Self { two, three, four, all }
+        Self { two, three, four, all, groups }
     }
 
     /// Whether some prefix may begin here: says no for nearly everything, and never wrongly.
@@ -55,16 +64,12 @@ impl Prefixes {
 
     /// The rules whose prefix `text` begins with, those of a longer prefix first.
     pub(super) fn rules_at(&self, text: &[u8]) -> impl Iterator<Item = RuleId> {
-        let longest = text.len().min(MAX_PREFIX);
-        (MIN_PREFIX..=longest)
-            .rev()
-            .filter_map(move |len| {
-                let head = text.get(..len)?;
-                let at = self.all.binary_search_by(|prefix| (*prefix.text).cmp(head)).ok()?;
-                Some(&self.all[at].rules)
-            })
-            .flatten()
-            .copied()
+        let group =
+            text.first_chunk::<2>().and_then(|head| self.groups.get(head)).cloned().unwrap_or_default();
+        self.all[group]
+            .iter()
+            .filter(move |prefix| text.starts_with(&prefix.text))
+            .flat_map(|prefix| prefix.rules.iter().copied())
     }
 }
 
@@ -115,6 +120,3 @@ const HASH_BITS: u32 = 15;
 
 /// One character says nothing.
 const MIN_PREFIX: usize = 2;
-
-/// The longest in use has 40.
-const MAX_PREFIX: usize = 64;

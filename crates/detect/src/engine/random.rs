@@ -107,11 +107,9 @@ fn is_mixed(piece: &[u8]) -> bool {
         piece.windows(2).filter(|pair| pair[0].is_ascii_digit() != pair[1].is_ascii_digit()).count();
     let cases =
         piece.windows(2).filter(|pair| pair[0].is_ascii_uppercase() != pair[1].is_ascii_uppercase()).count();
-    let is_digest = piece.len() >= 8 && digits == piece.len();
     changes >= 2
         || (digits > 0 && digits < piece.len() && cases >= 2)
         || (cases * 3 >= piece.len() && piece.len() >= 8)
-        || is_digest
 }
 
 /// Whether a value goes up or down the alphabet or the digits, or repeats itself: typed by a person.

@@ -67,6 +67,33 @@ fn keys_by_their_prefix() {
     );
 }
 
+#[test]
+fn keys_in_other_forms() {
+    let check_form =
+        |text: &str, form: &str| check(text, &[&format!("stripe/live_secret {STRIPE} ({form})")]);
+    let base64 = "c2tfbGl2ZV81MU1hZGVVcEV4YW1wbGUwMDAwS2V5bW9hdFRlc3Q=";
+    check_form(&format!("data: {base64}\n"), "base64");
+    check_form(
+        "x: YzJ0ZmJHbDJaVjgxTVUxaFpHVlZjRVY0WVcxd2JHVXdNREF3UzJWNWJXOWhkRlJsYzNRPQ==",
+        "base64, twice",
+    );
+    let hex: String = STRIPE.bytes().map(|byte| format!("{byte:02x}")).collect();
+    check_form(&format!("x {hex} y"), "hexadecimal");
+    check_form("?k=sk%5Flive%5F51MadeUpExample0000KeymoatTest&l=m", "percent-encoded");
+    check_form("\"sk\\u005flive\\u005f51MadeUpExample0000KeymoatTest\"", "escaped");
+    check_form("'sk\\x5flive_51MadeUpExample0000KeymoatTest'", "escaped");
+    check_form("k = \"sk_live_51MadeUp\" + \"Example0000KeymoatTest\"", "split");
+    check_form("k = (\"sk_live_51MadeUpExample\"\n     \"0000KeymoatTest\")", "split");
+    check_form("k = 'sk_live_51MadeUpExample' .\n  '0000KeymoatTest'", "split");
+    check("k = \"sk_live_51MadeUp\", \"Example0000KeymoatTest\"", &[]);
+}
+
+#[test]
+fn what_somebody_has_allowed() {
+    check(&format!("{STRIPE} # keymoat:allow made up for a test"), &[]);
+    check(&format!("{STRIPE} # keymoat:allow"), &[&format!("stripe/live_secret {STRIPE}")]);
+}
+
 proptest! {
     #[test]
     fn any_bytes_can_be_searched(text in proptest::collection::vec(any::<u8>(), 0..400), from in 0usize..500, len in 0usize..500) {

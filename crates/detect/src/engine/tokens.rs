@@ -3,12 +3,28 @@
 
 use std::ops::Range;
 
-use super::{Engine, Hit, MAX_VALUE, named};
+use super::decode::Decode;
+use super::{Candidate, Engine, Hit, MAX_VALUE, decode, named};
 use crate::identify::Certainty;
-use crate::provider::{Key, Kind};
+use crate::provider::{Judgement, Key, Kind};
 
-/// Finds what stands in runs that reach into `wide`.
-pub(super) fn find(engine: &Engine, text: &[u8], wide: &Range<usize>, found: &mut Vec<Hit>) {
+/// Finds what stands in runs that reach into `wide`, as it is or encoded.
+pub(super) fn find(
+    engine: &Engine,
+    text: &[u8],
+    wide: &Range<usize>,
+    decode: Decode,
+    found: &mut Vec<Candidate>,
+) {
+    each_run(text, wide, |run| {
+        in_run(engine, text, &run, wide, found);
+        if run.start >= wide.start && run.len() <= MAX_RUN {
+            decode::find(engine, text, &run, decode, found);
+        }
+    });
+}
+
+fn each_run(text: &[u8], wide: &Range<usize>, mut each: impl FnMut(Range<usize>)) {
     let mut at = wide.start + STEP - 1;
     let mut done = wide.start.saturating_sub(MAX_RUN);
     while at < wide.end + STEP - 1 {
@@ -20,7 +36,7 @@ pub(super) fn find(engine: &Engine, text: &[u8], wide: &Range<usize>, found: &mu
         let start = start_of_run(text, here, done);
         let end = end_of_run(text, here);
         if end - start >= STEP {
-            in_run(engine, text, start..end, wide, found);
+            each(start..end);
         }
         done = end;
         at = end + STEP;
@@ -40,23 +56,42 @@ fn end_of_run(text: &[u8], here: usize) -> usize {
     here + rest.iter().position(|&byte| !is_token(byte)).unwrap_or(rest.len())
 }
 
-fn in_run(engine: &Engine, text: &[u8], run: Range<usize>, wide: &Range<usize>, found: &mut Vec<Hit>) {
+fn in_run(engine: &Engine, text: &[u8], run: &Range<usize>, wide: &Range<usize>, found: &mut Vec<Candidate>) {
     let first = run.start.max(wide.start);
     let last = run.end.min(wide.end);
     let mut before = first.checked_sub(1).map_or(0, |at| CLASSES[usize::from(text[at])]);
     let mut looks = Looks::default();
-    for at in first..last {
-        let class = CLASSES[usize::from(text[at])];
-        let is_begin = class & WORD != 0 && (before & (WORD | JOINT) == 0 || is_behind_escape(text, at));
-        looks.add(class, before);
-        before = class;
-        if is_begin && engine.prefixes.may_begin(&text[at..]) {
-            found.extend(by_prefix(engine, text, at));
+    if let Some(begin) = begin_behind_escape(text, run).filter(|begin| wide.contains(begin)) {
+        begins_at(engine, text, begin, found);
+    }
+    // Where words begin is written down first and looked at then: a branch for each would be guessed wrong too often.
+    let mut begins = [0; CHUNK];
+    let mut from = first;
+    while from < last {
+        let chunk = &text[from..last.min(from + CHUNK)];
+        let mut count = 0;
+        for (at, &byte) in chunk.iter().enumerate() {
+            let class = CLASSES[usize::from(byte)];
+            begins[count] = at as u8;
+            count += usize::from(class & WORD != 0 && before & (WORD | JOINT) == 0);
+            looks.add(class, before);
+            before = class;
         }
+        for &begin in &begins[..count] {
+            begins_at(engine, text, from + usize::from(begin), found);
+        }
+        from += CHUNK;
     }
     // A value of which only a part is seen is decided where its beginning is.
     if run.start >= wide.start && run.len() <= MAX_RUN && looks.may_be_random(run.len()) {
-        found.extend(named::find(engine, text, run));
+        found.extend(named::find(engine, text, run).map(Candidate::Key));
+    }
+}
+
+#[inline]
+fn begins_at(engine: &Engine, text: &[u8], at: usize, found: &mut Vec<Candidate>) {
+    if engine.prefixes.may_begin(&text[at..]) {
+        found.extend(by_prefix(engine, text, at));
     }
 }
 
@@ -80,14 +115,16 @@ impl Looks {
     }
 }
 
-/// The key that begins at a place with a prefix of its own.
-pub(super) fn by_prefix(engine: &Engine, text: &[u8], at: usize) -> Option<Hit> {
+/// What begins at a place with a prefix of its own.
+pub(super) fn by_prefix(engine: &Engine, text: &[u8], at: usize) -> Option<Candidate> {
     let rest = &text[at..text.len().min(at + MAX_VALUE)];
     engine.prefixes.rules_at(rest).find_map(|rule| {
         let (_, key) = engine.rules.key(rule)?;
-        let end = key.end_of_value(rest)?;
+        let (judgement, end) = key.judge_beginning(rest)?;
         let certainty = if key.checksum.proves() { Certainty::Checksum } else { Certainty::Shape };
-        is_reported(key).then(|| Hit::plain(rule, at..at + end, certainty))
+        let hit = Hit::plain(rule, at..at + end, certainty);
+        let is_alarm = judgement == Judgement::Key && is_reported(key);
+        Some(if is_alarm { Candidate::Key(hit) } else { Candidate::Harmless(hit.span) })
     })
 }
 
@@ -96,16 +133,21 @@ pub(super) fn is_reported(key: &Key) -> bool {
     key.sensitive || key.kind == Kind::KeyId
 }
 
-/// Whether the letter before is the end of `\n`, `\t`, `\r` or `%3D`, which does not belong to the word.
-fn is_behind_escape(text: &[u8], at: usize) -> bool {
-    let before = |back: usize| at.checked_sub(back).map_or(0, |at| text[at]);
-    (before(2) == b'\\' && matches!(before(1), b'n' | b't' | b'r'))
-        || (before(3) == b'%' && before(2).is_ascii_hexdigit() && before(1).is_ascii_hexdigit())
+/// Where the value of a run begins whose first characters are the end of `\n`, `\t`, `\r` or `%3D`.
+fn begin_behind_escape(text: &[u8], run: &Range<usize>) -> Option<usize> {
+    let behind = run.start.checked_sub(1).map(|at| text[at])?;
+    match (behind, text[run.start], text.get(run.start + 1)) {
+        (b'\\', b'n' | b't' | b'r', _) => Some(run.start + 1),
+        (b'%', first, Some(second)) if first.is_ascii_hexdigit() && second.is_ascii_hexdigit() => {
+            Some(run.start + 2)
+        }
+        _ => None,
+    }
 }
 
 /// Whether a byte may stand in a run.
 #[inline]
-fn is_token(byte: u8) -> bool {
+pub(super) fn is_token(byte: u8) -> bool {
     CLASSES[usize::from(byte)] & TOKEN != 0
 }
 
@@ -138,6 +180,9 @@ static CLASSES: [u8; 256] = {
     }
     classes
 };
+
+/// Bytes of a run that are looked at together; a place in them fits a byte.
+const CHUNK: usize = 128;
 
 /// The shortest run that is looked at.
 const STEP: usize = 16;

@@ -3,9 +3,11 @@
 //! Only what leads to a wanted blob is in the forest: the kind of a delta is that of the root of its chain, so trees,
 //! commits and tags are left out by their headers alone. Nothing is inflated here but on request.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map;
 use std::path::{Path, PathBuf};
 
-use gix_hash::{ObjectId, oid};
+use gix_hash::oid;
 use gix_pack::data::entry::Header;
 use gix_zlib::{Inflate, Status};
 
@@ -158,19 +160,25 @@ pub struct Forest {
     pub roots: Vec<u32>,
     /// How many blobs the pack has.
     pub blobs: u64,
+    /// How many of them are wanted.
+    pub wanted_blobs: u64,
+    /// The places of all commits, in the order of the file.
+    pub commits: Vec<u32>,
+    /// The same of all trees.
+    pub trees: Vec<u32>,
 }
 
 impl Forest {
-    /// Looks at all headers of a pack. `is_wanted` says of a place in the index whether that object matters, should it be
-    /// a blob.
-    pub fn of(pack: &Pack, troubles: &Troubles, is_wanted: impl Fn(u32) -> bool) -> Self {
-        let (offsets, places) = in_order_of_offset(pack);
+    /// Looks at the headers of the objects at `listed` places in the index, and of what these are deltas on. `is_wanted`
+    /// says of a place whether that object matters, should it be a blob.
+    pub fn of(pack: &Pack, listed: Vec<u32>, troubles: &Troubles, is_wanted: impl Fn(u32) -> bool) -> Self {
+        let (offsets, places) = in_order_of_offset(pack, listed);
         let count = places.len();
         let mut kinds = vec![UNKNOWN; count];
         let mut parents = vec![NONE; count];
         let mut later = Vec::new();
         for (node, &offset) in offsets.iter().enumerate() {
-            let told = |error: EntryError| troubles.add(pack.id(places[node]).to_string(), error.to_string());
+            let told = |error: EntryError| troubles.add(name(pack, places[node]), error.to_string());
             match pack.entry(offset).map(|entry| entry.content) {
                 Ok(Content::Whole(kind)) => kinds[node] = kind as u8,
                 Ok(Content::Delta(base)) => match offsets.binary_search(&base) {
@@ -188,7 +196,7 @@ impl Forest {
         }
         settle(&mut later, &mut kinds, &parents);
         for node in later {
-            troubles.add(pack.id(places[node]).to_string(), EntryError::NoBase.to_string());
+            troubles.add(name(pack, places[node]), EntryError::NoBase.to_string());
         }
         let mut forest = Self {
             first_child: vec![NONE; count],
@@ -197,13 +205,22 @@ impl Forest {
             wanted: Bits::new(count),
             roots: Vec::new(),
             blobs: 0,
+            wanted_blobs: 0,
+            commits: Vec::new(),
+            trees: Vec::new(),
             offsets,
             places,
         };
+        let of_kind = |kind| {
+            let nodes = (0..count).filter(move |node| kinds[*node] == kind as u8);
+            nodes.map(|node| forest.places[node]).filter(|place| *place != NONE).collect()
+        };
+        (forest.commits, forest.trees) = (of_kind(Kind::Commit), of_kind(Kind::Tree));
         for node in (0..count).rev().filter(|node| kinds[*node] == Kind::Blob as u8) {
             forest.blobs += 1;
-            if is_wanted(forest.places[node]) {
+            if forest.places[node] != NONE && is_wanted(forest.places[node]) {
                 forest.wanted.set(node);
+                forest.wanted_blobs += 1;
                 forest.weigh(node, &parents);
             }
         }
@@ -216,7 +233,7 @@ impl Forest {
         self.offsets[node as usize]
     }
 
-    /// The place of a node's object in the index.
+    /// The place of a wanted node's object in the index.
     pub fn place(&self, node: u32) -> u32 {
         self.places[node as usize]
     }
@@ -294,13 +311,31 @@ fn settle(later: &mut Vec<usize>, kinds: &mut [u8], parents: &[u32]) {
     }
 }
 
-/// The offsets of all objects in ascending order, and the place in the index of each.
-fn in_order_of_offset(pack: &Pack) -> (Vec<u64>, Vec<u32>) {
-    let mut places: Vec<u32> = (0..pack.len()).collect();
-    places.sort_by_cached_key(|place| pack.offset(*place));
-    // An index that names an offset twice is broken; the second would make a node that is its own sibling.
-    places.dedup_by_key(|place| pack.offset(*place));
-    (places.iter().map(|place| pack.offset(*place)).collect(), places)
+/// The offsets of the listed objects and of what they are deltas on in ascending order, and the place in the index of
+/// each that was listed.
+fn in_order_of_offset(pack: &Pack, mut listed: Vec<u32>) -> (Vec<u64>, Vec<u32>) {
+    if listed.len() == pack.len() as usize {
+        listed.sort_by_cached_key(|place| pack.offset(*place));
+        // An index that names an offset twice is broken; the second would make a node that is its own sibling.
+        listed.dedup_by_key(|place| pack.offset(*place));
+        return (listed.iter().map(|place| pack.offset(*place)).collect(), listed);
+    }
+    let mut found: BTreeMap<u64, u32> = listed.iter().map(|place| (pack.offset(*place), *place)).collect();
+    let mut waiting: Vec<u64> = found.keys().copied().collect();
+    while let Some(offset) = waiting.pop() {
+        // What cannot be read is told when its own turn comes.
+        if let Ok(Content::Delta(base)) = pack.entry(offset).map(|entry| entry.content)
+            && let btree_map::Entry::Vacant(vacant) = found.entry(base)
+        {
+            vacant.insert(NONE);
+            waiting.push(base);
+        }
+    }
+    found.into_iter().unzip()
+}
+
+fn name(pack: &Pack, place: u32) -> String {
+    if place == NONE { "the base of a delta".to_owned() } else { format!("object {}", pack.id(place)) }
 }
 
 /// A bit for each of many things.

@@ -105,6 +105,11 @@ impl Repository {
         })
     }
 
+    /// Where a scan may keep what it found out: in the git directory, so that it goes when the repository goes.
+    pub fn known_file(&self) -> PathBuf {
+        self.common_dir.join("keymoat/settled-objects")
+    }
+
     /// The git directories of its submodules that were fetched, which are repositories of their own.
     pub fn submodules(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();

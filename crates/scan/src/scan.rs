@@ -1,0 +1,69 @@
+//! One scan: what is searched with, what it may use, and what comes of it.
+
+use std::io::{self, Read};
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use keymoat_detect::{Catalogue, Engine};
+
+use crate::finding::{Finding, FingerprintKey, Values};
+use crate::git::{History, Repository, Scanned, StagedFiles};
+use crate::place::{Place, Source};
+use crate::progress::Progress;
+use crate::text::{Searcher, Sighting};
+use crate::tree::Files;
+use crate::trouble::Troubles;
+
+/// What a scan is made with.
+#[derive(Clone, Copy)]
+pub struct Scan<'a> {
+    /// What is searched for.
+    pub engine: &'a Engine,
+    /// The catalogue behind it, which knows how values may be shown.
+    pub catalogue: &'a Catalogue,
+    /// Names values.
+    pub key: &'a FingerprintKey,
+    /// How many threads may work.
+    pub threads: NonZeroUsize,
+    /// Hears how far it is.
+    pub progress: &'a dyn Progress,
+    /// Hears what could not be read.
+    pub troubles: &'a Troubles,
+}
+
+impl Scan<'_> {
+    /// Searches all that a repository holds: all refs, stashes, reflogs, and what nothing leads to.
+    pub fn history(&self, history: &History<'_>) -> (Vec<Finding>, Scanned) {
+        let values = Values::new(self.engine, self.catalogue, self.key);
+        let scanned = history.search(self, &values);
+        (values.into_findings(), scanned)
+    }
+
+    /// Searches what is staged in a repository for values that the files in `HEAD` do not have.
+    pub fn staged(&self, repository: &Repository) -> (Vec<Finding>, StagedFiles) {
+        let values = Values::new(self.engine, self.catalogue, self.key);
+        let staged = crate::git::search_staged(repository, self, &values);
+        (values.into_findings(), staged)
+    }
+
+    /// Searches the files of a directory, or one file.
+    pub fn tree(&self, root: &Path) -> (Vec<Finding>, Files) {
+        let values = Values::new(self.engine, self.catalogue, self.key);
+        let files = crate::tree::search(root, self, &values);
+        (values.into_findings(), files)
+    }
+
+    /// Searches a stream of any length, also one that is no text; `name` is what places are told by.
+    ///
+    /// # Errors
+    /// When the stream cannot be read.
+    pub fn stream(&self, name: &str, stream: impl Read) -> io::Result<Vec<Finding>> {
+        let values = Values::new(self.engine, self.catalogue, self.key);
+        Searcher::new(self.engine, &values).search_stream(stream, |sighting| {
+            let source = Source::Stream(name.to_owned());
+            let Sighting { known, line, column } = sighting;
+            values.add_place(known.value, Place { source, line, column, encoding: known.encoding });
+        })?;
+        Ok(values.into_findings())
+    }
+}
