@@ -4,19 +4,26 @@
 //! It deliberately knows no vault, asks no provider, prints nothing, and has no clock and no dice of its own.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
+mod baseline;
 mod carry;
 mod finding;
 pub mod git;
 mod place;
 mod progress;
+mod remote;
+pub mod report;
 mod scan;
 mod text;
 mod tree;
 mod trouble;
+mod unignored;
 
+pub use baseline::{Baseline, BaselineError};
 pub use finding::{Finding, Fingerprint, FingerprintKey};
 pub use place::{CommitRef, Historic, Place, Source, Standing};
 pub use progress::{Phase, Progress};
+pub use remote::Remote;
 pub use scan::Scan;
 pub use tree::Files;
 pub use trouble::{Trouble, Troubles};
+pub use unignored::unignored;

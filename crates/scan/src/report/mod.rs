@@ -155,7 +155,7 @@ impl Report {
         let all = findings.len();
         findings.retain(|finding| baseline.as_ref().is_none_or(|known| !known.has(&finding.fingerprint)));
         let known = (all - findings.len()) as u64;
-        findings.sort_by_cached_key(order::urgency);
+        order::sort(&mut findings);
         Self {
             version: about.version,
             made: about.made,

@@ -1,6 +1,7 @@
 //! How bad a finding is, and which comes first.
 
 use std::cmp::Reverse;
+use std::collections::HashMap;
 
 use keymoat_detect::{Mode, Severity};
 
@@ -19,7 +20,7 @@ pub enum Reach {
     Data,
     /// In a file on this machine.
     File,
-    /// Staged, and about to be committed.
+    /// Staged or pushed, and about to be taken in.
     Staged,
     /// In a stash.
     Stash,
@@ -53,7 +54,7 @@ impl Reach {
             Self::History => "only in history",
             Self::Data => "in data",
             Self::File => "in a file",
-            Self::Staged => "staged",
+            Self::Staged => "about to be taken in",
             Self::Stash => "only in a stash",
             Self::Reflog => "only in the reflog",
             Self::Unreachable => "only in an object that nothing leads to",
@@ -84,8 +85,19 @@ pub(super) fn level(severity: Severity, mode: Mode, reach: Reach, looks_public: 
     }
 }
 
-/// What sorts findings: the most urgent first, test keys last, and one provider's together.
-pub(super) fn urgency(finding: &Reported) -> impl Ord + use<> {
+/// Sorts findings: the most urgent first, test keys last, and those of one provider and level together.
+pub(super) fn sort(findings: &mut [Reported]) {
+    findings.sort_by_cached_key(urgency);
+    let mut groups: HashMap<(bool, Severity, Option<String>), usize> = HashMap::new();
+    findings.sort_by_cached_key(|finding| {
+        let provider = finding.provider.as_ref().map(|(id, _)| id.clone());
+        let next = groups.len();
+        // A group stands where its most urgent one does.
+        *groups.entry((finding.is_test(), finding.level, provider)).or_insert(next)
+    });
+}
+
+fn urgency(finding: &Reported) -> impl Ord + use<> {
     (
         finding.is_test(),
         Reverse(finding.level),
