@@ -111,21 +111,21 @@ impl Scan {
             None => std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
         };
         let bar = Arc::new(Bar::new());
-        let stopped = tokio::spawn({
-            let bar = Arc::clone(&bar);
-            async move {
-                stop.await;
-                bar.cancel();
-            }
-        });
         let work = Work { catalogue, baseline, looks, threads, bar: Arc::clone(&bar) };
-        let outcome = tokio::task::spawn_blocking(move || work.run()).await;
-        stopped.abort();
+        let (done, outcome) = tokio::sync::oneshot::channel();
+        // A thread that the runtime does not wait for: it may sit in a read of stdin that never ends.
+        std::thread::spawn(move || {
+            // Nobody waits any more when it was stopped.
+            let _ = done.send(work.run());
+        });
+        let outcome = tokio::select! {
+            outcome = outcome => Some(outcome),
+            () = stop => None,
+        };
         bar.clear();
-        let report = outcome.map_err(|_| CliError::new("the scan broke off; this is a bug"))??;
-        match bar.is_stopped() {
-            true => Err(CliError::new("stopped before everything was searched; there is no report")),
-            false => Ok(report),
+        match outcome {
+            Some(outcome) => outcome.map_err(|_| CliError::new("the scan broke off; this is a bug"))?,
+            None => Err(CliError::new("stopped before everything was searched; there is no report")),
         }
     }
 
