@@ -6,13 +6,19 @@
 
 mod baseline;
 mod carry;
+mod dump;
 mod finding;
 pub mod git;
+pub mod inside;
+mod known;
+mod look;
 mod place;
 mod progress;
 mod remote;
 pub mod report;
+mod rows;
 mod scan;
+mod sqlite;
 mod text;
 mod tree;
 mod trouble;
@@ -20,9 +26,10 @@ mod unignored;
 
 pub use baseline::{Baseline, BaselineError};
 pub use finding::{Finding, Fingerprint, FingerprintKey};
-pub use place::{CommitRef, Historic, Place, Source, Standing};
+pub use place::{CommitRef, Historic, Inside, Place, Source, Standing};
 pub use progress::{Phase, Progress};
 pub use remote::Remote;
+pub use rows::{Cell, Rows, Spot, Table};
 pub use scan::Scan;
 pub use tree::Files;
 pub use trouble::{Trouble, Troubles};

@@ -1,8 +1,12 @@
 //! Where a value stands.
 
+use std::fmt;
+
 use keymoat_detect::Encoding;
 
-/// One place of a value. Lines and columns count from 1, columns in bytes.
+use crate::rows::Cell;
+
+/// One place of a value. Lines and columns count from 1, columns in bytes; 0 where there are none, as in a database.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     /// The thing that holds it.
@@ -26,16 +30,48 @@ pub enum Source {
     History(Box<Historic>),
     /// A stream, by the name that it was given.
     Stream(String),
+    /// A database that was asked, by its address without what is secret in it.
+    Database(String),
+    /// Something in a file or stream: a member of an archive, a cell of a table, or both.
+    Inside(Box<Inside>),
 }
 
 impl Source {
     /// The path or name.
     pub fn path(&self) -> &str {
         match self {
-            Self::File(path) | Self::Staged(path) | Self::Stream(path) => path,
+            Self::File(path) | Self::Staged(path) | Self::Stream(path) | Self::Database(path) => path,
+            Self::Inside(inside) => inside.of.path(),
             Self::History(historic) => &historic.path,
         }
     }
+}
+
+/// The whole way: `backup.zip › shop.sql › payment_provider.stripe_secret_key, id 7`.
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.path())?;
+        let Self::Inside(inside) = self else { return Ok(()) };
+        inside.members.iter().try_for_each(|member| write!(f, " › {member}"))?;
+        match (&inside.cell, &inside.known_as) {
+            (Some(cell), Some(known)) => write!(f, " › {known} [{}.{}, {}]", cell.table, cell.column, cell.row),
+            (Some(cell), None) => write!(f, " › {}.{}, {}", cell.table, cell.column, cell.row),
+            (None, _) => Ok(()),
+        }
+    }
+}
+
+/// Where in a file or stream something stands.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Inside {
+    /// The file or stream.
+    pub of: Source,
+    /// The members of archives, parts of mail and the like that lead there, from the outermost.
+    pub members: Vec<String>,
+    /// The cell of a table.
+    pub cell: Option<Cell>,
+    /// What people call that cell: `Odoo › System Parameters › …`.
+    pub known_as: Option<String>,
 }
 
 /// A file of a history, with all its versions that hold the value.

@@ -1,6 +1,6 @@
 //! One scan: what is searched with, what it may use, and what comes of it.
 
-use std::io::{self, Read};
+use std::io::Read;
 use std::num::NonZeroUsize;
 use std::path::Path;
 
@@ -8,9 +8,10 @@ use keymoat_detect::{Catalogue, Engine};
 
 use crate::finding::{Finding, FingerprintKey, Values};
 use crate::git::{History, Repository, Scanned, StagedFiles};
-use crate::place::{Place, Source};
+use crate::look::Looker;
+use crate::place::Source;
 use crate::progress::Progress;
-use crate::text::{Searcher, Sighting};
+use crate::text::Searcher;
 use crate::tree::Files;
 use crate::trouble::Troubles;
 
@@ -53,17 +54,12 @@ impl Scan<'_> {
         (values.into_findings(), files)
     }
 
-    /// Searches a stream of any length, also one that is no text; `name` is what places are told by.
-    ///
-    /// # Errors
-    /// When the stream cannot be read.
-    pub fn stream(&self, name: &str, stream: impl Read) -> io::Result<Vec<Finding>> {
+    /// Searches a stream of any length with everything that is in it; `name` is what places are told by. What of it
+    /// cannot be read is among the troubles.
+    pub fn stream(&self, name: &str, stream: impl Read) -> Vec<Finding> {
         let values = Values::new(self.engine, self.catalogue, self.key);
-        Searcher::new(self.engine, &values).search_stream(stream, |sighting| {
-            let source = Source::Stream(name.to_owned());
-            let Sighting { known, line, column } = sighting;
-            values.add_place(known.value, Place { source, line, column, encoding: known.encoding });
-        })?;
-        Ok(values.into_findings())
+        let mut searcher = Searcher::new(self.engine, &values);
+        Looker::new(self, &mut searcher, &values, Source::Stream(name.to_owned())).stream(stream);
+        values.into_findings()
     }
 }

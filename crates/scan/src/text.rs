@@ -15,6 +15,8 @@ pub(crate) struct Searcher<'a> {
     scratch: Scratch,
     hits: Vec<Hit>,
     same: Vec<Same>,
+    /// For streams, of which there may be many small ones.
+    window: Vec<u8>,
     /// How many bytes the engine looked at.
     pub searched: u64,
 }
@@ -37,7 +39,7 @@ pub(crate) struct Sighting {
 impl<'a> Searcher<'a> {
     pub fn new(engine: &'a Engine, values: &'a Values<'a>) -> Self {
         let (scratch, hits, same) = (Scratch::default(), Vec::new(), Vec::new());
-        Self { engine, values, scratch, hits, same, searched: 0 }
+        Self { engine, values, scratch, hits, same, window: Vec::new(), searched: 0 }
     }
 
     /// Searches a text. Of one that was made from another only what changed is looked at.
@@ -60,7 +62,8 @@ impl<'a> Searcher<'a> {
         known
     }
 
-    fn search_range(&mut self, text: &[u8], range: std::ops::Range<usize>, mut known: Vec<Known>) -> Vec<Known> {
+    /// Searches a part of a text.
+    pub fn search_range(&mut self, text: &[u8], range: std::ops::Range<usize>, mut known: Vec<Known>) -> Vec<Known> {
         self.searched += range.len() as u64;
         self.engine.find(text, range, &mut self.scratch, &mut self.hits);
         known.extend(self.hits.drain(..).filter_map(|hit| self.values.note(text, &hit)));
@@ -73,7 +76,8 @@ impl<'a> Searcher<'a> {
         mut stream: impl Read,
         mut seen: impl FnMut(Sighting),
     ) -> io::Result<Streamed> {
-        let mut window = vec![0; WINDOW + 2 * Engine::MARGIN];
+        let mut window = std::mem::take(&mut self.window);
+        window.resize(WINDOW + 2 * Engine::MARGIN, 0);
         let (mut filled, mut from) = (0, 0);
         let mut lines = Lines::default();
         let mut streamed = Streamed::default();
@@ -91,6 +95,7 @@ impl<'a> Searcher<'a> {
                 seen(Sighting { known, line, column });
             }
             if is_last {
+                self.window = window;
                 return Ok(streamed);
             }
             // The margin before what comes next stays, too.

@@ -5,7 +5,7 @@
 //! for. There is no limit on sizes.
 
 use std::fs::{self, File};
-use std::io::Read as _;
+use std::io::{Read as _, Seek as _};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -13,6 +13,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 use crate::finding::Values;
+use crate::inside;
+use crate::look::{Dumps, Looker};
 use crate::place::{Place, Source};
 use crate::scan::Scan;
 use crate::text::{Lines, Searcher, is_binary};
@@ -22,7 +24,7 @@ use crate::text::{Lines, Searcher, is_binary};
 pub struct Files {
     /// Files that were searched.
     pub texts: u64,
-    /// Files that are no text.
+    /// Files that are no text; what is in them was searched all the same.
     pub binaries: u64,
     /// Bytes of the texts.
     pub bytes: u64,
@@ -178,6 +180,7 @@ fn search_files(root: &Path, files: &Mutex<Receiver<PathBuf>>, scan: &Scan<'_>, 
     let mut searcher = Searcher::new(scan.engine, values);
     let mut buffer = Vec::new();
     let mut found = Files::default();
+    let mut dumps = Dumps::default();
     loop {
         let next = files.lock().ok().and_then(|files| files.recv().ok());
         let Some(path) = next else { return found };
@@ -186,28 +189,42 @@ fn search_files(root: &Path, files: &Mutex<Receiver<PathBuf>>, scan: &Scan<'_>, 
         }
         let shown = path.strip_prefix(root).ok().filter(|rest| !rest.as_os_str().is_empty()).unwrap_or(&path);
         let shown = shown.to_string_lossy().into_owned();
-        if let Err(error) = search_file(&path, &shown, &mut searcher, &mut buffer, values, &mut found) {
+        let searched = match read_beginning(&path, &mut buffer) {
+            Ok(file) if inside::is_plain_text(&shown, &buffer) => {
+                search_text(&file, &shown, &mut searcher, &mut buffer, values, &mut found)
+            }
+            Ok(mut file) => {
+                found.binaries += u64::from(is_binary(&buffer));
+                // What was read is read once more: these formats begin at their beginning.
+                let _ = file.rewind();
+                let looker = Looker::new(scan, &mut searcher, values, Source::File(shown.clone()));
+                found.bytes += looker.file(&path, &file, &mut dumps);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = searched {
             scan.troubles.add(shown, format!("cannot be read: {}", error.kind()));
         }
         scan.progress.advance(1);
     }
 }
 
-fn search_file(
-    path: &Path,
+fn read_beginning(path: &Path, buffer: &mut Vec<u8>) -> std::io::Result<File> {
+    let file = File::open(path)?;
+    buffer.clear();
+    (&file).take(READ_WHOLE).read_to_end(buffer)?;
+    Ok(file)
+}
+
+fn search_text(
+    mut file: &File,
     shown: &str,
     searcher: &mut Searcher<'_>,
     buffer: &mut Vec<u8>,
     values: &Values<'_>,
     found: &mut Files,
 ) -> std::io::Result<()> {
-    let file = File::open(path)?;
-    buffer.clear();
-    (&file).take(READ_WHOLE).read_to_end(buffer)?;
-    if is_binary(buffer) {
-        found.binaries += 1;
-        return Ok(());
-    }
     let source = || Source::File(shown.to_owned());
     found.texts += 1;
     if (buffer.len() as u64) < READ_WHOLE {
@@ -220,7 +237,7 @@ fn search_file(
         return Ok(());
     }
     let whole = std::mem::take(buffer);
-    let streamed = searcher.search_stream(whole.as_slice().chain(&file), |sighting| {
+    let streamed = searcher.search_stream(whole.as_slice().chain(&mut file), |sighting| {
         let (line, column, encoding) = (sighting.line, sighting.column, sighting.known.encoding);
         values.add_place(sighting.known.value, Place { source: source(), line, column, encoding });
     })?;

@@ -7,7 +7,7 @@ mod form;
 pub mod look;
 
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
@@ -124,7 +124,7 @@ impl Scan {
         };
         bar.clear();
         match outcome {
-            Some(outcome) => outcome.map_err(|_| CliError::new("the scan broke off; this is a bug"))?,
+            Some(outcome) => outcome.map_err(|_| CliError::new("the scan broke off; this is a bug")),
             None => Err(CliError::new("stopped before everything was searched; there is no report")),
         }
     }
@@ -166,7 +166,7 @@ struct Work {
 }
 
 impl Work {
-    fn run(self) -> Result<Report, CliError> {
+    fn run(self) -> Report {
         let engine = Engine::new(&self.catalogue);
         let key = match &self.baseline {
             Some(baseline) => baseline.key(),
@@ -184,7 +184,7 @@ impl Work {
         let mut searched = Vec::new();
         let mut warnings = Vec::new();
         for look in &self.looks {
-            searched.push(look.search(&scan)?);
+            searched.push(look.search(&scan));
             warnings.extend(look.warnings());
         }
         let about = About {
@@ -192,7 +192,7 @@ impl Work {
             made: SystemClock.now().as_second(),
             warnings,
         };
-        Ok(Report::new(&engine, searched, self.baseline, &troubles, about))
+        Report::new(&engine, searched, self.baseline, &troubles, about)
     }
 }
 
@@ -203,9 +203,4 @@ pub fn exit_code(report: &Report) -> u8 {
         (true, 0) => 0,
         (true, _) => FAILURE,
     }
-}
-
-/// Whether a word names a database rather than a file.
-pub fn is_address(target: &str) -> bool {
-    target.contains("://") && !Path::new(target).exists()
 }

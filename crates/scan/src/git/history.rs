@@ -109,8 +109,6 @@ struct Pass<'p> {
 struct PackSeen {
     commits: Vec<u32>,
     trees: Vec<u32>,
-    /// How many objects were not known before.
-    new: usize,
 }
 
 /// What was seen of loose objects.
@@ -119,7 +117,6 @@ struct LooseSeen {
     all: Vec<ObjectId>,
     commits: Vec<ObjectId>,
     trees: Vec<ObjectId>,
-    new: usize,
 }
 
 impl Pass<'_> {
@@ -130,8 +127,7 @@ impl Pass<'_> {
         let earlier = &objects.packs[..number];
         let is_first = |place| !earlier.iter().any(|other| other.find(pack.id(place)).is_some());
         let listed = self.unknown_in(pack);
-        let new = listed.len();
-        self.scanned.known += u64::from(pack.len()) - new as u64;
+        self.scanned.known += u64::from(pack.len()) - listed.len() as u64;
         let forest = Forest::of(pack, listed, scan.troubles, is_first);
         scan.progress.begin(Phase::Searching, forest.wanted_blobs);
         let threads = scan.threads.get();
@@ -144,7 +140,7 @@ impl Pass<'_> {
         });
         self.scanned.blobs += forest.wanted_blobs;
         outcomes.into_iter().for_each(|outcome| self.add(outcome));
-        self.packs.push(PackSeen { commits: forest.commits, trees: forest.trees, new });
+        self.packs.push(PackSeen { commits: forest.commits, trees: forest.trees });
     }
 
     /// The places of objects that no earlier scan knew. Both lists are sorted by id.
@@ -165,7 +161,6 @@ impl Pass<'_> {
         let mut loose = self.objects.loose();
         self.loose.all = loose.iter().map(|(id, _)| *id).collect();
         loose.retain(|(id, _)| self.known.settled.find(id).is_none() && self.known.trees.find(id).is_none());
-        self.loose.new = loose.len();
         self.scanned.known += (self.loose.all.len() - loose.len()) as u64;
         scan.progress.begin(Phase::Searching, loose.len() as u64);
         let next = AtomicUsize::new(0);

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use gix_hash::oid;
 use gix_pack::data::entry::Header;
@@ -18,7 +18,6 @@ use crate::trouble::Troubles;
 pub struct Pack {
     index: gix_pack::index::File,
     data: gix_pack::data::File,
-    path: PathBuf,
 }
 
 /// What an entry holds, before anything of it is inflated.
@@ -69,12 +68,7 @@ impl Pack {
             .map_err(|_| "has a broken index; `git index-pack` makes it anew".to_owned())?;
         let data = gix_pack::data::File::at(&path, hash)
             .map_err(|_| "is not a pack that can be read; `git fsck` says more".to_owned())?;
-        Ok(Self { index, data, path })
-    }
-
-    /// The file with the objects.
-    pub fn path(&self) -> &Path {
-        &self.path
+        Ok(Self { index, data })
     }
 
     /// How many objects the index names.
@@ -211,9 +205,9 @@ impl Forest {
             offsets,
             places,
         };
-        let of_kind = |kind| {
-            let nodes = (0..count).filter(move |node| kinds[*node] == kind as u8);
-            nodes.map(|node| forest.places[node]).filter(|place| *place != NONE).collect()
+        let of_kind = |kind: Kind| {
+            let nodes = kinds.iter().zip(&forest.places).filter(|(found, _)| **found == kind as u8);
+            nodes.map(|(_, place)| *place).filter(|place| *place != NONE).collect()
         };
         (forest.commits, forest.trees) = (of_kind(Kind::Commit), of_kind(Kind::Tree));
         for node in (0..count).rev().filter(|node| kinds[*node] == Kind::Blob as u8) {

@@ -27,7 +27,7 @@ fn cells(finding: &Reported, spot: &Spot) -> [String; 20] {
         finding.kind.as_str().to_owned(),
         finding.mode.as_str().to_owned(),
         finding.mask.clone(),
-        spot.path.clone(),
+        spot.place_in_file(),
         number(spot.line),
         spot.standing(),
         if finding.looks_public && spot.reach.is_pushed() { "yes" } else { "no" }.to_owned(),

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::summary::{Counts, moment};
 use super::{Commit, Report, Reported, Spot, Target};
+use crate::rows::Cell;
 
 impl Report {
     /// One document with everything.
@@ -113,6 +114,18 @@ struct WirePlace<'r> {
     blob: Option<&'r str>,
     first: Option<WireCommit<'r>>,
     last: Option<WireCommit<'r>>,
+    members: &'r [String],
+    cell: Option<WireCell<'r>>,
+    known_as: Option<&'r str>,
+}
+
+#[derive(Serialize)]
+struct WireCell<'r> {
+    table: &'r str,
+    column: &'r str,
+    row: &'r str,
+    company: Option<&'r str>,
+    setting: Option<&'r str>,
 }
 
 #[derive(Serialize)]
@@ -206,6 +219,21 @@ impl<'r> WirePlace<'r> {
             blob: spot.blob.as_deref(),
             first: spot.first.as_ref().map(WireCommit::of),
             last: spot.last.as_ref().map(WireCommit::of),
+            members: &spot.members,
+            cell: spot.cell.as_ref().map(WireCell::of),
+            known_as: spot.known_as.as_deref(),
+        }
+    }
+}
+
+impl<'r> WireCell<'r> {
+    fn of(cell: &'r Cell) -> Self {
+        Self {
+            table: &cell.table,
+            column: &cell.column,
+            row: &cell.row,
+            company: cell.company.as_deref(),
+            setting: cell.setting.as_deref(),
         }
     }
 }

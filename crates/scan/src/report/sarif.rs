@@ -115,14 +115,18 @@ fn result(finding: &Reported, spot: &Spot, rule: usize) -> Value {
         properties["author"] = json!(first.author);
         properties["date"] = json!(moment(first.date));
     }
+    let mut location = json!({ "physicalLocation": physical });
+    if !spot.members.is_empty() || spot.cell.is_some() {
+        location["logicalLocations"] = json!([{ "fullyQualifiedName": spot.place_in_file() }]);
+    }
     json!({
         "ruleId": finding.rule,
         "ruleIndex": rule,
         "level": level(finding.level),
         "message": { "text": message },
-        "locations": [{ "physicalLocation": physical }],
+        "locations": [location],
         "partialFingerprints": {
-            "keymoatValue/v1": format!("{}:{}", finding.fingerprint, uri(&spot.path)),
+            "keymoatValue/v1": format!("{}:{}", finding.fingerprint, uri(&spot.place_in_file())),
         },
         "properties": properties,
     })

@@ -3,7 +3,8 @@
 use keymoat_detect::Encoding;
 
 use super::order::Reach;
-use crate::place::{CommitRef, Place, Source, Standing};
+use crate::place::{CommitRef, Inside, Place, Source, Standing};
+use crate::rows::Cell;
 
 /// A place as a report tells it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,6 +29,12 @@ pub struct Spot {
     pub last: Option<Commit>,
     /// The newest blob with it.
     pub blob: Option<String>,
+    /// The members of archives and the like that lead to it, from the outermost.
+    pub members: Vec<String>,
+    /// The cell of a table.
+    pub cell: Option<Cell>,
+    /// What people call that cell: `Odoo › System Parameters › …`.
+    pub known_as: Option<String>,
 }
 
 /// A commit as a report tells it. Safe to print.
@@ -44,13 +51,31 @@ pub struct Commit {
 }
 
 impl Spot {
-    /// `shop/settings.py:12`.
+    /// `shop/settings.py:12`, `backup.zip › shop.sql › Odoo › System Parameters › `stripe.secret_key``.
     pub fn place(&self) -> String {
-        let path = if self.path.is_empty() { "(no path)" } else { &self.path };
+        let place = self.place_in_file();
         match self.line {
-            0 => path.to_owned(),
-            line => format!("{path}:{line}"),
+            0 => place,
+            line => format!("{place}:{line}"),
         }
+    }
+
+    /// The same without the line.
+    pub fn place_in_file(&self) -> String {
+        let path = if self.path.is_empty() { "(no path)" } else { &self.path };
+        let mut place = path.to_owned();
+        for member in &self.members {
+            place.push_str(STEP);
+            place.push_str(member);
+        }
+        if let Some(cell) = &self.cell {
+            let stands = format!("{}.{}, {}", cell.table, cell.column, cell.row);
+            match &self.known_as {
+                Some(known) => place.push_str(&format!("{STEP}{known} [{stands}]")),
+                None => place.push_str(&format!("{STEP}{stands}")),
+            }
+        }
+        place
     }
 
     /// How far it has got, in words: `still in HEAD`, `at the tip of next`.
@@ -74,7 +99,7 @@ pub(super) fn of(places: &[Place], within: Option<&str>) -> Vec<Spot> {
 
 fn spot(place: &Place, within: Option<&str>) -> Spot {
     let path = match within {
-        Some(target) if !matches!(place.source, Source::Stream(_)) => {
+        Some(target) if is_relative(&place.source, target) => {
             format!("{}/{}", target.trim_end_matches('/'), place.source.path())
         }
         _ => place.source.path().to_owned(),
@@ -90,11 +115,23 @@ fn spot(place: &Place, within: Option<&str>) -> Spot {
         first: None,
         last: None,
         blob: None,
+        members: Vec::new(),
+        cell: None,
+        known_as: None,
     };
-    match &place.source {
+    fill(&mut spot, &place.source);
+    spot
+}
+
+fn fill(spot: &mut Spot, source: &Source) {
+    match source {
         Source::File(_) => {}
         Source::Staged(_) => spot.reach = Reach::Staged,
-        Source::Stream(_) => spot.reach = Reach::Data,
+        Source::Stream(_) | Source::Database(_) => spot.reach = Reach::Data,
+        Source::Inside(inside) => {
+            fill(spot, &inside.of);
+            fill_inside(spot, inside);
+        }
         Source::History(historic) => {
             spot.reach = reach(&historic.standing);
             if let Standing::Tip(branch) = &historic.standing {
@@ -106,7 +143,31 @@ fn spot(place: &Place, within: Option<&str>) -> Spot {
             spot.blob = Some(historic.blob.clone());
         }
     }
-    spot
+}
+
+fn fill_inside(spot: &mut Spot, inside: &Inside) {
+    spot.members = inside.members.iter().map(|member| printable(member)).collect();
+    spot.known_as = inside.known_as.as_deref().map(printable);
+    spot.cell = inside.cell.as_ref().map(|cell| Cell {
+        table: printable(&cell.table),
+        column: printable(&cell.column),
+        row: printable(&cell.row),
+        company: cell.company.as_deref().map(printable),
+        setting: cell.setting.as_deref().map(printable),
+    });
+    if spot.cell.is_some() && spot.reach == Reach::File {
+        spot.reach = Reach::Data;
+    }
+}
+
+/// Whether a place is told from its target on. A file that is the target is told by its own name, as a stream is.
+fn is_relative(source: &Source, target: &str) -> bool {
+    match source {
+        Source::Stream(_) | Source::Database(_) => false,
+        Source::Inside(inside) => is_relative(&inside.of, target),
+        Source::File(path) => path != target,
+        Source::Staged(_) | Source::History(_) => true,
+    }
 }
 
 fn reach(standing: &Standing) -> Reach {
@@ -136,3 +197,6 @@ pub(crate) fn printable(text: &str) -> String {
     };
     text.chars().map(|c| if is_odd(c) { '\u{fffd}' } else { c }).collect()
 }
+
+/// Leads from a thing to what is in it.
+const STEP: &str = " › ";

@@ -2,7 +2,8 @@ use keymoat_detect::{Catalogue, Encoding, RuleId};
 
 use super::*;
 use crate::FingerprintKey;
-use crate::place::{CommitRef, Historic, Place, Source, Standing};
+use crate::rows::Cell;
+use crate::place::{CommitRef, Historic, Inside, Place, Source, Standing};
 
 /// 2021-03-04T12:00:00Z.
 const MARCH: i64 = 1_614_859_200;
@@ -147,6 +148,40 @@ fn a_baseline_leaves_out_what_is_known_wherever_it_stands() {
     let report = report_of(spread, &engine, Some(baseline.clone()));
     assert_eq!(report.findings[0].rule, "shared-between-environments");
     assert!(report.findings[0].title.ends_with("used in dev and prod and staging"), "{:?}", report.findings[0]);
+}
+
+#[test]
+fn a_key_of_two_companies_is_a_finding_of_its_own() {
+    let engine = Engine::new(&catalogue());
+    let cell = |row: &str, company: &str| {
+        let cell = Cell {
+            table: "payment_provider".to_owned(),
+            column: "stripe_secret_key".to_owned(),
+            row: row.to_owned(),
+            company: Some(company.to_owned()),
+            setting: None,
+        };
+        let of = Source::File("shop.dump".to_owned());
+        let known_as = Some("Odoo › Payment Providers".to_owned());
+        let inside = Inside { of, members: vec!["a.sql".to_owned()], cell: Some(cell), known_as };
+        Place { source: Source::Inside(Box::new(inside)), line: 0, column: 0, encoding: Encoding::Plain }
+    };
+    let findings =
+        vec![finding(&engine, "stripe/live_secret", LIVE, vec![cell("id 7", "1"), cell("id 8", "2")])];
+    let target = Target { name: "shop.dump".to_owned(), ..Target::default() };
+    let report = report_of(vec![Searched { target, findings }], &engine, None);
+    let shared = report.findings.iter().find(|finding| finding.rule == "shared-between-companies").unwrap();
+    assert!(shared.title.ends_with("used in company 1 and company 2"), "{shared:?}");
+    let place = shared.spots[0].place();
+    assert_eq!(
+        place,
+        "shop.dump › a.sql › Odoo › Payment Providers [payment_provider.stripe_secret_key, id 7]"
+    );
+    assert_eq!(shared.reach, Reach::Data);
+    let schema = serde_json::from_str(include_str!("../../../../docs/reference/scan.schema.json")).unwrap();
+    let document: serde_json::Value = serde_json::from_str(&report.to_json()).unwrap();
+    assert_eq!(schema::check(&schema, &schema, &document, ""), Vec::<String>::new());
+    assert!(report.to_sarif().contains("\"fullyQualifiedName\": \"shop.dump › a.sql"));
 }
 
 #[test]

@@ -124,7 +124,7 @@ fn read_all(
         let length: u64 = length.parse().map_err(|_| failed("`git cat-file` says no length"))?;
         let mut content = (&mut output).take(length);
         if kind == "blob" {
-            findings.extend(scan.stream(path, &mut content).map_err(|e| failed(&e.to_string()))?);
+            findings.extend(scan.stream(path, &mut content));
         }
         std::io::copy(&mut content, &mut std::io::sink()).map_err(|e| failed(&e.to_string()))?;
         output.read_exact(&mut [0]).map_err(|e| failed(&e.to_string()))?;
@@ -132,8 +132,12 @@ fn read_all(
     drop(output);
     child.wait().map_err(|e| failed(&e.to_string()))?;
     for place in findings.iter_mut().flat_map(|finding: &mut Finding| &mut finding.places) {
-        if let Source::Stream(path) = &mut place.source {
-            place.source = Source::Staged(std::mem::take(path));
+        let source = match &mut place.source {
+            Source::Inside(inside) => &mut inside.of,
+            source => source,
+        };
+        if let Source::Stream(path) = source {
+            *source = Source::Staged(std::mem::take(path));
         }
     }
     Ok(findings)

@@ -41,10 +41,7 @@ impl Look {
     }
 
     /// Searches it.
-    ///
-    /// # Errors
-    /// When stdin cannot be read.
-    pub fn search(&self, scan: &Scan<'_>) -> Result<Searched, CliError> {
+    pub fn search(&self, scan: &Scan<'_>) -> Searched {
         let mut target = Target { name: self.name.clone(), ..Target::default() };
         let findings = match &self.what {
             What::Repository(repository) => {
@@ -68,11 +65,9 @@ impl Look {
                 target.read = vec![("staged files", read.changed), ("binary files", read.binaries)];
                 findings
             }
-            What::Stdin => scan
-                .stream("stdin", std::io::stdin().lock())
-                .map_err(|e| CliError::new(format!("cannot read stdin: {e}")))?,
+            What::Stdin => scan.stream("stdin", std::io::stdin().lock()),
         };
-        Ok(Searched { target, findings })
+        Searched { target, findings }
     }
 
     /// What should be changed although it is no finding.
@@ -133,7 +128,11 @@ fn named(target: &str, no_history: bool) -> Result<Look, CliError> {
     if let Err(error) = path.symlink_metadata() {
         return Err(CliError::file("look into", Path::new(target), &error));
     }
-    if !path.is_dir() || no_history {
+    if !path.is_dir() {
+        // It is told by the name that it was given.
+        return Ok(Look { name, what: What::Files(PathBuf::from(target)) });
+    }
+    if no_history {
         return Ok(Look { name, what: What::Files(path) });
     }
     // A directory inside a repository is a directory: its history would be everybody's.

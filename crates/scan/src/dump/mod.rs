@@ -1,0 +1,143 @@
+//! Dumps of databases: SQL as `pg_dump`, `mysqldump` and `sqlite3 .dump` write it, and the archives of `pg_dump`.
+//!
+//! Rows are told by table, column and key; whatever stands between them is searched as text. Nothing is executed.
+
+mod archive;
+mod copy;
+mod insert;
+pub(crate) mod schema;
+mod source;
+
+use std::collections::HashMap;
+use std::io::{self, Read};
+use std::rc::Rc;
+
+pub(crate) use archive::{Contents, TABLE_OF_CONTENTS, read_archive};
+pub(crate) use copy::read_table;
+use source::Source;
+
+use crate::inside::RowsOut;
+use crate::rows::{Rows, Table};
+use schema::{Columns, starts_with};
+
+/// Whether these are the first bytes of a dump.
+pub(crate) fn looks_like_sql(head: &[u8]) -> bool {
+    let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
+    let comments = [
+        &b"--\n-- PostgreSQL database"[..],
+        b"-- PostgreSQL database",
+        b"-- MySQL dump",
+        b"-- MariaDB dump",
+        b"-- phpMyAdmin SQL Dump",
+        b"-- Adminer ",
+        b"/*!999999\\- enable the sandbox mode",
+        b"PRAGMA foreign_keys=OFF;",
+    ];
+    let begins = comments.iter().any(|comment| head.starts_with(comment));
+    begins
+        || head.starts_with(b"COPY ") && memchr::memmem::find(head, b" FROM stdin;\n").is_some()
+        || starts_with(head, "insert into ") && memchr::memmem::find(head, b"(").is_some()
+}
+
+/// Reads SQL.
+///
+/// # Errors
+/// Those of reading; what came before was handed out.
+pub(crate) fn read_sql(stream: &mut dyn Read, out: &mut RowsOut<'_>) -> io::Result<()> {
+    let (source, rows) = (Source::new(stream), Rows::default());
+    let mut dump = Dump { source, rows, tables: HashMap::new(), last: None };
+    let done = dump.read(out);
+    dump.rows.finish(out);
+    done
+}
+
+struct Dump<'r> {
+    source: Source<'r>,
+    rows: Rows,
+    /// What `CREATE TABLE` said, for rows that do not name their columns.
+    tables: HashMap<String, Columns>,
+    /// Of the statement before: many insert one row each and begin all the same.
+    last: Option<Inserts>,
+}
+
+struct Inserts {
+    head: Vec<u8>,
+    table: Rc<Table>,
+    escapes: insert::Escapes,
+    rows: u64,
+}
+
+impl Dump<'_> {
+    fn read(&mut self, out: &mut RowsOut<'_>) -> io::Result<()> {
+        while !self.source.is_over()? {
+            out.check()?;
+            match self.source.peek(LONGEST_KEYWORDS)? {
+                begin if begin.starts_with(b"COPY ") => self.copy(out)?,
+                begin if starts_with(begin, "insert ") || starts_with(begin, "replace ") => self.insert(out)?,
+                begin if starts_with(begin, "create ") => self.create(out)?,
+                _ => self.line(out)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// A line that is none of these, and nothing behind it.
+    fn line(&mut self, out: &mut RowsOut<'_>) -> io::Result<()> {
+        loop {
+            let line = self.source.line;
+            let (text, is_whole) = self.source.next_line(PIECE)?;
+            self.rows.between(line, text, out);
+            let read = text.len();
+            self.source.consume(read);
+            if is_whole || read == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    fn copy(&mut self, out: &mut RowsOut<'_>) -> io::Result<()> {
+        let (head, _) = self.source.next_line(LONGEST_HEAD)?;
+        let statement = copy::statement(head);
+        self.line(out)?;
+        let Some((name, columns)) = statement else { return Ok(()) };
+        let key = self.tables.get(&name).map(|table| table.key.clone()).unwrap_or_default();
+        let table = Rc::new(Table::new(&name, &columns, &key));
+        copy::read_rows(&table, &mut self.source, &mut self.rows, out)
+    }
+
+    fn insert(&mut self, out: &mut RowsOut<'_>) -> io::Result<()> {
+        let head = self.source.peek(LONGEST_HEAD)?;
+        if !self.last.as_ref().is_some_and(|last| head.starts_with(&last.head)) {
+            let Some(insert) = insert::Head::read(head) else { return self.line(out) };
+            let head = head[..insert.length].to_vec();
+            let known = self.tables.get(&insert.table).cloned().unwrap_or_default();
+            let columns = insert.columns.unwrap_or(known.names);
+            let table = Rc::new(Table::new(&insert.table, &columns, &known.key));
+            self.last = Some(Inserts { head, table, escapes: insert.escapes, rows: 0 });
+        }
+        let Some(last) = &mut self.last else { return Ok(()) };
+        self.source.consume(last.head.len());
+        let (source, rows) = (&mut self.source, &mut self.rows);
+        insert::read_rows(&last.table, last.escapes, &mut last.rows, source, rows, out)
+    }
+
+    /// Remembers the columns of a table; the statement itself is text as any other.
+    fn create(&mut self, out: &mut RowsOut<'_>) -> io::Result<()> {
+        let statement = self.source.peek(LONGEST_HEAD)?;
+        if let Some((name, columns)) = schema::create_table(&String::from_utf8_lossy(statement))
+            && self.tables.len() < MOST_TABLES
+        {
+            self.tables.insert(name, columns);
+        }
+        self.line(out)
+    }
+}
+
+/// `insert into` and what may stand between.
+const LONGEST_KEYWORDS: usize = 16;
+/// The longest statement that is understood up to its first row: 1,600 columns are the most that PostgreSQL has.
+const LONGEST_HEAD: usize = 256 << 10;
+/// Longer lines are handed on in pieces.
+const PIECE: usize = 256 << 10;
+/// The names of more tables than any product has.
+const MOST_TABLES: usize = 100_000;
