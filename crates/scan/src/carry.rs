@@ -47,9 +47,13 @@ const SHORTEST: usize = 256;
 mod tests {
     use super::*;
 
-    fn check(copied: &[(usize, usize, usize)], len_before: usize, len: usize, expected: &[(Range<usize>, usize)]) {
-        let copied: Vec<_> =
-            copied.iter().map(|&(base, result, len)| Copied { base, result, len }).collect();
+    fn check(
+        copied: &[(usize, usize, usize)],
+        len_before: usize,
+        len: usize,
+        expected: &[(Range<usize>, usize)],
+    ) {
+        let copied: Vec<_> = copied.iter().map(|&(base, result, len)| Copied { base, result, len }).collect();
         let mut found = Vec::new();
         same(&copied, len_before, len, 100, &mut found);
         let found: Vec<_> = found.into_iter().map(|same| (same.here, same.before)).collect();

@@ -68,7 +68,8 @@ impl FingerprintKey {
 
     /// Fingerprints a value.
     pub fn of(&self, value: &[u8]) -> Fingerprint {
-        let mut mac = Hmac::<Sha256>::new_from_slice(self.0.as_slice()).expect("HMAC takes keys of any length");
+        let mut mac =
+            Hmac::<Sha256>::new_from_slice(self.0.as_slice()).expect("HMAC takes keys of any length");
         mac.update(value);
         Fingerprint(mac.finalize().into_bytes().into())
     }
@@ -144,9 +145,8 @@ impl<'a> Values<'a> {
             finding.places.sort();
             finding.places.dedup();
         }
-        findings.sort_by(|a, b| {
-            (b.severity, a.rule, a.fingerprint).cmp(&(a.severity, b.rule, b.fingerprint))
-        });
+        findings
+            .sort_by(|a, b| (b.severity, a.rule, a.fingerprint).cmp(&(a.severity, b.rule, b.fingerprint)));
         findings
     }
 

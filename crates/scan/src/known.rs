@@ -57,8 +57,14 @@ mod tests {
             setting: setting.map(str::to_owned),
         };
         for (cell, expected) in [
-            (cell("ir_config_parameter", "value", None, Some("stripe.secret_key")), Some("Odoo › System Parameters › `stripe.secret_key`")),
-            (cell("payment_provider", "stripe_secret_key", Some("2"), None), Some("payment_provider.stripe_secret_key (company 2)")),
+            (
+                cell("ir_config_parameter", "value", None, Some("stripe.secret_key")),
+                Some("Odoo › System Parameters › `stripe.secret_key`"),
+            ),
+            (
+                cell("payment_provider", "stripe_secret_key", Some("2"), None),
+                Some("payment_provider.stripe_secret_key (company 2)"),
+            ),
             (cell("djstripe_apikey", "secret", None, None), Some("djstripe_apikey.secret")),
             (cell("ir_logging", "message", None, None), Some("Odoo › Technical › Logging")),
             (cell("shop_order", "note", Some("2"), None), None),

@@ -25,7 +25,12 @@ pub(crate) struct Looker<'a, 's> {
 }
 
 impl<'a, 's> Looker<'a, 's> {
-    pub fn new(scan: &'s Scan<'s>, searcher: &'s mut Searcher<'a>, values: &'s Values<'a>, source: Source) -> Self {
+    pub fn new(
+        scan: &'s Scan<'s>,
+        searcher: &'s mut Searcher<'a>,
+        values: &'s Values<'a>,
+        source: Source,
+    ) -> Self {
         Self { scan, searcher, values, source, bytes: 0 }
     }
 
@@ -51,7 +56,12 @@ impl<'a, 's> Looker<'a, 's> {
             return self.source.clone();
         }
         let (cell, known_as) = rest;
-        Source::Inside(Box::new(Inside { of: self.source.clone(), members: members.to_vec(), cell, known_as }))
+        Source::Inside(Box::new(Inside {
+            of: self.source.clone(),
+            members: members.to_vec(),
+            cell,
+            known_as,
+        }))
     }
 }
 
@@ -107,7 +117,8 @@ impl Dumps {
         if self.dir != dir {
             dir.clone_into(&mut self.dir);
             let contents = File::open(dir.join(dump::TABLE_OF_CONTENTS));
-            self.contents = contents.ok().and_then(|file| dump::Contents::read(&mut io::BufReader::new(file)).ok());
+            self.contents =
+                contents.ok().and_then(|file| dump::Contents::read(&mut io::BufReader::new(file)).ok());
         }
         self.contents.as_ref()?.file(name)
     }

@@ -54,7 +54,9 @@ impl fmt::Display for Source {
         let Self::Inside(inside) = self else { return Ok(()) };
         inside.members.iter().try_for_each(|member| write!(f, " › {member}"))?;
         match (&inside.cell, &inside.known_as) {
-            (Some(cell), Some(known)) => write!(f, " › {known} [{}.{}, {}]", cell.table, cell.column, cell.row),
+            (Some(cell), Some(known)) => {
+                write!(f, " › {known} [{}.{}, {}]", cell.table, cell.column, cell.row)
+            }
             (Some(cell), None) => write!(f, " › {}.{}, {}", cell.table, cell.column, cell.row),
             (None, _) => Ok(()),
         }

@@ -54,7 +54,9 @@ impl Table {
     }
 
     fn column(&self, column: usize) -> String {
-        self.columns.get(column).map_or_else(|| format!("column {}", column + 1), |column| column.name.clone())
+        self.columns
+            .get(column)
+            .map_or_else(|| format!("column {}", column + 1), |column| column.name.clone())
     }
 }
 
@@ -92,6 +94,7 @@ pub struct Rows {
     from: usize,
     /// The name of the setting that is next.
     setting: Vec<u8>,
+    has_no_lines: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -124,6 +127,11 @@ pub(crate) struct Number {
 }
 
 impl Rows {
+    /// Rows out of something that has no lines which anybody could look up.
+    pub(crate) fn without_lines() -> Self {
+        Self { has_no_lines: true, ..Self::default() }
+    }
+
     /// The text.
     pub fn text(&self) -> &[u8] {
         &self.text
@@ -137,22 +145,26 @@ impl Rows {
         let row = &self.rows[index];
         let into = &self.text[row.start..value.start.min(self.text.len())];
         let lines = if row.table.is_none() { memchr::memchr_iter(b'\n', into).count() as u64 } else { 0 };
-        let line = (row.line > 0).then_some(row.line + lines);
+        let line = (row.line > 0 && !self.has_no_lines).then_some(row.line + lines);
         let cell = row.table.as_ref().map(|table| self.cell(index, row, table, value));
         Spot { line, cell }
     }
 
     fn cell(&self, index: usize, row: &Row, table: &Table, value: &Range<usize>) -> Cell {
         let cells = self.cells_of(index);
-        let column = cells.iter().rev().find(|cell| cell.text.start <= value.start).map_or(0, |cell| cell.column);
+        let column =
+            cells.iter().rev().find(|cell| cell.text.start <= value.start).map_or(0, |cell| cell.column);
         let text = |column: usize| {
             let cell = cells.iter().find(|cell| cell.column == column)?;
             let is_other = cell.text.end <= value.start || cell.text.start >= value.end;
             let text = std::str::from_utf8(&self.text[cell.text.clone()]).ok()?;
             (is_other && may_be_shown(text)).then_some(text)
         };
-        let key: Option<Vec<String>> =
-            table.key.iter().map(|column| Some(format!("{} {}", table.column(*column), text(*column)?))).collect();
+        let key: Option<Vec<String>> = table
+            .key
+            .iter()
+            .map(|column| Some(format!("{} {}", table.column(*column), text(*column)?)))
+            .collect();
         let key = key.filter(|key| !key.is_empty()).map(|key| key.join(", "));
         let known = row.known.as_deref();
         let setting = table.setting.filter(|(_, of)| *of == column).and_then(|(name, _)| text(name));
@@ -185,7 +197,13 @@ impl Rows {
     }
 
     /// A row as it stands in a dump, where nothing in it needs another form; false where it does.
-    pub(crate) fn plain_row(&mut self, table: &Rc<Table>, number: Number, line: &[u8], out: &mut RowsOut<'_>) -> bool {
+    pub(crate) fn plain_row(
+        &mut self,
+        table: &Rc<Table>,
+        number: Number,
+        line: &[u8],
+        out: &mut RowsOut<'_>,
+    ) -> bool {
         let fits = line.len() <= LONGEST_PLAIN && table.is_plain() && memchr::memchr(b'\\', line).is_none();
         if fits {
             self.push(Some(table), number, None);
@@ -264,12 +282,19 @@ impl Rows {
         if self.from < self.text.len() {
             out.rows(self, self.from..self.text.len());
         }
-        *self = Self::default();
+        *self = Self { has_no_lines: self.has_no_lines, ..Self::default() };
     }
 
     fn push(&mut self, table: Option<&Rc<Table>>, number: Number, cells: Option<usize>) {
         let Number { line, row: number } = number;
-        self.rows.push(Row { start: self.text.len(), line, number, table: table.cloned(), cells, known: None });
+        self.rows.push(Row {
+            start: self.text.len(),
+            line,
+            number,
+            table: table.cloned(),
+            cells,
+            known: None,
+        });
     }
 
     /// Hands on the text when there is enough of it; as much of it stays as a decision may look at.
@@ -338,7 +363,22 @@ fn is_telling(column: &str) -> bool {
 
 /// Whether it is the hash of a password, which is nobody's key: `$2b$…`, `pbkdf2_sha256$…`, `{SSHA}…`.
 fn is_hash(text: &[u8]) -> bool {
-    let starts = ["$2", "$argon2", "$pbkdf2", "$5$", "$6$", "$y$", "pbkdf2_", "bcrypt", "argon2", "scrypt:", "{SSHA", "SCRAM-SHA", "sha1$", "md5$"];
+    let starts = [
+        "$2",
+        "$argon2",
+        "$pbkdf2",
+        "$5$",
+        "$6$",
+        "$y$",
+        "pbkdf2_",
+        "bcrypt",
+        "argon2",
+        "scrypt:",
+        "{SSHA",
+        "SCRAM-SHA",
+        "sha1$",
+        "md5$",
+    ];
     starts.iter().any(|start| text.starts_with(start.as_bytes()))
 }
 
@@ -370,8 +410,24 @@ const SETTINGS: [(&str, &str); 9] = [
 ];
 
 const TELLING: [&str; 18] = [
-    "secret", "token", "passw", "pwd", "passphrase", "key", "credential", "auth", "private", "api", "cert", "hmac",
-    "salt", "signature", "webhook", "smtp_pass", "dsn", "connection",
+    "secret",
+    "token",
+    "passw",
+    "pwd",
+    "passphrase",
+    "key",
+    "credential",
+    "auth",
+    "private",
+    "api",
+    "cert",
+    "hmac",
+    "salt",
+    "signature",
+    "webhook",
+    "smtp_pass",
+    "dsn",
+    "connection",
 ];
 
 /// Keys of rows are no keys.

@@ -74,7 +74,9 @@ pub(crate) fn read(pages: &dyn Pages, out: &mut RowsOut<'_>) -> io::Result<()> {
         let mut columns = listed.columns.clone();
         if columns.is_without_row_number {
             // The key comes first in what is stored.
-            columns.names.sort_by_key(|name| columns.key.iter().position(|key| key == name).unwrap_or(usize::MAX));
+            columns
+                .names
+                .sort_by_key(|name| columns.key.iter().position(|key| key == name).unwrap_or(usize::MAX));
         }
         let table = Rc::new(Table::new(&listed.name, &columns.names, &columns.key));
         database.table(&table, &columns, listed.root, &mut rows, out)?;
@@ -172,7 +174,13 @@ impl<'p> Database<'p> {
     }
 
     /// A value of a row, which has to be read in order.
-    fn value(&self, record: &mut Record<'_, 'p>, column: usize, rows: &mut Rows, out: &mut RowsOut<'_>) -> io::Result<()> {
+    fn value(
+        &self,
+        record: &mut Record<'_, 'p>,
+        column: usize,
+        rows: &mut Rows,
+        out: &mut RowsOut<'_>,
+    ) -> io::Result<()> {
         let kind = record.kinds[column];
         if let 1..=6 | 8 | 9 = kind {
             let number = record.payload.integer(kind)?;
@@ -306,7 +314,8 @@ impl Listed {
             };
             values.push(String::from_utf8_lossy(&text).into_owned());
         }
-        let (Ok(root @ 1..), [kind, name, _, _, statement, ..]) = (u32::try_from(root), values.as_slice()) else {
+        let (Ok(root @ 1..), [kind, name, _, _, statement, ..]) = (u32::try_from(root), values.as_slice())
+        else {
             return Ok(None);
         };
         let columns = create_table(statement).map(|(_, columns)| columns).unwrap_or_default();
@@ -362,7 +371,8 @@ impl Page {
 
     /// What lies between the pointers and the cells: the cells that were deleted are there.
     fn gap(&self) -> &[u8] {
-        let start = usize::from(u16::from_be_bytes([self.bytes[self.header + 5], self.bytes[self.header + 6]]));
+        let start =
+            usize::from(u16::from_be_bytes([self.bytes[self.header + 5], self.bytes[self.header + 6]]));
         let start = if start == 0 { self.bytes.len() } else { start };
         self.bytes.get(self.pointers_end()..start).unwrap_or_default()
     }
@@ -385,7 +395,8 @@ impl Payload<'_> {
     /// The kinds of the values.
     fn header(&mut self) -> io::Result<Vec<u64>> {
         let (length, size) = self.varint()?;
-        let mut left = usize::try_from(length).ok().and_then(|length| length.checked_sub(size)).ok_or_else(damaged)?;
+        let mut left =
+            usize::try_from(length).ok().and_then(|length| length.checked_sub(size)).ok_or_else(damaged)?;
         if left > LONGEST_HEADER {
             return Err(damaged());
         }
@@ -540,7 +551,9 @@ impl Read for Unused<'_, '_> {
                 _ if self.database.seen.contains(number) => Vec::new(),
                 _ => {
                     let mut bytes = vec![0; self.database.page_size];
-                    self.database.pages.read_at(u64::from(number - 1) * self.database.page_size as u64, &mut bytes)?;
+                    self.database
+                        .pages
+                        .read_at(u64::from(number - 1) * self.database.page_size as u64, &mut bytes)?;
                     bytes
                 }
             };

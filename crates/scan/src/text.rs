@@ -54,7 +54,8 @@ impl<'a> Searcher<'a> {
         for part in &unchanged {
             let from = before.known.partition_point(|known| known.start < part.before);
             let to = before.known.partition_point(|known| known.start < part.before + part.here.len());
-            let moved = |known: &Known| Known { start: known.start - part.before + part.here.start, ..*known };
+            let moved =
+                |known: &Known| Known { start: known.start - part.before + part.here.start, ..*known };
             known.extend(before.known[from..to].iter().map(moved));
         }
         known.sort_by_key(|known| known.start);
@@ -63,7 +64,12 @@ impl<'a> Searcher<'a> {
     }
 
     /// Searches a part of a text.
-    pub fn search_range(&mut self, text: &[u8], range: std::ops::Range<usize>, mut known: Vec<Known>) -> Vec<Known> {
+    pub fn search_range(
+        &mut self,
+        text: &[u8],
+        range: std::ops::Range<usize>,
+        mut known: Vec<Known>,
+    ) -> Vec<Known> {
         self.searched += range.len() as u64;
         self.engine.find(text, range, &mut self.scratch, &mut self.hits);
         known.extend(self.hits.drain(..).filter_map(|hit| self.values.note(text, &hit)));

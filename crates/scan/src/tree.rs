@@ -54,8 +54,9 @@ pub(crate) fn search(root: &Path, scan: &Scan<'_>, values: &Values<'_>) -> Files
     let receiver = Mutex::new(receiver);
     std::thread::scope(|scope| {
         let walker = scope.spawn(move || Walker::new(root, scan, sender).walk());
-        let searchers: Vec<_> =
-            (0..scan.threads.get()).map(|_| scope.spawn(|| search_files(root, &receiver, scan, values))).collect();
+        let searchers: Vec<_> = (0..scan.threads.get())
+            .map(|_| scope.spawn(|| search_files(root, &receiver, scan, values)))
+            .collect();
         let joined = |thread: std::thread::ScopedJoinHandle<'_, Files>| {
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         };
@@ -176,7 +177,12 @@ fn is_git_dir(path: &Path) -> bool {
     is_named || (path.join("objects").is_dir() && path.join("refs").is_dir() && path.join("HEAD").is_file())
 }
 
-fn search_files(root: &Path, files: &Mutex<Receiver<PathBuf>>, scan: &Scan<'_>, values: &Values<'_>) -> Files {
+fn search_files(
+    root: &Path,
+    files: &Mutex<Receiver<PathBuf>>,
+    scan: &Scan<'_>,
+    values: &Values<'_>,
+) -> Files {
     let mut searcher = Searcher::new(scan.engine, values);
     let mut buffer = Vec::new();
     let mut found = Files::default();

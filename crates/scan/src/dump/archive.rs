@@ -7,10 +7,10 @@ use std::collections::HashMap;
 use std::io::{self, BufReader, Read};
 use std::rc::Rc;
 
-use super::schema::{altered_table, primary_key};
-use super::{copy, read_sql};
+use super::schema::{Columns, altered_table, create_table, primary_key};
+use super::{copy, read_sql_of};
 use crate::inside::{Packing, RowsOut, Spent};
-use crate::rows::Table;
+use crate::rows::{Rows, Table};
 
 /// The file of the directory and tar formats that names the others.
 pub(crate) const TABLE_OF_CONTENTS: &str = "toc.dat";
@@ -67,7 +67,8 @@ impl Contents {
 
     /// The table whose rows are in this file of a directory or tar archive.
     pub fn file(&self, name: &str) -> Option<Rc<Table>> {
-        let stem = [".gz", ".lz4", ".zst"].iter().find_map(|packed| name.strip_suffix(packed)).unwrap_or(name);
+        let stem =
+            [".gz", ".lz4", ".zst"].iter().find_map(|packed| name.strip_suffix(packed)).unwrap_or(name);
         let entry = self.entries.iter().find(|entry| !entry.file.is_empty() && entry.file == stem)?;
         self.table(entry)
     }
@@ -82,6 +83,19 @@ impl Contents {
         let (name, columns) = copy::statement(entry.copy.as_bytes())?;
         let key = self.keys.get(&name).cloned().unwrap_or_default();
         Some(Rc::new(Table::new(&name, &columns, &key)))
+    }
+
+    /// The tables by their definitions.
+    fn tables(&self) -> HashMap<String, Columns> {
+        let definitions = self.entries.iter().filter(|entry| entry.kind == "TABLE");
+        let mut tables: HashMap<_, _> =
+            definitions.filter_map(|entry| create_table(&entry.definition)).collect();
+        for (name, key) in &self.keys {
+            if let Some(table) = tables.get_mut(name) {
+                table.key.clone_from(key);
+            }
+        }
+        tables
     }
 
     fn entry(&self, id: i64) -> Option<&Entry> {
@@ -114,14 +128,20 @@ pub(crate) fn read_archive(stream: &mut dyn Read, spent: &Spent, out: &mut RowsO
 }
 
 impl Contents {
-    fn read_data(&self, id: i64, stream: &mut dyn Read, spent: &Spent, out: &mut RowsOut<'_>) -> io::Result<()> {
+    fn read_data(
+        &self,
+        id: i64,
+        stream: &mut dyn Read,
+        spent: &Spent,
+        out: &mut RowsOut<'_>,
+    ) -> io::Result<()> {
         let entry = self.entry(id);
         let table = entry.and_then(|entry| self.table(entry));
         let name = entry.map_or("rows of nobody", |entry| entry.tag.as_str());
         self.unpacked(name, stream, spent, out, |text, out| match &table {
             Some(table) => copy::read_table(table, text, out),
             // `--inserts`.
-            None => read_sql(text, out),
+            None => read_sql_of(self.tables(), Rows::without_lines(), text, out),
         })
     }
 

@@ -26,7 +26,7 @@ pub(super) fn statement(text: &[u8]) -> Option<(String, Vec<String>)> {
 /// # Errors
 /// Those of reading; what came before was handed out.
 pub(crate) fn read_table(table: &Rc<Table>, stream: &mut dyn Read, out: &mut RowsOut<'_>) -> io::Result<()> {
-    let (mut source, mut rows) = (Source::new(stream), Rows::default());
+    let (mut source, mut rows) = (Source::new(stream), Rows::without_lines());
     let done = read_rows(table, &mut source, &mut rows, out);
     rows.finish(out);
     done
@@ -183,7 +183,9 @@ mod tests {
             ("COPYING is fine", None),
         ] {
             let found = statement(text.as_bytes());
-            let found = found.as_ref().map(|(name, columns)| (name.as_str(), columns.iter().map(String::as_str).collect()));
+            let found = found
+                .as_ref()
+                .map(|(name, columns)| (name.as_str(), columns.iter().map(String::as_str).collect()));
             assert_eq!(found, expected, "{text}");
         }
     }

@@ -40,7 +40,8 @@ impl Head {
         }
         while ["ignore", "low_priority", "delayed", "or", "replace"].iter().any(|word| words.take(word)) {}
         words.take("into");
-        let escapes = if words.rest.trim_start().starts_with('`') { Escapes::Backslash } else { Escapes::None };
+        let escapes =
+            if words.rest.trim_start().starts_with('`') { Escapes::Backslash } else { Escapes::None };
         let table = words.name()?;
         let columns = column_list(words.rest).map(|(columns, behind)| {
             words.rest = behind;
@@ -222,7 +223,8 @@ impl Values<'_, '_> {
             };
             self.source.consume(taken);
         }
-        let digits = if prefix == Prefix::Hex { Some(&self.text[..]) } else { self.text.strip_prefix(b"\\x") };
+        let digits =
+            if prefix == Prefix::Hex { Some(&self.text[..]) } else { self.text.strip_prefix(b"\\x") };
         if let Some(bytes) = digits.and_then(from_hex) {
             self.text = bytes;
         }

@@ -44,8 +44,17 @@ pub(crate) fn looks_like_sql(head: &[u8]) -> bool {
 /// # Errors
 /// Those of reading; what came before was handed out.
 pub(crate) fn read_sql(stream: &mut dyn Read, out: &mut RowsOut<'_>) -> io::Result<()> {
-    let (source, rows) = (Source::new(stream), Rows::default());
-    let mut dump = Dump { source, rows, tables: HashMap::new(), last: None };
+    read_sql_of(HashMap::new(), Rows::default(), stream, out)
+}
+
+/// Reads SQL on tables that are known.
+fn read_sql_of(
+    tables: HashMap<String, Columns>,
+    rows: Rows,
+    stream: &mut dyn Read,
+    out: &mut RowsOut<'_>,
+) -> io::Result<()> {
+    let mut dump = Dump { source: Source::new(stream), rows, tables, last: None };
     let done = dump.read(out);
     dump.rows.finish(out);
     done
@@ -73,7 +82,9 @@ impl Dump<'_> {
             out.check()?;
             match self.source.peek(LONGEST_KEYWORDS)? {
                 begin if begin.starts_with(b"COPY ") => self.copy(out)?,
-                begin if starts_with(begin, "insert ") || starts_with(begin, "replace ") => self.insert(out)?,
+                begin if starts_with(begin, "insert ") || starts_with(begin, "replace ") => {
+                    self.insert(out)?
+                }
                 begin if starts_with(begin, "create ") => self.create(out)?,
                 _ => self.line(out)?,
             }

@@ -17,7 +17,9 @@ pub(crate) fn create_table(statement: &str) -> Option<(String, Columns)> {
     if !words.take("create") {
         return None;
     }
-    while ["global", "local", "temporary", "temp", "unlogged", "foreign"].iter().any(|word| words.take(word)) {}
+    while ["global", "local", "temporary", "temp", "unlogged", "foreign"].iter().any(|word| words.take(word))
+    {
+    }
     if !words.take("table") {
         return None;
     }
@@ -33,7 +35,8 @@ pub(crate) fn create_table(statement: &str) -> Option<(String, Columns)> {
     }
     let behind = behind.to_ascii_lowercase();
     let behind = behind.split(';').next().unwrap_or_default();
-    columns.is_without_row_number = behind.split_whitespace().collect::<Vec<_>>().join(" ").contains("without rowid");
+    columns.is_without_row_number =
+        behind.split_whitespace().collect::<Vec<_>>().join(" ").contains("without rowid");
     Some((name, columns))
 }
 
@@ -48,8 +51,7 @@ impl Columns {
             self.key = key_of(words.rest);
             return;
         }
-        let clauses = ["unique", "key", "index", "foreign", "check", "fulltext", "spatial", "exclude", "like", "period"];
-        if !is_quoted && clauses.iter().any(|clause| words.clone().take(clause)) {
+        if !is_quoted && is_clause(words.clone()) {
             return;
         }
         let Some(name) = words.identifier() else { return };
@@ -63,6 +65,26 @@ impl Columns {
         }
         self.names.push(name);
     }
+}
+
+/// Whether it is something else than a column; some columns are called `key` or `period`.
+fn is_clause(mut words: Words<'_>) -> bool {
+    if ["unique", "like"].iter().any(|clause| words.take(clause)) {
+        return true;
+    }
+    for (clause, next) in [("foreign", "key"), ("exclude", "using"), ("period", "for")] {
+        let mut words = words.clone();
+        if words.take(clause) {
+            return words.take(next);
+        }
+    }
+    if words.take("check") {
+        return words.rest.trim_start().starts_with('(');
+    }
+    // `KEY name (column)`, and not `key varchar(10)`.
+    let is_index = ["key", "index", "fulltext", "spatial"].iter().any(|clause| words.take(clause));
+    let inside = words.rest.split_once('(').map(|(_, inside)| inside.trim_start());
+    is_index && inside.is_some_and(|inside| !inside.starts_with(|first: char| first.is_ascii_digit()))
 }
 
 /// The columns of `PRIMARY KEY (a, b)`, wherever it stands in a statement.
@@ -219,22 +241,53 @@ mod tests {
     #[test]
     fn tables_as_three_programs_write_them() {
         for (statement, name, names, key) in [
-            ("CREATE TABLE public.shop (\n    id integer NOT NULL,\n    \"the key\" character varying(10) DEFAULT 'a,b)'::text\n);\n", "shop", &["id", "the key"][..], &[][..]),
-            ("CREATE TABLE `shop` (\n  `id` int(11) NOT NULL AUTO_INCREMENT,\n  `key` text,\n  PRIMARY KEY (`id`,`key`),\n  KEY `k` (`key`(10))\n) ENGINE=InnoDB;", "shop", &["id", "key"], &["id", "key"]),
-            ("create table if not exists [a b](\"x\" integer primary key, y, constraint z unique (y))", "a b", &["x", "y"], &["x"]),
+            (
+                "CREATE TABLE public.shop (\n    id integer NOT NULL,\n    \"the key\" character varying(10) DEFAULT 'a,b)'::text\n);\n",
+                "shop",
+                &["id", "the key"][..],
+                &[][..],
+            ),
+            (
+                "CREATE TABLE `shop` (\n  `id` int(11) NOT NULL AUTO_INCREMENT,\n  `key` text,\n  PRIMARY KEY (`id`,`key`),\n  KEY `k` (`key`(10))\n) ENGINE=InnoDB;",
+                "shop",
+                &["id", "key"],
+                &["id", "key"],
+            ),
+            (
+                "create table if not exists [a b](\"x\" integer primary key, y, constraint z unique (y))",
+                "a b",
+                &["x", "y"],
+                &["x"],
+            ),
+            (
+                "CREATE TABLE p (id integer PRIMARY KEY, key text, period varchar(10), index int)",
+                "p",
+                &["id", "key", "period", "index"],
+                &["id"],
+            ),
             ("CREATE UNLOGGED TABLE other.t (a int)", "other.t", &["a"], &[]),
         ] {
             let (found, columns) = create_table(statement).unwrap();
-            assert_eq!((found.as_str(), &columns.names[..], &columns.key[..]), (name, &names.iter().map(ToString::to_string).collect::<Vec<_>>()[..], &key.iter().map(ToString::to_string).collect::<Vec<_>>()[..]));
+            assert_eq!(
+                (found.as_str(), &columns.names[..], &columns.key[..]),
+                (
+                    name,
+                    &names.iter().map(ToString::to_string).collect::<Vec<_>>()[..],
+                    &key.iter().map(ToString::to_string).collect::<Vec<_>>()[..]
+                )
+            );
         }
-        for other in ["CREATE INDEX a ON b (c)", "CREATE TABLE", "CREATE TABLE a AS SELECT 1", "create table \"a", ""] {
+        for other in
+            ["CREATE INDEX a ON b (c)", "CREATE TABLE", "CREATE TABLE a AS SELECT 1", "create table \"a", ""]
+        {
             assert_eq!(create_table(other), None, "{other}");
         }
     }
 
     #[test]
     fn keys_that_are_added_later() {
-        let statement = "ALTER TABLE ONLY public.shop\n    ADD CONSTRAINT shop_pkey PRIMARY KEY (id, \"b c\");\n";
+        let statement =
+            "ALTER TABLE ONLY public.shop\n    ADD CONSTRAINT shop_pkey PRIMARY KEY (id, \"b c\");\n";
         assert_eq!(altered_table(statement).unwrap(), "shop");
         assert_eq!(primary_key(statement).unwrap(), ["id", "b c"]);
         assert_eq!(primary_key("ALTER TABLE a ADD UNIQUE (b)"), None);

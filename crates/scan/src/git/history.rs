@@ -388,8 +388,10 @@ fn tell_file(
         let with_value: Vec<&Trace> = versions.iter().filter(|trace| has(trace, value)).collect();
         let newest = with_value.iter().max_by_key(|trace| (trace.standing == Standing::Head, trace.last));
         let Some(newest) = newest else { continue };
-        let first = with_value.iter().map(|trace| trace.first).min().map(|commit| history.commit_ref(reader, commit));
-        let last = with_value.iter().map(|trace| trace.last).max().map(|commit| history.commit_ref(reader, commit));
+        let first =
+            with_value.iter().map(|trace| trace.first).min().map(|commit| history.commit_ref(reader, commit));
+        let last =
+            with_value.iter().map(|trace| trace.last).max().map(|commit| history.commit_ref(reader, commit));
         let standing = with_value.iter().map(|trace| &trace.standing).min().unwrap_or(&newest.standing);
         let blob = &blobs[newest.blob as usize];
         let historic = Historic {

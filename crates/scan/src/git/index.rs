@@ -99,7 +99,8 @@ impl<'a> Input<'a> {
         let mut value = usize::from(byte & 0x7f);
         while byte & 0x80 != 0 {
             byte = self.take(1)?[0];
-            value = value.checked_add(1).and_then(|value| value.checked_mul(128)).ok_or(IndexError::Broken)?;
+            value =
+                value.checked_add(1).and_then(|value| value.checked_mul(128)).ok_or(IndexError::Broken)?;
             value |= usize::from(byte & 0x7f);
         }
         Ok(value)

@@ -25,7 +25,8 @@ impl<R: io::BufRead> Read for Inflating<R> {
         if wanted == 0 {
             return Ok(0);
         }
-        let read = gix_zlib::stream::inflate::read(&mut self.compressed, &mut self.state, &mut buffer[..wanted])?;
+        let read =
+            gix_zlib::stream::inflate::read(&mut self.compressed, &mut self.state, &mut buffer[..wanted])?;
         if read == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }

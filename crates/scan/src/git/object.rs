@@ -74,7 +74,8 @@ pub fn tree_entries(mut bytes: &[u8], id_len: usize) -> impl Iterator<Item = Tre
         let space = memchr::memchr(b' ', bytes.get(..8.min(bytes.len()))?)?;
         let mut mode = 0u32;
         for digit in &bytes[..space] {
-            mode = mode.checked_mul(8)?.checked_add(u32::from(digit.checked_sub(b'0').filter(|d| *d < 8)?))?;
+            mode =
+                mode.checked_mul(8)?.checked_add(u32::from(digit.checked_sub(b'0').filter(|d| *d < 8)?))?;
         }
         let rest = &bytes[space + 1..];
         let nul = memchr::memchr(0, rest)?;

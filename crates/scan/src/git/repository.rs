@@ -38,7 +38,9 @@ pub enum OpenError {
     #[error("`{0}` is not a git repository; name a directory with a `.git`, or a bare repository")]
     NotOne(PathBuf),
     /// A file that says where its parts are cannot be followed.
-    #[error("`{0}` does not lead to a git repository; `git worktree repair` or `git submodule update` mends it")]
+    #[error(
+        "`{0}` does not lead to a git repository; `git worktree repair` or `git submodule update` mends it"
+    )]
     Astray(PathBuf),
     /// Its objects are named by a hash that nobody here knows.
     #[error("`{0}` names its objects by `{1}`; sha1 and sha256 are known")]

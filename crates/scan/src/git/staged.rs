@@ -88,7 +88,8 @@ fn committed(
     let mut found = BTreeMap::new();
     let head = repository.tips(scan.troubles).head;
     let root = head.and_then(|head| commit(&reader.read(&head)?.1)).map(|commit| commit.tree);
-    let mut waiting: Vec<(Vec<u8>, Vec<u8>)> = root.map(|id| (Vec::new(), id.as_bytes().to_vec())).into_iter().collect();
+    let mut waiting: Vec<(Vec<u8>, Vec<u8>)> =
+        root.map(|id| (Vec::new(), id.as_bytes().to_vec())).into_iter().collect();
     while let Some((dir, id)) = waiting.pop() {
         let first = listed.partition_point(|entry| entry.path < dir);
         if !listed.get(first).is_some_and(|entry| entry.path.starts_with(&dir)) {

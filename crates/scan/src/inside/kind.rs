@@ -14,7 +14,9 @@ pub(super) enum Kind {
     Notebook,
     PythonCode,
     /// Text of two bytes a character.
-    Utf16 { big_endian: bool },
+    Utf16 {
+        big_endian: bool,
+    },
     Sqlite,
     SqlDump,
     PostgresArchive,

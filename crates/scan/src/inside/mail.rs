@@ -42,7 +42,8 @@ impl Unpack<'_> {
             let before = message.len();
             let most = (self.limits.memory - before) as u64;
             let read = (&mut lines).take(most).read_until(b'\n', &mut message)?;
-            let is_next = read == 0 || (message[before..].starts_with(b"From ") && is_blank_before(&message[..before]));
+            let is_next =
+                read == 0 || (message[before..].starts_with(b"From ") && is_blank_before(&message[..before]));
             let is_full = message.len() >= self.limits.memory;
             if is_next && before > 0 {
                 number += 1;
@@ -61,7 +62,11 @@ impl Unpack<'_> {
     }
 
     fn message(&mut self, number: usize, message: &[u8]) -> io::Result<()> {
-        let start = if message.starts_with(b"From ") { memchr::memchr(b'\n', message).map_or(0, |end| end + 1) } else { 0 };
+        let start = if message.starts_with(b"From ") {
+            memchr::memchr(b'\n', message).map_or(0, |end| end + 1)
+        } else {
+            0
+        };
         self.within(&format!("message {number}"), |unpack| unpack.mail(&message[start..], 0))
     }
 }
@@ -77,10 +82,15 @@ pub(super) fn is_mailbox(head: &[u8]) -> bool {
 pub(super) fn is_mail(head: &[u8]) -> bool {
     let first_line = &head[..memchr::memchr(b'\n', head).unwrap_or(0)];
     let Some(colon) = memchr::memchr(b':', first_line) else { return false };
-    let is_name = |name: &[u8]| !name.is_empty() && name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
+    let is_name = |name: &[u8]| {
+        !name.is_empty() && name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-')
+    };
     let lower = head[..head.len().min(4096)].to_ascii_lowercase();
-    let has = |name: &str| lower.starts_with(&name.as_bytes()[1..]) || memchr::memmem::find(&lower, name.as_bytes()).is_some();
-    let of_mail = ["\nreceived:", "\nmessage-id:", "\nmime-version:", "\nreturn-path:"].iter().any(|name| has(name));
+    let has = |name: &str| {
+        lower.starts_with(&name.as_bytes()[1..]) || memchr::memmem::find(&lower, name.as_bytes()).is_some()
+    };
+    let of_mail =
+        ["\nreceived:", "\nmessage-id:", "\nmime-version:", "\nreturn-path:"].iter().any(|name| has(name));
     is_name(&first_line[..colon]) && of_mail && has("\nfrom:") && (has("\ndate:") || has("\nsubject:"))
 }
 
@@ -151,7 +161,8 @@ fn split(message: &[u8]) -> (&[u8], &[u8]) {
 fn value_of(head: &[u8], name: &str) -> Option<String> {
     let mut lines = head.split(|byte| *byte == b'\n');
     let is_it = |line: &&[u8]| {
-        line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name.as_bytes())) && line.get(name.len()) == Some(&b':')
+        line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name.as_bytes()))
+            && line.get(name.len()) == Some(&b':')
     };
     let mut value = String::from_utf8_lossy(&lines.by_ref().find(is_it)?[name.len() + 1..]).into_owned();
     for line in lines.take_while(|line| matches!(line.first(), Some(b' ' | b'\t'))) {
@@ -191,8 +202,11 @@ fn parts<'m>(body: &'m [u8], boundary: &[u8]) -> Vec<&'m [u8]> {
 }
 
 fn from_base64(body: &[u8]) -> Vec<u8> {
-    let digits: Vec<u8> =
-        body.iter().copied().filter(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/')).collect();
+    let digits: Vec<u8> = body
+        .iter()
+        .copied()
+        .filter(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'))
+        .collect();
     let whole = if digits.len() % 4 == 1 { &digits[..digits.len() - 1] } else { &digits[..] };
     LENIENT.decode(whole).unwrap_or_default()
 }

@@ -103,7 +103,10 @@ impl<'a> Unpack<'a> {
     fn any(&mut self, name: &str, stream: &mut dyn Read) -> io::Result<()> {
         let mut stream = Begun::new(stream)?;
         let kind = Kind::of(name, &stream.head);
-        let is_archive = matches!(kind, Kind::Packed(_) | Kind::Zip | Kind::Tar | Kind::Mail | Kind::Mailbox | Kind::Utf16 { .. });
+        let is_archive = matches!(
+            kind,
+            Kind::Packed(_) | Kind::Zip | Kind::Tar | Kind::Mail | Kind::Mailbox | Kind::Utf16 { .. }
+        );
         if is_archive && self.depth >= self.limits.depth {
             self.trouble("lies in too many archives and was searched as it is");
             return self.plain(&mut stream);
@@ -138,7 +141,9 @@ impl<'a> Unpack<'a> {
             Kind::PostgresArchive => self.postgres_archive(stream),
             Kind::OfficeXml => self.plain(&mut office::Text::new(BufReader::new(stream))),
             Kind::Foreign(what) => {
-                self.trouble(&format!("is a {what} archive, which nothing here opens; it was searched as it is"));
+                self.trouble(&format!(
+                    "is a {what} archive, which nothing here opens; it was searched as it is"
+                ));
                 self.plain(stream)
             }
             Kind::Plain => self.plain(stream),
@@ -197,7 +202,9 @@ impl<'a> Unpack<'a> {
         let spent = self.spent;
         let mut out = RowsOut { inside: &self.inside, texts: self.texts };
         match Packing::of(&stream.head) {
-            Some(packing) => dump::read_table(table, &mut packing.unpack(BufReader::new(stream), spent), &mut out),
+            Some(packing) => {
+                dump::read_table(table, &mut packing.unpack(BufReader::new(stream), spent), &mut out)
+            }
             None => dump::read_table(table, &mut stream, &mut out),
         }
     }
@@ -244,7 +251,10 @@ impl<'a> Unpack<'a> {
         let cut = stream.take(self.limits.memory as u64).read_to_end(&mut bytes).err();
         let mut more = [0];
         if cut.is_none() && stream.read(&mut more)? > 0 {
-            self.trouble(&format!("is larger than {} MiB and was searched as it is", self.limits.memory >> 20));
+            self.trouble(&format!(
+                "is larger than {} MiB and was searched as it is",
+                self.limits.memory >> 20
+            ));
             return self.plain(&mut bytes.as_slice().chain(more.as_slice()).chain(stream));
         }
         read(self, bytes)?;
@@ -253,7 +263,9 @@ impl<'a> Unpack<'a> {
 
     fn ended(&mut self, done: io::Result<()>) {
         let stopped = self.spent.stopped();
-        if let Some(why) = stopped.map(|stop| stop.to_string()).or_else(|| done.err().map(|error| why(&error))) {
+        if let Some(why) =
+            stopped.map(|stop| stop.to_string()).or_else(|| done.err().map(|error| why(&error)))
+        {
             self.inside.clear();
             self.trouble(&why);
         }

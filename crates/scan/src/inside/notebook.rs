@@ -18,7 +18,9 @@ impl Unpack<'_> {
         let of_sheets = sheets.filter_map(|sheet| sheet.get("cells").and_then(Value::as_array)).flatten();
         for (number, cell) in cells.chain(of_sheets).enumerate() {
             let name = format!("cell {}", number + 1);
-            for (part, of) in [("source", name.clone()), ("input", name.clone()), ("outputs", format!("{name}, output"))] {
+            for (part, of) in
+                [("source", name.clone()), ("input", name.clone()), ("outputs", format!("{name}, output"))]
+            {
                 let mut text = String::new();
                 cell.get(part).into_iter().for_each(|part| strings(part, &mut text));
                 if !text.is_empty() {
@@ -42,14 +44,17 @@ fn strings(value: &Value, text: &mut String) {
                 text.push('\n');
             }
         }),
-        Value::Object(members) => members.iter().filter(|(name, _)| !is_picture(name)).for_each(|(_, value)| {
-            strings(value, text);
-            text.push('\n');
-        }),
+        Value::Object(members) => {
+            members.iter().filter(|(name, _)| !is_left_out(name)).for_each(|(_, value)| {
+                strings(value, text);
+                text.push('\n');
+            })
+        }
         _ => {}
     }
 }
 
-fn is_picture(name: &str) -> bool {
-    name.starts_with("image/") && name != "image/svg+xml"
+fn is_left_out(member: &str) -> bool {
+    let is_picture = member.starts_with("image/") && member != "image/svg+xml";
+    is_picture || matches!(member, "output_type" | "name")
 }

@@ -119,7 +119,9 @@ fn separator(tag: &[u8]) -> Option<u8> {
     let tag = tag.strip_suffix(b"/").unwrap_or(tag);
     let local = memchr::memrchr(b':', tag).map_or(tag, |colon| &tag[colon + 1..]);
     match (local, closes) {
-        (b"p" | b"h" | b"si" | b"row" | b"tr" | b"table-row", true) | (b"br" | b"line-break", false) => Some(b'\n'),
+        (b"p" | b"h" | b"si" | b"row" | b"tr" | b"table-row", true) | (b"br" | b"line-break", false) => {
+            Some(b'\n')
+        }
         (b"c" | b"tc" | b"table-cell", true) | (b"tab", false) => Some(b'\t'),
         (b"s", false) => Some(b' '),
         _ => None,
@@ -127,7 +129,8 @@ fn separator(tag: &[u8]) -> Option<u8> {
 }
 
 fn entity(name: &[u8], out: &mut Vec<u8>) {
-    let named: &[(&[u8], u8)] = &[(b"amp", b'&'), (b"lt", b'<'), (b"gt", b'>'), (b"quot", b'"'), (b"apos", b'\'')];
+    let named: &[(&[u8], u8)] =
+        &[(b"amp", b'&'), (b"lt", b'<'), (b"gt", b'>'), (b"quot", b'"'), (b"apos", b'\'')];
     if let Some((_, symbol)) = named.iter().find(|(known, _)| *known == name) {
         out.push(*symbol);
         return;
@@ -160,7 +163,10 @@ mod tests {
     #[test]
     fn runs_are_joined_and_paragraphs_are_lines() {
         for (xml, expected) in [
-            ("<w:p><w:r><w:t>gh</w:t></w:r><w:r><w:rPr><w:b/></w:rPr><w:t>p_abc</w:t></w:r></w:p><w:p>x</w:p>", "ghp_abc\nx\n"),
+            (
+                "<w:p><w:r><w:t>gh</w:t></w:r><w:r><w:rPr><w:b/></w:rPr><w:t>p_abc</w:t></w:r></w:p><w:p>x</w:p>",
+                "ghp_abc\nx\n",
+            ),
             ("<si><r><t>a</t></r><r><t>b</t></r></si><si><t>c</t></si>", "ab\nc\n"),
             ("<row><c t=\"inlineStr\"><is><t>a &gt; b</t></is></c><c><v>1</v></c></row>", "a > b\t1\t\n"),
             ("<text:p a='>'>a<text:s/>b<text:tab/>c&#233;&#x41;&unknown;</text:p>", "a b\tcéA\n"),

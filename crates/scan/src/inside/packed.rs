@@ -29,8 +29,9 @@ impl Packing {
             (b"\x28\xb5\x2f\xfd", Self::Zstd),
             (b"\x04\x22\x4d\x18", Self::Lz4),
         ];
-        let is_bzip2 =
-            head.starts_with(b"BZh") && matches!(head.get(3), Some(b'1'..=b'9')) && head[4..].starts_with(b"1AY&SY");
+        let is_bzip2 = head.starts_with(b"BZh")
+            && matches!(head.get(3), Some(b'1'..=b'9'))
+            && head[4..].starts_with(b"1AY&SY");
         let by_magic = known.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, packing)| *packing);
         by_magic.or(is_bzip2.then_some(Self::Bzip2))
     }

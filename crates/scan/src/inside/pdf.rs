@@ -35,9 +35,11 @@ impl Unpack<'_> {
 fn next_stream(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let at = memchr::memmem::find(bytes, b"stream")?;
     let dictionary = &bytes[at.saturating_sub(LONGEST_DICTIONARY)..at];
-    let dictionary = memchr::memmem::rfind(dictionary, b"obj").map_or(dictionary, |start| &dictionary[start..]);
+    let dictionary =
+        memchr::memmem::rfind(dictionary, b"obj").map_or(dictionary, |start| &dictionary[start..]);
     let start = at + b"stream".len();
-    let start = start + bytes[start..].iter().take(2).take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+    let start =
+        start + bytes[start..].iter().take(2).take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
     let length = memchr::memmem::find(&bytes[start..], b"endstream").unwrap_or(bytes.len() - start);
     let behind = (start + length + b"endstream".len()).min(bytes.len());
     Some((dictionary, &bytes[start..start + length], &bytes[behind..]))
@@ -69,7 +71,7 @@ fn text_of(content: &[u8], text: &mut Vec<u8>) {
             _ => after,
         };
     }
-    text.push(b'\n');
+    line(b"", text);
 }
 
 fn is_content(content: &[u8]) -> bool {
@@ -93,7 +95,8 @@ fn literal<'c>(content: &'c [u8], text: &mut Vec<u8>) -> &'c [u8] {
             b'\\' => {
                 let digits = rest.iter().take(3).take_while(|byte| matches!(byte, b'0'..=b'7')).count();
                 if digits > 0 {
-                    let code = rest[..digits].iter().fold(0_u32, |sum, digit| sum * 8 + u32::from(digit - b'0'));
+                    let code =
+                        rest[..digits].iter().fold(0_u32, |sum, digit| sum * 8 + u32::from(digit - b'0'));
                     text.push(code as u8);
                     rest = &rest[digits..];
                 } else if let Some((&escaped, after)) = rest.split_first() {
@@ -128,8 +131,11 @@ fn literal<'c>(content: &'c [u8], text: &mut Vec<u8>) -> &'c [u8] {
 /// `<48656C>`; zeros are the high halves of two-byte characters.
 fn hexadecimal<'c>(content: &'c [u8], text: &mut Vec<u8>) -> &'c [u8] {
     let end = memchr::memchr(b'>', content).unwrap_or(content.len());
-    let digits: Vec<u8> =
-        content[..end].iter().filter_map(|byte| (*byte as char).to_digit(16)).map(|digit| digit as u8).collect();
+    let digits: Vec<u8> = content[..end]
+        .iter()
+        .filter_map(|byte| (*byte as char).to_digit(16))
+        .map(|digit| digit as u8)
+        .collect();
     let bytes = digits.chunks(2).map(|pair| pair[0] << 4 | pair.get(1).copied().unwrap_or_default());
     text.extend(bytes.filter(|byte| *byte != 0));
     &content[(end + 1).min(content.len())..]

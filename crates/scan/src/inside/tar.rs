@@ -123,7 +123,11 @@ fn is_old(block: &[u8]) -> bool {
 }
 
 fn is_checked(header: &[u8]) -> bool {
-    let sum: u64 = header.iter().enumerate().map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u64::from(*byte) }).sum();
+    let sum: u64 = header
+        .iter()
+        .enumerate()
+        .map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u64::from(*byte) })
+        .sum();
     number(&header[148..156]) == sum
 }
 
@@ -133,7 +137,8 @@ fn number(field: &[u8]) -> u64 {
         let low = &field[field.len() - 8..];
         return low.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
     }
-    let digits = field.iter().skip_while(|byte| **byte == b' ').take_while(|byte| matches!(byte, b'0'..=b'7'));
+    let digits =
+        field.iter().skip_while(|byte| **byte == b' ').take_while(|byte| matches!(byte, b'0'..=b'7'));
     digits.fold(0, |sum, digit| (sum << 3) | u64::from(digit - b'0'))
 }
 

@@ -126,7 +126,9 @@ fn open<'a>(entry: &Entry, packed: impl BufRead + 'a, spent: &'a Spent) -> Membe
         93 => Packing::Zstd,
         95 => Packing::Xz,
         other => {
-            return Member::Unreadable(format!("is packed by method {other} of zip, which nothing here reads"));
+            return Member::Unreadable(format!(
+                "is packed by method {other} of zip, which nothing here reads"
+            ));
         }
     };
     Member::Text(Box::new(packing.unpack(packed, spent)))

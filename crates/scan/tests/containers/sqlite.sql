@@ -1,0 +1,11 @@
+PRAGMA foreign_keys=OFF;
+BEGIN TRANSACTION;
+CREATE TABLE ir_config_parameter (id integer PRIMARY KEY, key text, value text);
+INSERT INTO ir_config_parameter VALUES(1,'database.uuid','x');
+INSERT INTO ir_config_parameter VALUES(2,'github.token','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');
+CREATE TABLE payment_provider (id integer PRIMARY KEY, company_id integer, name text, stripe_secret_key text);
+INSERT INTO payment_provider VALUES(7,2,'it''s "stripe"','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');
+CREATE TABLE note (code text, day integer, body text, PRIMARY KEY (code, day));
+INSERT INTO note VALUES('a',1,'nothing');
+INSERT INTO note VALUES('b',2,replace('a tab	and a line\n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','\n',char(10)));
+COMMIT;
