@@ -4,6 +4,8 @@
 
 use serde::Deserialize;
 
+use crate::base64;
+
 /// The checksum in the last characters of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -16,6 +18,15 @@ pub enum Checksum {
     Crc32Base62,
     /// Last six characters: CRC-32 of everything before them, prefix included, as Keymoat does.
     Crc32Base62All,
+    /// Behind the last `_`: CRC-32 of everything before it, as eight hexadecimal digits of the little-endian bytes, as
+    /// Grafana does (<https://github.com/grafana/grafana/blob/main/pkg/components/satokengen/tokengen.go>).
+    Crc32Hex,
+    /// The structure of a JSON Web Token (RFC 7519): header and payload are JSON objects, the header names an
+    /// algorithm.
+    Jwt,
+    /// The structure of a macaroon, version 2 (<https://github.com/rescrv/libmacaroons/blob/master/doc/format.txt>), as
+    /// PyPI's tokens have it.
+    Macaroon,
 }
 
 impl Checksum {
@@ -26,6 +37,9 @@ impl Checksum {
             Self::None => return true,
             Self::Crc32Base62 => prefix,
             Self::Crc32Base62All => 0,
+            Self::Crc32Hex => return holds_hex(value),
+            Self::Jwt => return is_jwt(value),
+            Self::Macaroon => return is_macaroon(value.get(prefix_of_macaroon(value)..).unwrap_or_default()),
         };
         let Some(end) = value.len().checked_sub(CHECKSUM_LEN) else { return false };
         match (value.get(start..end), value.get(end..)) {
@@ -38,6 +52,45 @@ impl Checksum {
     pub fn proves(self) -> bool {
         self != Self::None
     }
+
+    /// Whether a wrong one disproves a value of the right shape; a structure that does not fit only says that it is
+    /// something else.
+    pub(crate) fn disproves(self) -> bool {
+        matches!(self, Self::Crc32Base62 | Self::Crc32Base62All | Self::Crc32Hex)
+    }
+}
+
+fn holds_hex(value: &[u8]) -> bool {
+    let Some(at) = value.iter().rposition(|&byte| byte == b'_') else { return false };
+    let digits: String =
+        crc32fast::hash(&value[..at]).to_le_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    value[at + 1..].eq_ignore_ascii_case(digits.as_bytes())
+}
+
+fn is_jwt(value: &[u8]) -> bool {
+    let mut parts = value.split(|&byte| byte == b'.').map(base64::decode);
+    let is_object = |part: &[u8]| part.starts_with(b"{") && part.trim_ascii_end().ends_with(b"}");
+    match (parts.next().flatten(), parts.next().flatten()) {
+        (Some(header), Some(payload)) => {
+            is_object(&header) && is_object(&payload) && header.windows(5).any(|name| name == b"\"alg\"")
+        }
+        _ => false,
+    }
+}
+
+/// `pypi-`.
+fn prefix_of_macaroon(value: &[u8]) -> usize {
+    value.iter().position(|&byte| byte == b'-').map_or(0, |at| at + 1)
+}
+
+/// Version 2, then fields: a kind, a length, that many bytes; the first names the location.
+fn is_macaroon(value: &[u8]) -> bool {
+    let Some(bytes) = base64::decode(value) else { return false };
+    let [2, 1, len, rest @ ..] = bytes.as_slice() else { return false };
+    let (location, rest) = rest.split_at(rest.len().min(usize::from(*len)));
+    location.len() == usize::from(*len)
+        && location.iter().all(u8::is_ascii_graphic)
+        && rest.first() == Some(&2)
 }
 
 /// The CRC-32 (IEEE 802.3) of `data` as six base-62 digits, most significant first, padded with `0`;
@@ -84,6 +137,18 @@ mod tests {
         check(Checksum::Crc32Base62, b"ghp_", 4, false);
         check(Checksum::Crc32Base62, b"", 4, false);
         check(Checksum::None, b"", 4, true);
+        // The token of Grafana's own test.
+        check(Checksum::Crc32Hex, b"glsa_yscW25imSKJIuav8zF37RZmnbiDvB05G_fcaaf58a", 5, true);
+        check(Checksum::Crc32Hex, b"glsa_yscW25imSKJIuav8zF37RZmnbiDvB05H_fcaaf58a", 5, false);
+        check(Checksum::Crc32Hex, b"glsa", 4, false);
+        let jwt = b"eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJNYWRlVXAwMDAwIn0.MadeUpSignature0000";
+        check(Checksum::Jwt, jwt, 3, true);
+        check(Checksum::Jwt, &jwt[1..], 3, false);
+        check(Checksum::Jwt, b"eyJzdWIiOiJNYWRlVXAwMDAwIn0.eyJzdWIiOiJNYWRlVXAwMDAwIn0.MadeUp", 3, false);
+        check(Checksum::Jwt, b"", 0, false);
+        check(Checksum::Macaroon, b"pypi-AgEIcHlwaS5vcmcCAWE", 5, true);
+        check(Checksum::Macaroon, b"pypi-AgEIcHlwaS5vcmcAAWE", 5, false);
+        check(Checksum::Macaroon, b"pypi-AgE", 5, false);
     }
 
     proptest! {

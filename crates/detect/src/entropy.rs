@@ -16,16 +16,16 @@ pub fn entropy(text: impl AsRef<[u8]>) -> f64 {
     for &byte in text {
         counts[usize::from(byte)] += 1;
     }
-    let len = text.len() as f64;
-    let bits: f64 = counts
+    // The sum of -p·log2 p with p = count / len.
+    let weight = |count: u32| f64::from(count) * f64::from(count).log2();
+    let sum: f64 = text
         .iter()
-        .filter(|&&count| count > 0)
-        .map(|&count| {
-            let share = f64::from(count) / len;
-            -share * share.log2()
-        })
+        .map(|&byte| std::mem::take(&mut counts[usize::from(byte)]))
+        .filter(|&count| count > 1)
+        .map(weight)
         .sum();
-    bits.max(0.0)
+    let len = text.len() as f64;
+    (len.log2() - sum / len).max(0.0)
 }
 
 impl Catalogue {

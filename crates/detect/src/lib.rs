@@ -9,6 +9,7 @@
 //! back classifications, paths and masks, never the value.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
+mod base64;
 mod catalogue;
 mod checksum;
 mod classify;

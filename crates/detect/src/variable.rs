@@ -168,7 +168,9 @@ pub(crate) fn secret_words(words: &[&str]) -> Option<Option<Strength>> {
     };
     let (at, found) = words.iter().enumerate().rev().find_map(|(at, word)| Some((at, strength(word)?)))?;
     let (before, after) = (&words[..at], &words[at + 1..]);
-    if after.iter().any(|word| DESCRIBES.contains(word))
+    if after
+        .iter()
+        .any(|word| DESCRIBES.contains(word) || (found != Strength::Password && EVENTS.contains(word)))
         || before.iter().any(|word| PUBLIC.contains(word) || OTHER_KEYS.contains(word))
     {
         return Some(None);
@@ -314,9 +316,26 @@ const GLUED_KEYS: &[&str] = &["APIKEY", "AUTHKEY", "ACCESSKEY", "SECRETKEY", "PR
 /// `PASS` ends `COMPASS`.
 const GLUED_MIN: usize = 5;
 
-/// Before a `KEY`: one of a table or an index.
-const OTHER_KEYS: &[&str] =
-    &["PRIMARY", "FOREIGN", "SORT", "PARTITION", "INDEX", "ROW", "GROUP", "ORDER", "CACHE", "UNIQUE"];
+/// After a `KEY`, in programs: a key of the keyboard, or a digest.
+const EVENTS: &[&str] = &["DOWN", "UP", "PRESS", "EVENT", "HASH", "DIGEST", "CODE"];
+
+/// Before a `KEY` or `TOKEN`: one of a table or an index, or one that every visitor of a page gets.
+const OTHER_KEYS: &[&str] = &[
+    "CSRF",
+    "XSRF",
+    "AUTHENTICITY",
+    "NONCE",
+    "PRIMARY",
+    "FOREIGN",
+    "SORT",
+    "PARTITION",
+    "INDEX",
+    "ROW",
+    "GROUP",
+    "ORDER",
+    "CACHE",
+    "UNIQUE",
+];
 
 /// Words that make a `KEY` a secret one, and belong to the field rather than the owner.
 const QUALIFIERS: &[&str] = &[

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use super::tokens::is_token;
 use super::{Candidate, Encoding, Engine, Hit, MAX_VALUE, literals, settle, tokens};
+use crate::base64;
 
 /// How often something encoded may be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +70,10 @@ fn whole(text: &[u8], run: &Range<usize>) -> Option<(Range<usize>, Zeroizing<Vec
     if run.len() < MIN_ENCODED {
         return None;
     }
+    // The run ends at a slash, which base64 may hold.
+    let rest = &text[run.end..text.len().min(run.start + MAX_VALUE).max(run.end)];
+    let run = run.start
+        ..run.end + rest.iter().position(|&byte| base64::sextet(byte).is_none()).unwrap_or(rest.len());
     let bytes = &text[run.clone()];
     if bytes[..MIN_ENCODED].iter().all(u8::is_ascii_hexdigit) {
         let decoded = hex(bytes)?;
@@ -79,7 +84,7 @@ fn whole(text: &[u8], run: &Range<usize>) -> Option<(Range<usize>, Zeroizing<Vec
         return None;
     }
     let padding = text[run.end..].iter().take(2).take_while(|&&byte| byte == b'=').count();
-    let decoded = base64(bytes).or_else(|| base64(&bytes[..bytes.len() / 4 * 4]))?;
+    let decoded = base64::decode(bytes).or_else(|| base64::decode(&bytes[..bytes.len() / 4 * 4]))?;
     is_text(&decoded).then(|| (run.start..run.end + padding, Zeroizing::new(decoded), Encoding::Base64))
 }
 
@@ -160,16 +165,19 @@ fn len_of_concatenation(text: &[u8], quote: u8) -> Option<usize> {
     let rest = &text[1..text.len().min(MAX_CONCATENATION)];
     let next = rest.iter().position(|&byte| byte == quote)?;
     let between = rest[..next].trim_ascii();
-    let is_one = matches!(between, b"+" | b"." | b"..")
-        || (matches!(between, b"" | b"\\") && rest[..next].contains(&b'\n'));
+    // Lines of a table that are one quoted value each begin at the margin.
+    let is_continued =
+        rest[..next].windows(2).any(|pair| pair[0] == b'\n' && matches!(pair[1], b' ' | b'\t'));
+    let is_one = matches!(between, b"+" | b"." | b".." | b"\\") || (between.is_empty() && is_continued);
     is_one.then_some(next + 2)
 }
 
 /// Whether base64 begins as a text; most other runs are told after four characters.
 fn begins_as_text(encoded: &[u8]) -> bool {
     encoded.chunks_exact(4).all(|chunk| {
-        let number =
-            chunk.iter().try_fold(0_u32, |number, &byte| Some(number << 6 | u32::from(sextet(byte)?)));
+        let number = chunk
+            .iter()
+            .try_fold(0_u32, |number, &byte| Some(number << 6 | u32::from(base64::sextet(byte)?)));
         number.is_some_and(|number| is_text(&number.to_be_bytes()[1..]))
     })
 }
@@ -182,37 +190,6 @@ fn hex(text: &[u8]) -> Option<Vec<u8>> {
 fn is_text(bytes: &[u8]) -> bool {
     !bytes.is_empty()
         && bytes.iter().all(|&byte| byte.is_ascii_graphic() || matches!(byte, b' ' | b'\n' | b'\r' | b'\t'))
-}
-
-/// The bytes of base64 in either alphabet (RFC 4648 §4 and §5), padding left out or not.
-pub(super) fn base64(text: &[u8]) -> Option<Vec<u8>> {
-    let text = text.trim_ascii_end();
-    let body = text.iter().rposition(|&byte| byte != b'=').map_or(0, |at| at + 1);
-    let body = &text[..body];
-    if body.len() % 4 == 1 {
-        return None;
-    }
-    let mut bytes = Vec::with_capacity(body.len() / 4 * 3 + 3);
-    for chunk in body.chunks(4) {
-        let mut number = 0_u32;
-        for (at, &byte) in chunk.iter().enumerate() {
-            number |= u32::from(sextet(byte)?) << (18 - 6 * at);
-        }
-        let [_, a, b, c] = number.to_be_bytes();
-        bytes.extend_from_slice(&[a, b, c][..chunk.len() - 1]);
-    }
-    Some(bytes)
-}
-
-fn sextet(byte: u8) -> Option<u8> {
-    match byte {
-        b'A'..=b'Z' => Some(byte - b'A'),
-        b'a'..=b'z' => Some(byte - b'a' + 26),
-        b'0'..=b'9' => Some(byte - b'0' + 52),
-        b'+' | b'-' => Some(62),
-        b'/' | b'_' => Some(63),
-        _ => None,
-    }
 }
 
 /// The text of UTF-16 in either order of bytes, told by its mark or by zeros in every second place; `None` for what is
@@ -272,19 +249,5 @@ mod tests {
         check(b"key = value", None);
         check(b"", None);
         check(&[0; 20], None);
-    }
-
-    #[test]
-    fn base64_of_either_alphabet() {
-        let check = |text: &str, expected: Option<&[u8]>| {
-            assert_eq!(base64(text.as_bytes()).as_deref(), expected, "{text}")
-        };
-        check("a2V5", Some(b"key"));
-        check("a2V5cw==", Some(b"keys"));
-        check("a2V5cw", Some(b"keys"));
-        check("-_-_", Some(&[0xfb, 0xff, 0xbf]));
-        check("+/+/", Some(&[0xfb, 0xff, 0xbf]));
-        check("a", None);
-        check("a2V!", None);
     }
 }

@@ -14,7 +14,7 @@ use super::rule::Rules;
 pub(super) struct Mentions {
     /// Without joints, in lower case.
     names: Vec<String>,
-    /// The provider of each name, as a position in `keys`.
+    /// The provider of each name, as a position in the catalogue.
     owners: Vec<u16>,
     /// The keys of each provider that need a context.
     keys: Vec<Vec<ContextKey>>,
@@ -40,25 +40,21 @@ impl Mentions {
             variables: HashMap::new(),
             searcher: OnceLock::new(),
         };
-        let mut last = None;
-        for (rule, provider, key) in rules.keys().filter(|(.., key)| key.needs_context) {
-            if last != Some(&provider.id) {
-                last = Some(&provider.id);
-                mentions.keys.push(Vec::new());
-                let owner = (mentions.keys.len() - 1) as u16;
-                for name in [&provider.id, &provider.name].into_iter().chain(&provider.aliases) {
-                    let name = joined(name);
-                    if name.len() >= MIN_NAME
-                        && !TOO_COMMON.contains(&&*name)
-                        && !mentions.names.contains(&name)
-                    {
-                        mentions.names.push(name);
-                        mentions.owners.push(owner);
-                    }
+        for (owner, provider) in rules.providers().iter().enumerate() {
+            mentions.keys.push(Vec::new());
+            for name in
+                [&provider.id, &provider.name].into_iter().chain(&provider.aliases).filter(|_| !provider.form)
+            {
+                let name = joined(name);
+                if name.len() >= MIN_NAME && !TOO_COMMON.contains(&&*name) && !mentions.names.contains(&name)
+                {
+                    mentions.names.push(name);
+                    mentions.owners.push(owner as u16);
                 }
             }
-            let owner = (mentions.keys.len() - 1) as u16;
-            let own = joined(&provider.id).to_ascii_uppercase();
+        }
+        for (rule, owner, key) in rules.keys_by_owner().filter(|(.., key)| key.needs_context) {
+            let own = joined(&rules.providers()[usize::from(owner)].id).to_ascii_uppercase();
             let words = key
                 .variables
                 .iter()
@@ -98,21 +94,22 @@ impl Mentions {
     pub(super) fn in_text(&self, text: &[u8]) -> Vec<(u16, usize)> {
         // Joints out: `authorize_net`, `authorize.net` and `authorizeNet` are one name.
         let mut joined = [0; WINDOW];
-        let mut places = [0; WINDOW];
+        let mut places = [0_u8; WINDOW];
         let mut len = 0;
         let skipped = text.len().saturating_sub(WINDOW);
-        for (at, byte) in text.iter().enumerate().skip(skipped) {
+        let text = &text[skipped..];
+        for (at, byte) in text.iter().enumerate() {
             if !matches!(byte, b'_' | b'-' | b'.') {
                 joined[len] = byte.to_ascii_lowercase();
-                places[len] = at;
+                places[len] = at as u8;
                 len += 1;
             }
         }
         let mut found: Vec<(u16, usize)> = Vec::new();
         for hit in self.searcher().find_iter(&joined[..len]) {
-            let (start, end) = (places[hit.start()], places[hit.end() - 1] + 1);
+            let (start, end) = (usize::from(places[hit.start()]), usize::from(places[hit.end() - 1]) + 1);
             if is_name_of_its_own(text, start, end) {
-                found.push((self.owners[hit.pattern().as_usize()], end));
+                found.push((self.owners[hit.pattern().as_usize()], skipped + end));
             }
         }
         found.reverse();

@@ -19,6 +19,7 @@ mod pem;
 mod prefixes;
 mod random;
 mod rule;
+mod shapes;
 mod tokens;
 mod urls;
 
@@ -36,6 +37,7 @@ use mentions::Mentions;
 use prefixes::Prefixes;
 use rule::Rules;
 pub use rule::{Generic, Rule, RuleId};
+use shapes::Shapes;
 
 /// The catalogue compiled for searching. Shared by all threads.
 #[derive(Debug)]
@@ -44,6 +46,7 @@ pub struct Engine {
     prefixes: Prefixes,
     mentions: Mentions,
     literals: Literals,
+    shapes: Shapes,
 }
 
 /// What a thread keeps from text to text, so that a search allocates nothing.
@@ -62,7 +65,8 @@ impl Engine {
         let rules = Rules::new(catalogue.clone());
         let prefixes = Prefixes::new(&rules);
         let mentions = Mentions::new(&rules);
-        Self { rules, prefixes, mentions, literals: Literals::new() }
+        let shapes = Shapes::new(&rules);
+        Self { rules, prefixes, mentions, literals: Literals::new(), shapes }
     }
 
     /// All hits whose value begins inside `region` of `text`, in order; what `hits` held before is forgotten. May look
@@ -128,7 +132,7 @@ impl Candidate {
     /// What it wins by, where it overlaps others.
     fn strength(&self) -> (Certainty, bool) {
         match self {
-            Self::Key(hit) => (hit.certainty, hit.encoding == Encoding::Plain),
+            Self::Key(hit) => (hit.certainty, matches!(hit.encoding, Encoding::Plain | Encoding::Split)),
             Self::Harmless(_) => (Certainty::Shape, true),
         }
     }

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::mentions::WINDOW;
-use super::names::{Before, Operator, Says, words_of};
+use super::names::{Before, Operator, Says, what_a_name_says, words_of};
 use super::random;
 use super::rule::Generic;
 use super::tokens::is_reported;
@@ -21,20 +21,53 @@ pub(super) fn find(engine: &Engine, text: &[u8], run: &Range<usize>) -> Option<H
         return None;
     }
     let (says, name) = before.says();
-    let exact = engine.mentions.by_variable(&text[name]);
-    match best_of(engine, text, at, exact.iter().map(|(_, rule)| (*rule, 0))) {
-        Some(Verdict::Is(hit)) => return Some(hit),
-        Some(Verdict::NoSecret) => return None,
-        None => {}
+    if !name.is_empty() {
+        let exact = engine.mentions.by_variable(&text[name]);
+        match best_of(engine, text, at, exact.iter().map(|(_, rule)| (*rule, 0))) {
+            Some(Verdict::Is(hit)) => return Some(hit),
+            Some(Verdict::NoSecret) => return None,
+            None => {}
+        }
+    }
+    // Which of the two is looked at first makes no difference but to the time: most values have no name that says
+    // anything, and most of those stand in a line that names nobody.
+    let is_secret = matches!(says, Says::Secret(_)) || before.scheme;
+    let near = if is_secret { None } else { Some(Near::of(engine, text, at, is_secret)) };
+    if near.as_ref().is_some_and(|near| near.found.is_empty()) && !holds_a_word(&text[run.clone()]) {
+        return None;
     }
     let value = at..end_of_value(text, at, before.quote);
     if value.len() > MAX_VALUE || !random::is_random(&text[value.clone()]) || is_code(text, &value, &before) {
         return None;
     }
-    match by_provider(engine, text, at, &before, says) {
+    let near = near.unwrap_or_else(|| Near::of(engine, text, at, is_secret));
+    match by_provider(engine, text, at, &before, says, &near) {
         Some(Verdict::Is(hit)) => Some(hit),
         Some(Verdict::NoSecret) => None,
-        None => by_name(engine, text, value, &before, says),
+        None => {
+            by_name(engine, text, value, &before, says, &near).or_else(|| behind_a_word(engine, text, run))
+        }
+    }
+}
+
+/// The providers that are named before a value.
+struct Near {
+    window: Range<usize>,
+    /// The last one first, each with where in the window its name ends.
+    found: Vec<(u16, usize)>,
+}
+
+impl Near {
+    fn of(engine: &Engine, text: &[u8], at: usize, is_secret: bool) -> Self {
+        let mut window = at.saturating_sub(WINDOW)..at;
+        if !is_secret {
+            // Without a name that says so, the provider's name stands right before the value.
+            window.start = window.start.max(at.saturating_sub(MAX_GAP + MAX_PROVIDER));
+            let line = text[window.clone()].iter().rposition(|&byte| byte == b'\n');
+            window.start += line.map_or(0, |at| at + 1);
+        }
+        let found = engine.mentions.in_text(&text[window.clone()]);
+        Self { window, found }
     }
 }
 
@@ -45,19 +78,21 @@ enum Verdict {
 }
 
 /// A key of the provider that the name, the line or the line before speaks of.
-fn by_provider(engine: &Engine, text: &[u8], at: usize, before: &Before<'_>, says: Says) -> Option<Verdict> {
+fn by_provider(
+    engine: &Engine,
+    text: &[u8],
+    at: usize,
+    before: &Before<'_>,
+    says: Says,
+    near: &Near,
+) -> Option<Verdict> {
     if says == Says::NotSecret && before.operator == Operator::Space {
         return None;
     }
-    let window = at.saturating_sub(WINDOW)..at;
-    let near = engine.mentions.in_text(&text[window.clone()]);
-    if near.is_empty() {
-        return None;
-    }
-    for (owner, end) in near {
-        let gap = &text[window.start + end..at];
+    let is_secret = matches!(says, Says::Secret(_)) || before.scheme;
+    for &(owner, end) in &near.found {
+        let gap = &text[near.window.start + end..at];
         let is_tied = !gap.contains(&b'\n') && gap.len() <= MAX_GAP;
-        let is_secret = matches!(says, Says::Secret(_)) || before.scheme;
         if !is_tied && !is_secret {
             continue;
         }
@@ -78,7 +113,8 @@ fn by_provider(engine: &Engine, text: &[u8], at: usize, before: &Before<'_>, say
             (key.rule, score.unwrap_or_default())
         });
         if let Some(verdict) = best_of(engine, text, at, scored) {
-            return Some(verdict).filter(|_| !names_a_digest(&text[window]));
+            let is_guess = matches!(verdict, Verdict::NoSecret) && is_secret;
+            return Some(verdict).filter(|_| !is_guess && !names_a_digest(&text[near.window.clone()]));
         }
     }
     None
@@ -127,13 +163,18 @@ fn by_name(
     value: Range<usize>,
     before: &Before<'_>,
     says: Says,
+    near: &Near,
 ) -> Option<Hit> {
     if value.len() > MAX_GENERIC_VALUE {
         return None;
     }
     let generic = match says {
         _ if before.scheme => Generic::Authorization,
-        Says::Secret(Strength::Key) if before.operator == Operator::Space => return None,
+        Says::Secret(Strength::Key)
+            if before.operator == Operator::Space && value.len() < MIN_BEHIND_WORD =>
+        {
+            return None;
+        }
         Says::Secret(Strength::Password) => Generic::NamedPassword,
         Says::Secret(_) => Generic::NamedSecret,
         _ => return None,
@@ -141,7 +182,65 @@ fn by_name(
     let is_one = value.len() >= MIN_GENERIC_VALUE
         && !names_a_digest(before.names)
         && text.get(value.end) != Some(&b'(');
-    is_one.then(|| Hit::plain(engine.rules.generic(generic), value, Certainty::Context))
+    let rule = match generic {
+        Generic::NamedSecret => secret_of(engine, before, &near.found, near.window.start),
+        _ => engine.rules.generic(generic),
+    };
+    is_one.then(|| Hit::plain(rule, value, Certainty::Context))
+}
+
+/// The rule for a random value: of the provider whose name is part of the value's own, if there is one.
+fn secret_of(engine: &Engine, before: &Before<'_>, found: &[(u16, usize)], window: usize) -> RuleId {
+    let names = before.names_at..before.names_at + before.names.len();
+    let owner = found.iter().find(|(_, end)| names.contains(&(window + end - 1)));
+    owner.map_or(engine.rules.generic(Generic::NamedSecret), |&(owner, _)| engine.rules.named_as(owner))
+}
+
+/// The same for the name alone.
+pub(super) fn secret_named(engine: &Engine, name: &[u8]) -> RuleId {
+    let owner = engine.mentions.in_text(name).first().copied();
+    owner.map_or(engine.rules.generic(Generic::NamedSecret), |(owner, _)| engine.rules.named_as(owner))
+}
+
+fn is_word_before_value(piece: &[u8]) -> bool {
+    matches!(what_a_name_says(piece), Says::Secret(Strength::Secret | Strength::Key))
+        || [&b"private"[..], b"access"].iter().any(|word| piece.to_ascii_lowercase().ends_with(word))
+}
+
+/// Whether a run may be what [`behind_a_word`] looks for.
+fn holds_a_word(run: &[u8]) -> bool {
+    run.len() > MIN_BEHIND_WORD
+        && run.windows(4).any(|piece| {
+            let [a, b, c, d] = [piece[0] | 0x20, piece[1] | 0x20, piece[2] | 0x20, piece[3]];
+            d == b'-'
+                && matches!(
+                    [a, b, c],
+                    [b'k', b'e', b'y']
+                        | [b'k', b'e', b'n']
+                        | [b'r', b'e', b't']
+                        | [b'a', b't', b'e']
+                        | [b'e', b's', b's']
+                )
+        })
+}
+
+/// A random value behind a word of its own run: `acme-secret-9f2c…`.
+fn behind_a_word(engine: &Engine, text: &[u8], run: &Range<usize>) -> Option<Hit> {
+    let bytes = &text[run.clone()];
+    let mut at = 0;
+    let mut begin = None;
+    for piece in bytes.split(|&byte| byte == b'-') {
+        at += piece.len() + 1;
+        if is_word_before_value(piece) {
+            begin = Some(at);
+        }
+    }
+    let begin = begin.filter(|&begin| begin + MIN_BEHIND_WORD <= bytes.len())?;
+    let value = run.start + begin..run.end;
+    let is_one = random::is_random(&text[value.clone()])
+        && !text[value.clone()].contains(&b'/')
+        && !text[value.clone()].contains(&b'.');
+    is_one.then(|| Hit::plain(engine.rules.generic(Generic::NamedSecret), value, Certainty::Context))
 }
 
 /// Whether a value is something that a program computes: a call, an index, a reference.
@@ -221,8 +320,14 @@ const DIGESTS: &[&[u8]] = &[
 /// Between a provider's name and a value without a name of its own.
 const MAX_GAP: usize = 48;
 
+/// The longest name of a provider that is looked for before a value without a name.
+const MAX_PROVIDER: usize = 32;
+
 /// Lines between a provider's name and a value whose name says that it is secret.
 const MAX_LINES: usize = 3;
+
+/// Behind a word that is tied to it by nothing but a space or a dash.
+const MIN_BEHIND_WORD: usize = 20;
 
 /// Shorter random values are passwords.
 const MIN_GENERIC_VALUE: usize = 16;

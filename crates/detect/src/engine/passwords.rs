@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::names::{Says, what_a_name_says};
 use super::rule::Generic;
-use super::{Engine, Hit, MAX_GENERIC_VALUE, random};
+use super::{Engine, Hit, MAX_GENERIC_VALUE, named, random};
 use crate::identify::Certainty;
 use crate::provider::Kind;
 use crate::shape;
@@ -43,13 +43,12 @@ pub(super) fn hash(engine: &Engine, text: &[u8], literal: Range<usize>) -> Optio
 
 /// `curl -u user:password`.
 pub(super) fn on_a_command_line(engine: &Engine, text: &[u8], literal: Range<usize>) -> Option<Hit> {
-    let line = literal.start.saturating_sub(MAX_COMMAND)..literal.start;
-    let before = &text[line];
-    let before = before.iter().rposition(|&byte| byte == b'\n').map_or(before, |at| &before[at + 1..]);
-    if !before.windows(4).any(|word| word == b"curl" || word == b"wget") {
-        return None;
-    }
-    let mut at = literal.end;
+    let command = &text[literal.end..text.len().min(literal.end + MAX_COMMAND)];
+    let option = |option: &[u8]| {
+        command.windows(option.len()).position(|part| part == option).map(|at| at + option.len())
+    };
+    let mut at = literal.end + option(b"-u ").or_else(|| option(b"--user "))?;
+    at += text[at..].iter().take_while(|&&byte| byte == b' ').count();
     let quote = text.get(at).copied().filter(|&byte| is_quote(byte));
     at += usize::from(quote.is_some());
     let rest = &text[at..text.len().min(at + MAX_VALUE_LEN)];
@@ -108,7 +107,7 @@ fn rule_of(
     }
     if strength != Strength::Password {
         let is_one = value.operator != Tie::Space && random::is_random(bytes) && !is_code(bytes, value);
-        return is_one.then(|| engine.rules.generic(Generic::NamedSecret));
+        return is_one.then(|| named::secret_named(engine, name_text));
     }
     if value.operator == Tie::Assigns && is_in_connection_string(text, name) {
         let is_one = bytes.len() >= MIN_MASTER && !shape::is_stock_secret(bytes) && !is_code(bytes, value);
@@ -120,7 +119,9 @@ fn rule_of(
         let generic = if is_login { Generic::LoginFile } else { Generic::NamedPassword };
         return is_one.then(|| engine.rules.generic(generic));
     }
-    if !is_written || !is_chosen(bytes, value.quote.is_some()) || is_code(bytes, value) {
+    let is_setting =
+        value.quote.is_none() && !value.is_spaced && is_upper(name_text) && is_word_of_its_own(bytes);
+    if !is_written || is_code(bytes, value) || !(is_setting || is_chosen(bytes, value.quote.is_some())) {
         return None;
     }
     let own = engine.mentions.by_variable(name_text).iter().map(|(_, rule)| *rule).find(|&rule| {
@@ -254,6 +255,19 @@ fn is_chosen(value: &[u8], is_quoted: bool) -> bool {
         && !is_stock_with_number(value)
 }
 
+/// Whether a word that stands as a setting, `SMTP_PASSWORD=…`, is not one of those that everybody takes.
+fn is_word_of_its_own(value: &[u8]) -> bool {
+    value.len() >= MIN_WORD
+        && value.iter().all(u8::is_ascii_alphanumeric)
+        && !is_named_as_one(value)
+        && !is_stock_with_number(value)
+}
+
+/// Whether a name is written as those of environment variables.
+fn is_upper(name: &[u8]) -> bool {
+    name.iter().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || *byte == b'_')
+}
+
 /// Whether a value is itself such a name: `old_password1`, `passwordField2`.
 fn is_named_as_one(value: &[u8]) -> bool {
     let lower = value.to_ascii_lowercase();
@@ -378,7 +392,6 @@ const STOCK: &[&[u8]] = &[
     b"demo",
     b"abc",
     b"abcd",
-    b"abcdef",
     b"qwerty",
     b"hello",
     b"root",

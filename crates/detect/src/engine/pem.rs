@@ -79,7 +79,7 @@ impl Body {
             }
         }
         body.kinds = seen.count_ones() as usize;
-        body.head = super::decode::base64(&encoded[..encoded.len() / 4 * 4]).unwrap_or_default();
+        body.head = crate::base64::decode(&encoded[..encoded.len() / 4 * 4]).unwrap_or_default();
         body
     }
 

@@ -14,7 +14,8 @@ pub struct RuleId(pub(super) u16);
 pub struct Rule<'e> {
     /// Its id in this engine.
     pub id: RuleId,
-    /// Whose key it is; `None` for rules that belong to nobody.
+    /// Whose key it is; `None` for rules that belong to nobody. Without a `key` the name before the value says so, and
+    /// its shape does not.
     pub provider: Option<&'e Provider>,
     /// Which key of the provider.
     pub key: Option<&'e Key>,
@@ -26,7 +27,7 @@ pub struct Rule<'e> {
     pub severity: Severity,
     /// False for the names of keys: no secret, but their secret is often near.
     pub sensitive: bool,
-    /// The rule, where it belongs to no provider.
+    /// The rule, where it is no key of the catalogue.
     pub generic: Option<Generic>,
 }
 
@@ -35,6 +36,7 @@ impl Rule<'_> {
     pub fn name(&self) -> String {
         match (self.provider, self.key, self.generic) {
             (Some(provider), Some(key), _) => format!("{}/{}", provider.id, key.id),
+            (Some(provider), None, Some(generic)) => format!("{}/{}", provider.id, generic.as_str()),
             (.., Some(generic)) => generic.as_str().to_owned(),
             _ => String::new(),
         }
@@ -43,7 +45,8 @@ impl Rule<'_> {
     /// What it is, for people: `Stripe secret`, `private key`.
     pub fn title(&self) -> String {
         match (self.provider, self.generic) {
-            (Some(provider), _) => format!("{} {}", provider.name, self.kind.as_str().replace('_', " ")),
+            (Some(provider), Some(generic)) => format!("{}: {}", provider.name, generic.title()),
+            (Some(provider), None) => format!("{} {}", provider.name, self.kind.as_str().replace('_', " ")),
             (None, Some(generic)) => generic.title().to_owned(),
             (None, None) => String::new(),
         }
@@ -135,8 +138,22 @@ impl Rules {
         Self { catalogue, keys, rank }
     }
 
+    pub(super) fn providers(&self) -> &[Provider] {
+        self.catalogue.providers()
+    }
+
+    /// The keys of the catalogue, each with the position of its provider.
+    pub(super) fn keys_by_owner(&self) -> impl Iterator<Item = (RuleId, u16, &Key)> {
+        self.ids().zip(&self.keys).map(|(id, &index)| (id, index.provider as u16, self.catalogue.at(index).1))
+    }
+
+    /// The rule for a random value that a name calls a secret of this provider, and that has no shape of its keys.
+    pub(super) fn named_as(&self, owner: u16) -> RuleId {
+        RuleId((self.keys.len() + Generic::ALL.len()) as u16 + owner)
+    }
+
     pub(super) fn ids(&self) -> impl Iterator<Item = RuleId> + use<> {
-        let all = self.keys.len() + Generic::ALL.len();
+        let all = self.keys.len() + Generic::ALL.len() + self.providers().len();
         (0..all).map(|at| RuleId(u16::try_from(at).unwrap_or(u16::MAX)))
     }
 
@@ -176,10 +193,11 @@ impl Rules {
             };
         }
         let at = usize::from(id.0) - self.keys.len();
-        let generic = *Generic::ALL.get(at).expect("ids are made by this type alone");
+        let owner = at.checked_sub(Generic::ALL.len()).and_then(|owner| self.providers().get(owner));
+        let generic = Generic::ALL.get(at).copied().unwrap_or(Generic::NamedSecret);
         Rule {
             id,
-            provider: None,
+            provider: owner,
             key: None,
             kind: generic.kind(),
             mode: Mode::Any,

@@ -16,14 +16,31 @@ pub(super) fn find(
     decode: Decode,
     found: &mut Vec<Candidate>,
 ) {
+    let mut begins = Vec::new();
+    let mut done = 0;
     each_run(text, wide, |run| {
-        in_run(engine, text, &run, wide, found);
-        if run.start >= wide.start && run.len() <= MAX_RUN {
-            decode::find(engine, text, &run, decode, found);
+        let looks = read(text, &run, wide, &mut begins);
+        for &begin in &begins {
+            begins_at(engine, text, begin, found);
+        }
+        // Several runs may be parts of one value; of one that begins outside only its prefix is of interest.
+        let value = value_around(text, &run);
+        if run.start < done || value.start < wide.start || value.len() > MAX_RUN {
+            return;
+        }
+        decode::find(engine, text, &run, decode, found);
+        if looks.may_be_random(run.len()) {
+            done = value.end;
+            let shape = engine.shapes.find(&engine.rules, text, begin_of_shape(text, value.start));
+            match shape {
+                Some(shape) => found.push(shape),
+                None => found.extend(named::find(engine, text, &value).map(Candidate::Key)),
+            }
         }
     });
 }
 
+/// Calls `each` with every run that a place in `wide` is in.
 fn each_run(text: &[u8], wide: &Range<usize>, mut each: impl FnMut(Range<usize>)) {
     let mut at = wide.start + STEP - 1;
     let mut done = wide.start.saturating_sub(MAX_RUN);
@@ -33,8 +50,8 @@ fn each_run(text: &[u8], wide: &Range<usize>, mut each: impl FnMut(Range<usize>)
             at += STEP;
             continue;
         }
-        let start = start_of_run(text, here, done);
-        let end = end_of_run(text, here);
+        let start = start_of(text, here, done.min(here), TOKEN);
+        let end = end_of(text, here, TOKEN);
         if end - start >= STEP {
             each(start..end);
         }
@@ -43,48 +60,86 @@ fn each_run(text: &[u8], wide: &Range<usize>, mut each: impl FnMut(Range<usize>)
     }
 }
 
-fn start_of_run(text: &[u8], here: usize, floor: usize) -> usize {
+/// Where a value begins whose first part is a number and a colon: `123456789:AA…`.
+fn begin_of_shape(text: &[u8], start: usize) -> usize {
+    let floor = start.saturating_sub(STEP);
+    match start.checked_sub(1).map(|at| text[at]) {
+        Some(b':') => start_of(text, start - 1, floor, DIGIT),
+        _ => start,
+    }
+}
+
+fn start_of(text: &[u8], here: usize, floor: usize, class: u8) -> usize {
     let mut start = here;
-    while start > floor && is_token(text[start - 1]) {
+    while start > floor && CLASSES[usize::from(text[start - 1])] & class != 0 {
         start -= 1;
     }
     start
 }
 
-fn end_of_run(text: &[u8], here: usize) -> usize {
+fn end_of(text: &[u8], here: usize, class: u8) -> usize {
     let rest = text.get(here..).unwrap_or_default();
-    here + rest.iter().position(|&byte| !is_token(byte)).unwrap_or(rest.len())
+    here + rest.iter().position(|&byte| CLASSES[usize::from(byte)] & class == 0).unwrap_or(rest.len())
 }
 
-fn in_run(engine: &Engine, text: &[u8], run: &Range<usize>, wide: &Range<usize>, found: &mut Vec<Candidate>) {
-    let first = run.start.max(wide.start);
-    let last = run.end.min(wide.end);
-    let mut before = first.checked_sub(1).map_or(0, |at| CLASSES[usize::from(text[at])]);
-    let mut looks = Looks::default();
-    if let Some(begin) = begin_behind_escape(text, run).filter(|begin| wide.contains(begin)) {
-        begins_at(engine, text, begin, found);
+/// The run with what is tied to it by dots and slashes.
+fn value_around(text: &[u8], run: &Range<usize>) -> Range<usize> {
+    let floor = run.start.saturating_sub(MAX_RUN);
+    start_of(text, run.start, floor, TOKEN | TIE)..end_of(text, run.end, TOKEN | TIE)
+}
+
+/// What a run looks like, at little cost.
+struct Looks {
+    digits: usize,
+    /// Neighbours of which one is a digit or a capital and the other is not.
+    changes: usize,
+}
+
+impl Looks {
+    /// Whether it is worth to read what stands before it: of random letters and digits at least every third pair
+    /// changes, of names one in ten.
+    fn may_be_random(&self, len: usize) -> bool {
+        (self.digits > 0 || self.changes * 4 >= len)
+            && self.changes >= 2
+            && (self.changes * 7 >= len || self.digits * 4 >= len)
     }
-    // Where words begin is written down first and looked at then: a branch for each would be guessed wrong too often.
-    let mut begins = [0; CHUNK];
-    let mut from = first;
-    while from < last {
-        let chunk = &text[from..last.min(from + CHUNK)];
+}
+
+/// Reads a run, and where in `wide` a value with a prefix may begin in it or right before it.
+fn read(text: &[u8], run: &Range<usize>, wide: &Range<usize>, begins: &mut Vec<usize>) -> Looks {
+    begins.clear();
+    before_dots(text, run.start, begins);
+    begins.extend(begin_behind_escape(text, run));
+    let mut looks = Looks { digits: 0, changes: 0 };
+    let mut before = run.start.checked_sub(1).map_or(0, |at| CLASSES[usize::from(text[at])]);
+    // Where words begin is written down and looked at later: a branch for each would be guessed wrong too often.
+    let mut places = [0; CHUNK];
+    for (chunk, bytes) in text[run.clone()].chunks(CHUNK).enumerate() {
         let mut count = 0;
-        for (at, &byte) in chunk.iter().enumerate() {
+        for (at, &byte) in bytes.iter().enumerate() {
             let class = CLASSES[usize::from(byte)];
-            begins[count] = at as u8;
+            places[count] = at as u8;
             count += usize::from(class & WORD != 0 && before & (WORD | JOINT) == 0);
-            looks.add(class, before);
+            looks.digits += usize::from(class >> DIGIT_BIT & 1);
+            looks.changes += usize::from((class ^ before) & (DIGIT | UPPER) != 0);
             before = class;
         }
-        for &begin in &begins[..count] {
-            begins_at(engine, text, from + usize::from(begin), found);
-        }
-        from += CHUNK;
+        let from = run.start + chunk * CHUNK;
+        begins.extend(places[..count].iter().map(|&place| from + usize::from(place)));
     }
-    // A value of which only a part is seen is decided where its beginning is.
-    if run.start >= wide.start && run.len() <= MAX_RUN && looks.may_be_random(run.len()) {
-        found.extend(named::find(engine, text, run).map(Candidate::Key));
+    if run.start < wide.start + MAX_BEFORE_DOTS || run.end > wide.end {
+        begins.retain(|begin| wide.contains(begin));
+    }
+    looks
+}
+
+/// The first words of values such as `SG.…` and `dp.pt.…`, whose run begins behind a dot.
+fn before_dots(text: &[u8], run: usize, begins: &mut Vec<usize>) {
+    let floor = run.saturating_sub(MAX_BEFORE_DOTS);
+    let mut start = run;
+    while start > floor && text[start - 1] == b'.' {
+        start = start_of(text, start - 1, floor, TOKEN);
+        begins.push(start);
     }
 }
 
@@ -95,37 +150,27 @@ fn begins_at(engine: &Engine, text: &[u8], at: usize, found: &mut Vec<Candidate>
     }
 }
 
-/// What a run looks like, at little cost.
-#[derive(Default)]
-struct Looks {
-    digits: usize,
-    changes: usize,
-}
-
-impl Looks {
-    #[inline]
-    fn add(&mut self, class: u8, before: u8) {
-        self.digits += usize::from(class & DIGIT != 0);
-        self.changes += usize::from((class ^ before) & (DIGIT | UPPER) != 0);
-    }
-
-    /// Whether it is worth to read what stands before it.
-    fn may_be_random(&self, len: usize) -> bool {
-        self.changes >= 2 && (self.digits > 0 || self.changes * 4 >= len)
-    }
-}
-
 /// What begins at a place with a prefix of its own.
 pub(super) fn by_prefix(engine: &Engine, text: &[u8], at: usize) -> Option<Candidate> {
     let rest = &text[at..text.len().min(at + MAX_VALUE)];
-    engine.prefixes.rules_at(rest).find_map(|rule| {
+    let found = engine.prefixes.rules_at(rest).find_map(|rule| {
         let (_, key) = engine.rules.key(rule)?;
         let (judgement, end) = key.judge_beginning(rest)?;
         let certainty = if key.checksum.proves() { Certainty::Checksum } else { Certainty::Shape };
         let hit = Hit::plain(rule, at..at + end, certainty);
         let is_alarm = judgement == Judgement::Key && is_reported(key);
         Some(if is_alarm { Candidate::Key(hit) } else { Candidate::Harmless(hit.span) })
-    })
+    });
+    found.or_else(|| unproved(engine, rest, at))
+}
+
+/// Something as long as a key that has the prefix of keys with a checksum and is none of them.
+fn unproved(engine: &Engine, rest: &[u8], at: usize) -> Option<Candidate> {
+    let len =
+        rest.iter().position(|&byte| CLASSES[usize::from(byte)] & (WORD | JOINT) == 0).unwrap_or(rest.len());
+    let has_checksum = |rule| engine.rules.key(rule).is_some_and(|(_, key)| key.checksum.disproves());
+    (len >= MIN_UNPROVED && engine.prefixes.rules_at(rest).any(has_checksum))
+        .then_some(Candidate::Harmless(at..at + len))
 }
 
 /// Names of accounts and publishable keys are no alarm; the name of a key is told, since its secret is often near.
@@ -151,30 +196,30 @@ pub(super) fn is_token(byte: u8) -> bool {
     CLASSES[usize::from(byte)] & TOKEN != 0
 }
 
+/// Part of a run.
 const TOKEN: u8 = 1;
+/// A letter or a digit.
 const WORD: u8 = 2;
 /// Goes on with a name, so that no value begins behind it.
 const JOINT: u8 = 4;
-const DIGIT: u8 = 8;
+const DIGIT_BIT: u8 = 3;
+const DIGIT: u8 = 1 << DIGIT_BIT;
 const UPPER: u8 = 16;
+/// Ties runs to one value.
+const TIE: u8 = 32;
 
 static CLASSES: [u8; 256] = {
     let mut classes = [0; 256];
     let mut byte = 0;
     while byte < 256 {
-        let b = byte as u8;
-        classes[byte] = if b.is_ascii_digit() {
-            TOKEN | WORD | DIGIT
-        } else if b.is_ascii_uppercase() {
-            TOKEN | WORD | UPPER
-        } else if b.is_ascii_lowercase() {
-            TOKEN | WORD
-        } else if b == b'_' {
-            TOKEN | JOINT
-        } else if matches!(b, b'-' | b'.' | b'/' | b'+' | b'~') {
-            TOKEN
-        } else {
-            0
+        classes[byte] = match byte as u8 {
+            b'0'..=b'9' => TOKEN | WORD | DIGIT,
+            b'A'..=b'Z' => TOKEN | WORD | UPPER,
+            b'a'..=b'z' => TOKEN | WORD,
+            b'_' => TOKEN | JOINT,
+            b'-' | b'+' => TOKEN,
+            b'.' | b'/' | b'~' => TIE,
+            _ => 0,
         };
         byte += 1;
     }
@@ -186,6 +231,12 @@ const CHUNK: usize = 128;
 
 /// The shortest run that is looked at.
 const STEP: usize = 16;
+
+/// The shortest key with a checksum, npm's, has 40 characters; a few may be lost.
+const MIN_UNPROVED: usize = 30;
+
+/// Before a run and its dots there are a few short words.
+const MAX_BEFORE_DOTS: usize = 32;
 
 /// Longer runs are data.
 const MAX_RUN: usize = MAX_VALUE;

@@ -11,18 +11,23 @@ use crate::shape;
 pub(super) fn find(engine: &Engine, text: &[u8], middle: Range<usize>) -> Option<Candidate> {
     let start = start_of_scheme(text, middle.start)?;
     let end = end_of_url(text, middle.end);
-    if let Some(found) = tokens::by_prefix(engine, &text[..end], start) {
-        return Some(found);
-    }
+    let whole = tokens::by_prefix(engine, &text[..end], start);
     let authority = &text[middle.end..end];
     let authority = authority
         .iter()
         .position(|byte| matches!(byte, b'/' | b'?' | b'#'))
         .map_or(authority, |at| &authority[..at]);
-    let host = authority.iter().rposition(|&byte| byte == b'@')?;
+    let Some(host) = authority.iter().rposition(|&byte| byte == b'@') else { return whole };
     let (login, host) = (&authority[..host], &authority[host + 1..]);
-    let colon = login.iter().position(|&byte| byte == b':')?;
+    let Some(colon) = login.iter().position(|&byte| byte == b':') else { return whole };
     let (user, password) = (&login[..colon], &login[colon + 1..]);
+    // A key in the place of the password says more than the address does.
+    if let Some(found) = tokens::by_prefix(engine, &text[..end], middle.end + colon + 1) {
+        return Some(found);
+    }
+    if whole.is_some() {
+        return whole;
+    }
     let is_one = password.len() >= MIN_PASSWORD
         && host.iter().any(u8::is_ascii_alphanumeric)
         && !passwords::is_reference(password)

@@ -84,6 +84,7 @@ impl<'a> History<'a> {
         pass.search_loose();
         let learnt = pass.trace();
         if let Some(path) = self.known_file
+            && pass.has_news()
             && !scan.progress.is_cancelled()
         {
             pass.keep(path, &rules, learnt);
@@ -243,6 +244,16 @@ impl Pass<'_> {
         learnt
     }
 
+    /// Whether there was more than the blobs with hits that were known.
+    fn has_news(&self) -> bool {
+        let is_known = |blob: &SeenBlob| self.known.blobs.find(&blob.id).is_some();
+        self.scanned.blobs != self.known.blobs.len() as u64
+            || !self.sightings.blobs.iter().all(is_known)
+            || !self.loose.commits.is_empty()
+            || !self.loose.trees.is_empty()
+            || self.packs.iter().any(|seen| !seen.commits.is_empty() || !seen.trees.is_empty())
+    }
+
     /// Keeps what the next scan need not find out again.
     fn keep(&self, path: &Path, rules: &[u8; 32], learnt: Option<Learnt>) {
         let hash = self.history.repository.hash;
@@ -294,9 +305,7 @@ impl Pass<'_> {
             None => (next.nodes, next.names) = (vec![Node::default()], Vec::new()),
         }
         next.blobs = Ids::of(hash.len_in_bytes(), self.sightings.blobs.iter().map(|blob| blob.id.as_ref()));
-        if next != *self.known
-            && let Err(error) = next.save(path, hash, rules)
-        {
+        if let Err(error) = next.save(path, hash, rules) {
             let why = format!("cannot be written: {}; the next scan takes as long as this one", error.kind());
             self.scan.troubles.add(path.display().to_string(), why);
         }

@@ -18,7 +18,7 @@ pub(crate) struct Known {
     pub settled: Ids,
     /// All commits. Sorted.
     pub commits: Ids,
-    /// Blobs with hits.
+    /// Blobs with hits. Sorted.
     pub blobs: Ids,
     /// Trees with something below, and its number in `nodes`. Sorted.
     pub trees: Ids,
@@ -151,7 +151,7 @@ impl Known {
 
     /// Whether all numbers lead somewhere, and each node to earlier ones only.
     fn is_sound(&self) -> bool {
-        let lists = [&self.settled, &self.commits, &self.trees];
+        let lists = [&self.settled, &self.commits, &self.blobs, &self.trees];
         let names = self.names.len() as u32;
         let is_node_sound = |(number, node): (usize, &Node)| {
             node.blobs.iter().all(|(name, blob)| *name < names && *blob < self.blobs.len() as u32)
@@ -241,7 +241,7 @@ mod tests {
         Known {
             settled: ids(&[1, 2, 3]),
             commits: ids(&[2]),
-            blobs: ids(&[9, 8]),
+            blobs: ids(&[8, 9]),
             trees: ids(&[5]),
             tree_nodes: vec![1],
             nodes: vec![Node::default(), Node { blobs: vec![(0, 1)], trees: vec![(0, 0)] }],

@@ -194,6 +194,17 @@ impl<'a> Reader<'a> {
         Some((kind, bytes))
     }
 
+    /// Lends the object of a pack that begins at `offset`, without remembering it where it is no delta.
+    pub fn with_packed<T>(&mut self, pack: usize, offset: u64, use_bytes: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        let file = &self.objects.packs[pack];
+        let entry = file.entry(offset).ok().filter(|entry| entry.len <= LONGEST)?;
+        if let Content::Delta(_) = entry.content {
+            return self.read_packed(pack, offset).map(|(_, bytes)| use_bytes(&bytes));
+        }
+        file.inflate(&entry, &mut self.inflate, &mut self.delta).ok()?;
+        Some(use_bytes(&self.delta))
+    }
+
     fn read_loose(&self, id: &oid) -> Option<(Kind, Rc<Vec<u8>>)> {
         let hex = id.to_string();
         let (start, rest) = hex.split_at(2);

@@ -62,9 +62,12 @@ impl History {
             None => troubles.add(format!("commit {id}"), "cannot be read; `git fsck` says more"),
         };
         for (number, (pack, places)) in objects.packs.iter().zip(packed).enumerate() {
-            for place in places {
-                let read = reader.read_packed(number, pack.offset(*place));
-                add(pack.id(*place).to_owned(), read.and_then(|(_, bytes)| commit(&bytes)));
+            let mut places: Vec<(u64, u32)> = places.iter().map(|place| (pack.offset(*place), *place)).collect();
+            // In the order of the file.
+            places.sort_unstable();
+            for (offset, place) in places {
+                let read = reader.with_packed(number, offset, commit);
+                add(pack.id(place).to_owned(), read.flatten());
             }
         }
         for id in loose {

@@ -1,0 +1,70 @@
+//! Keys that their shape tells but no prefix: `0123…-us19`, `123456789:AA…`.
+//!
+//! There are few of them. One search for all tells nearly every value that it is none of them.
+
+use std::sync::OnceLock;
+
+use regex::bytes::{Regex, RegexBuilder};
+
+use super::rule::Rules;
+use super::tokens::is_reported;
+use super::{Candidate, Hit, MAX_VALUE, RuleId};
+use crate::identify::Certainty;
+use crate::provider::Judgement;
+
+/// The keys of the catalogue that need no context and have no prefix.
+#[derive(Debug)]
+pub(super) struct Shapes {
+    /// The most telling first.
+    rules: Vec<RuleId>,
+    any: OnceLock<Option<Regex>>,
+}
+
+impl Shapes {
+    pub(super) fn new(rules: &Rules) -> Self {
+        let own = rules.keys().filter(|(.., key)| !key.needs_context && key.prefixes.is_empty());
+        let mut own: Vec<RuleId> = own.map(|(rule, ..)| rule).collect();
+        own.sort_by_key(|&rule| rules.rank(rule));
+        Self { rules: own, any: OnceLock::new() }
+    }
+
+    /// What begins at a place.
+    pub(super) fn find(&self, rules: &Rules, text: &[u8], at: usize) -> Option<Candidate> {
+        let rest = &text[at..text.len().min(at + MAX_VALUE)];
+        if !self.any(rules)?.is_match(rest) {
+            return None;
+        }
+        self.rules.iter().find_map(|&rule| {
+            let (_, key) = rules.key(rule)?;
+            let (judgement, end) = key.judge_beginning(rest)?;
+            let hit = Hit::plain(rule, at..at + end, Certainty::Shape);
+            let is_alarm = judgement == Judgement::Key && is_reported(key);
+            Some(if is_alarm { Candidate::Key(hit) } else { Candidate::Harmless(hit.span) })
+        })
+    }
+
+    /// All patterns in one.
+    fn any(&self, rules: &Rules) -> Option<&Regex> {
+        let compiled = || {
+            let patterns: Vec<String> = self
+                .rules
+                .iter()
+                .filter_map(|&rule| Some(format!("(?:{})", unnamed(rules.key(rule)?.1.pattern()))))
+                .collect();
+            let pattern = format!(r"\A(?:{})", patterns.join("|"));
+            RegexBuilder::new(&pattern).unicode(false).build().ok().filter(|_| !patterns.is_empty())
+        };
+        self.any.get_or_init(compiled).as_ref()
+    }
+}
+
+/// A pattern without the names of its groups, which may stand only once in a pattern.
+fn unnamed(pattern: &str) -> String {
+    let mut parts = pattern.split("(?P<");
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        text.push_str("(?:");
+        text.push_str(part.split_once('>').map_or(part, |(_, rest)| rest));
+    }
+    text
+}

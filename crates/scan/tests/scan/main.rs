@@ -1,0 +1,11 @@
+//! Scans of repositories that the real git made, of directories and of streams.
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test")]
+
+mod carried;
+mod common;
+mod damage;
+mod history;
+mod known;
+mod staged;
+mod stream;
+mod tree;
