@@ -105,7 +105,10 @@ impl Scan {
         let stop = stop_signal()?;
         let catalogue = context.catalogue_with(self.catalogue.as_deref())?;
         let baseline = self.baseline()?;
-        let looks = Look::all(&self.targets, self.staged, self.no_history)?;
+        let looks = match self.staged {
+            true => Look::all_staged(&self.targets, context.variables.git_index_file.as_deref())?,
+            false => Look::all(&self.targets, self.no_history)?,
+        };
         let threads = match self.threads {
             Some(threads) => threads,
             None => std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),

@@ -30,14 +30,30 @@ impl Look {
     ///
     /// # Errors
     /// When one is not there, or is of a kind that is not looked into.
-    pub fn all(targets: &[String], staged: bool, no_history: bool) -> Result<Vec<Self>, CliError> {
-        if staged {
-            return all_staged(targets);
-        }
+    pub fn all(targets: &[String], no_history: bool) -> Result<Vec<Self>, CliError> {
         if targets.is_empty() {
             return Ok(vec![here(no_history)?]);
         }
         targets.iter().map(|target| named(target, no_history)).collect()
+    }
+
+    /// What is staged in the repositories of these targets; without any, in the one that we are in, whose index git may
+    /// have named.
+    ///
+    /// # Errors
+    /// When one is in no repository.
+    pub fn all_staged(targets: &[String], index: Option<&Path>) -> Result<Vec<Self>, CliError> {
+        let here = [".".to_owned()];
+        let (targets, index) = if targets.is_empty() { (&here[..], index) } else { (targets, None) };
+        let staged = |target: &String| {
+            let path = absolute(Path::new(target))?;
+            let mut repository = Repository::discover(&path).map_err(|error| not_opened(&error))?;
+            if let Some(index) = index {
+                repository.index = absolute(index)?;
+            }
+            Ok(Self { name: target.clone(), what: What::Staged(repository) })
+        };
+        targets.iter().map(staged).collect()
     }
 
     /// Searches it.
@@ -46,10 +62,15 @@ impl Look {
         let findings = match &self.what {
             What::Repository(repository) => {
                 target.remotes = Remote::all_of(repository);
-                let (mut findings, read) = scan.history(&History::of(repository));
+                // A repository that may only be read is searched all the same, from the beginning each time.
+                let may_keep = rustix::fs::access(&repository.common_dir, rustix::fs::Access::WRITE_OK).is_ok();
+                let known_file = may_keep.then(|| repository.known_file());
+                let history = History { known_file: known_file.as_deref(), ..History::of(repository) };
+                let (mut findings, read) = scan.history(&history);
                 target.read = vec![
                     ("commits", read.commits),
                     ("blobs", read.blobs),
+                    ("objects known from before", read.known),
                     ("binary blobs", read.binaries),
                     ("bytes", read.bytes),
                 ];
@@ -90,17 +111,6 @@ fn files(scan: &Scan<'_>, path: &Path, target: &mut Target) -> Vec<keymoat_scan:
         ("bytes", read.bytes),
     ]);
     findings
-}
-
-fn all_staged(targets: &[String]) -> Result<Vec<Look>, CliError> {
-    let here = [".".to_owned()];
-    let targets = if targets.is_empty() { &here[..] } else { targets };
-    let staged = |target: &String| {
-        let path = absolute(Path::new(target))?;
-        let repository = Repository::discover(&path).map_err(|error| not_opened(&error))?;
-        Ok(Look { name: target.clone(), what: What::Staged(repository) })
-    };
-    targets.iter().map(staged).collect()
 }
 
 /// Whoever stands in a directory of a repository means the repository.
