@@ -53,7 +53,10 @@ fn hooks_of_before_go_on_and_come_back() {
     let before = "#!/bin/sh\necho ran >> before.log\n[ ! -e refuse ]\n";
     executable(&hook, before);
     let installed = shop.keymoat(&["hook", "install"]);
-    assert!(installed.code == 0 && installed.stderr.contains("pre-commit.before-keymoat` first"), "{installed:?}");
+    assert!(
+        installed.code == 0 && installed.stderr.contains("pre-commit.before-keymoat` first"),
+        "{installed:?}"
+    );
     // Installing once more must not take our own hook for the one of before.
     assert_eq!(shop.keymoat(&["hook", "install"]).code, 0);
 

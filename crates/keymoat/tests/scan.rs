@@ -8,8 +8,8 @@ mod repository;
 
 use std::process::Stdio;
 
-use repository::Repository;
 use common::{Done, Home};
+use repository::Repository;
 use serde_json::Value;
 
 const LIVE: &str = "sk_live_51MadeUpExample0000Keymoat4242";
@@ -18,7 +18,7 @@ const TEST: &str = "sk_test_51MadeUpExample0000Keymoat4242";
 const TOKEN: &str = "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";
 
 /// A shop with a live key in `HEAD`, one that a later commit took out, and a test key; pushed to a public host.
-fn shop(home: &Home) -> Repository {
+fn shop(home: &Home) -> Repository<'_> {
     let shop = Repository::new(home, "shop");
     shop.write("shop/settings.py", &format!("import os\n\nSTRIPE_SECRET_KEY = '{LIVE}'\n"));
     shop.write("deploy/old.env", &format!("STRIPE_SECRET_KEY={GONE}\n"));
@@ -57,8 +57,8 @@ fn a_repository_is_told_with_its_history() {
         "deploy/old.env:1  only in history, since 2021-03-04",
         "TEST  Stripe\n",
         "tests/settings.py:1  still in HEAD, since 2021-03-05",
-        "\n3 exposed keys: 2 critical, 1 test. In the current version: 2, 1 only in its history. Of them, 3 are in a repository",
-        "Begin with the Stripe secret key, live in shop/settings.py:3.",
+        "\n3 exposed keys: 2 critical, 1 test. In the current version: 2; only in its history: 1. 3 are in a repository",
+        "Begin with the live Stripe secret key in shop/settings.py:3.",
         "keymoat put stripe secret_key=- --env prod",
     ] {
         assert!(done.stdout.contains(part), "{part}\n---\n{}", done.stdout);
@@ -221,6 +221,7 @@ fn an_interrupt_leaves_no_report() {
     drop(stdin);
     let said = String::from_utf8_lossy(&ended.stderr);
     assert!(ended.status.code() == Some(2) && said.contains("there is no report"), "{said}");
-    let left: Vec<_> = std::fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let left: Vec<_> =
+        std::fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(left.iter().all(|name| !name.to_string_lossy().contains("report")), "{left:?}");
 }

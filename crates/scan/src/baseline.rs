@@ -27,13 +27,17 @@ pub enum BaselineError {
     #[error("line {0} is the mark of a merge conflict; keep the lines of both sides, and one `salt` line")]
     Conflict(usize),
     /// A line is not of this format.
-    #[error("line {0} is neither `salt` nor a fingerprint; take it out, or make the file anew with --update-baseline")]
+    #[error(
+        "line {0} is neither `salt` nor a fingerprint; take it out, or make the file anew with --update-baseline"
+    )]
     Line(usize),
     /// There is no salt.
     #[error("it has no `salt` line, so its fingerprints mean nothing; make it anew with --update-baseline")]
     NoSalt,
     /// There are two.
-    #[error("line {0} is a second `salt`; keep the one that most lines were made with, and add the others anew")]
+    #[error(
+        "line {0} is a second `salt`; keep the one that most lines were made with, and add the others anew"
+    )]
     TwoSalts(usize),
 }
 
@@ -60,7 +64,8 @@ impl Baseline {
             }
             let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
             if word == "salt" {
-                let new = bytes(rest.trim()).ok_or(BaselineError::Line(number))?;
+                let word = rest.split_whitespace().next().unwrap_or_default();
+                let new = bytes(word).ok_or(BaselineError::Line(number))?;
                 if salt.replace(new).is_some_and(|old| old != new) {
                     return Err(BaselineError::TwoSalts(number));
                 }
@@ -99,7 +104,7 @@ impl Baseline {
 
     /// The file.
     pub fn to_text(&self) -> String {
-        let mut text = format!("{HEADER}salt {}\n", HEXLOWER_PERMISSIVE.encode(&self.salt));
+        let mut text = format!("{HEADER}salt {} {ALLOWED}\n", HEXLOWER_PERMISSIVE.encode(&self.salt));
         for (fingerprint, said) in &self.known {
             let line = format!("{} {said}", HEXLOWER_PERMISSIVE.encode(fingerprint));
             // Writing to a string cannot fail.
@@ -112,6 +117,9 @@ impl Baseline {
 fn bytes(hex: &str) -> Option<[u8; 32]> {
     HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).ok()?.try_into().ok()
 }
+
+/// A scan of the repository finds the file, too, and a random value behind this word.
+const ALLOWED: &str = "keymoat:allow it keeps fingerprints apart and is no secret";
 
 const HEADER: &str = "\
 # Keymoat's baseline: findings that are known, a keyed fingerprint a line; what stands behind it is for people.
@@ -132,10 +140,16 @@ mod tests {
         let text = format!("{} stripe/live_secret sk_live_…4242  # known to Ann\n", line("b"));
         let read = Baseline::parse(&format!("{}{text}", baseline.to_text())).unwrap();
         assert_eq!(read.to_text(), format!("{}{text}", baseline.to_text()));
-        assert!(read.has(&Fingerprint::from_bytes([0xbb; 32])) && !read.has(&Fingerprint::from_bytes([0xaa; 32])));
+        assert!(
+            read.has(&Fingerprint::from_bytes([0xbb; 32])) && !read.has(&Fingerprint::from_bytes([0xaa; 32]))
+        );
         baseline.known.insert([0xaa; 32], String::new());
         assert_eq!((baseline.len(), baseline.is_empty()), (1, false));
-        assert!(baseline.to_text().ends_with(&format!("salt {}\n{}\n", "07".repeat(32), line("a"))));
+        assert!(baseline.to_text().ends_with(&format!(
+            "salt {} {ALLOWED}\n{}\n",
+            "07".repeat(32),
+            line("a")
+        )));
     }
 
     #[test]

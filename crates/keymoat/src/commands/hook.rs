@@ -108,7 +108,8 @@ impl Place {
             std::fs::rename(&temporary, &path)
         };
         put().map_err(wrong)?;
-        let chained = if before.exists() { format!("; it runs `{}` first", before.display()) } else { String::new() };
+        let chained =
+            if before.exists() { format!("; it runs `{}` first", before.display()) } else { String::new() };
         output::say(&format!("`{}` refuses keys from now on{chained}", path.display()));
         if self.kind == Kind::PreCommit {
             say_what_is_not_ignored();
@@ -137,10 +138,14 @@ impl Place {
         let dir = absolute(&git(&["rev-parse", "--git-path", "hooks"])?)?;
         let common = absolute(&git(&["rev-parse", "--git-common-dir"])?)?;
         // A bare repository has no working tree.
-        let top = git(&["rev-parse", "--show-toplevel"]).and_then(|top| absolute(&top)).unwrap_or_else(|_| common.clone());
+        let top = git(&["rev-parse", "--show-toplevel"])
+            .and_then(|top| absolute(&top))
+            .unwrap_or_else(|_| common.clone());
         if !self.shared && !dir.starts_with(&common) && !dir.starts_with(&top) {
             let error = format!("git takes hooks from `{}`, which is not in this repository", dir.display());
-            return Err(CliError::new(error).hint("--shared puts the hook there, for all repositories that use it"));
+            return Err(
+                CliError::new(error).hint("--shared puts the hook there, for all repositories that use it")
+            );
         }
         Ok(dir)
     }
@@ -212,7 +217,9 @@ fn is_ours(path: &Path) -> bool {
 fn script(kind: Kind) -> String {
     let program = std::env::current_exe().map(|path| path.display().to_string()).unwrap_or_default();
     let (name, program) = (kind.as_str(), program.replace('\'', "'\\''"));
-    let find = format!("keymoat=$(command -v keymoat || echo '{program}')\nbefore=\"$(dirname \"$0\")/{name}.before-keymoat\"\n");
+    let find = format!(
+        "keymoat=$(command -v keymoat || echo '{program}')\nbefore=\"$(dirname \"$0\")/{name}.before-keymoat\"\n"
+    );
     let run = match kind {
         Kind::PreCommit => {
             "if [ -x \"$before\" ]; then \"$before\" \"$@\" || exit $?; fi\nexec \"$keymoat\" hook run pre-commit\n"
@@ -248,8 +255,13 @@ fn git_command(arguments: &[&str]) -> Command {
 fn absolute(path: &str) -> Result<PathBuf, CliError> {
     let path = Path::new(path);
     let absolute = std::path::absolute(path).map_err(|e| CliError::file("find", path, &e))?;
-    // A link may lead out of the repository; what is not there yet leads nowhere.
-    Ok(std::fs::canonicalize(&absolute).unwrap_or(absolute))
+    // A link or `..` may lead out of the repository. What is not there yet stands where its directory does.
+    let whole = std::fs::canonicalize(&absolute).ok();
+    let by_parent = || {
+        let parent = std::fs::canonicalize(absolute.parent()?).ok()?;
+        Some(parent.join(absolute.file_name()?))
+    };
+    Ok(whole.or_else(by_parent).unwrap_or(absolute))
 }
 
 const MARK: &str = "# Keymoat refuses keys here";

@@ -147,7 +147,9 @@ impl Scan {
     }
 
     fn write_baseline(&self, report: &Report) -> Result<(), CliError> {
-        let (Some(path), Some(mut baseline)) = (&self.baseline, report.baseline.clone()) else { return Ok(()) };
+        let (Some(path), Some(mut baseline)) = (&self.baseline, report.baseline.clone()) else {
+            return Ok(());
+        };
         let before = baseline.len();
         report.findings.iter().for_each(|finding| baseline.add(finding));
         let mut file = PrivateFile::create(path)?;

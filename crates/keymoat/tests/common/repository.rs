@@ -1,4 +1,6 @@
 //! A real git repository in a home directory of its own.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};

@@ -51,12 +51,18 @@ fn change(kind: Kind, provider: &str) -> String {
             "Change the password where the address leads, so that this one opens nothing.".to_owned()
         }
         Kind::Webhook => {
-            format!("Roll the webhook's secret at {provider}: whoever has this one can send you made-up events.")
+            format!(
+                "Roll the webhook's secret at {provider}: whoever has this one can send you made-up events."
+            )
         }
         Kind::Token => {
-            format!("Revoke this token at {provider} and make a new one; taking it out of the file is not enough.")
+            format!(
+                "Revoke this token at {provider} and make a new one; taking it out of the file is not enough."
+            )
         }
-        _ => format!("Make a new key at {provider}, then revoke this one; taking it out of the file is not enough."),
+        _ => format!(
+            "Make a new key at {provider}, then revoke this one; taking it out of the file is not enough."
+        ),
     }
 }
 
@@ -82,21 +88,17 @@ fn generic(generic: Option<Generic>) -> Fix {
             "application",
             "secret",
         ),
-        Some(Generic::UrlPassword | Generic::ConnectionString | Generic::LoginFile | Generic::Authorization) => (
-            "Change the password where it is used, so that this one opens nothing.",
-            "logins",
-            "password",
-        ),
+        Some(
+            Generic::UrlPassword | Generic::ConnectionString | Generic::LoginFile | Generic::Authorization,
+        ) => ("Change the password where it is used, so that this one opens nothing.", "logins", "password"),
         Some(Generic::PasswordHash) => (
             "Let the account's owner choose a new password: this hash can be guessed at leisure.",
             "logins",
             "password",
         ),
-        Some(Generic::NamedPassword | Generic::NamedSecret) | None => (
-            "Look whether it is a real secret; if so, change it where it is used.",
-            "logins",
-            "secret",
-        ),
+        Some(Generic::NamedPassword | Generic::NamedSecret) | None => {
+            ("Look whether it is a real secret; if so, change it where it is used.", "logins", "secret")
+        }
     };
     Fix {
         change: change.to_owned(),

@@ -19,7 +19,11 @@ impl Report {
     fn write_html(&self, page: &mut String) -> fmt::Result {
         let names: Vec<&str> = self.targets.iter().map(|target| target.name.as_str()).collect();
         let names = names.join(", ");
-        write!(page, "{HEAD}<title>Exposed keys: {}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n", Text(&names))?;
+        write!(
+            page,
+            "{HEAD}<title>Exposed keys: {}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n",
+            Text(&names)
+        )?;
         write!(
             page,
             "<header>\n<p class=\"kicker\">Exposed keys</p>\n<h1>{}</h1>\n<p class=\"when\">{} · Keymoat {}</p>\n</header>\n<main>\n",
@@ -28,6 +32,7 @@ impl Report {
             Text(&self.version),
         )?;
         write!(page, "<p class=\"summary\">{}</p>\n", Text(&self.summary()))?;
+        self.write_public(page)?;
         self.write_tiles(page)?;
         let (urgent, rest): (Vec<&Reported>, Vec<&Reported>) =
             self.findings.iter().partition(|finding| !finding.is_test() && finding.level > Severity::Low);
@@ -47,7 +52,25 @@ impl Report {
         }
         self.write_scope(page)?;
         page.push_str("</main>\n");
-        write!(page, "<footer>No key stands on this page: what is shown is its beginning and last characters at most. Made {}.</footer>\n</body>\n</html>\n", moment(self.made))
+        write!(
+            page,
+            "<footer>No key stands on this page: what is shown is its beginning and last characters at most. Made {}.</footer>\n</body>\n</html>\n",
+            moment(self.made)
+        )
+    }
+
+    fn write_public(&self, page: &mut String) -> fmt::Result {
+        if !self.findings.iter().any(|finding| finding.looks_public) {
+            return Ok(());
+        }
+        let public =
+            self.targets.iter().flat_map(|target| &target.remotes).filter(|remote| remote.looks_public());
+        let public: Vec<String> = public.map(ToString::to_string).collect();
+        writeln!(
+            page,
+            "<p class=\"public\">Looks public: pushed to {}, a host where most repositories may be read by anybody. If this one may, take its keys for known.</p>",
+            Text(&public.join(", "))
+        )
     }
 
     fn write_tiles(&self, page: &mut String) -> fmt::Result {
@@ -108,7 +131,7 @@ fn write_list(page: &mut String, title: &str, lines: &[String]) -> fmt::Result {
         return Ok(());
     }
     write!(page, "<h3>{title}</h3>\n<ul>\n")?;
-    lines.iter().try_for_each(|line| writeln!(page, "<li>{}</li>", Text(line)))?;
+    lines.iter().try_for_each(|line| writeln!(page, "<li>{}</li>", Prose(line)))?;
     page.push_str("</ul>\n");
     Ok(())
 }
@@ -140,15 +163,13 @@ fn write_order(page: &mut String, findings: &[&Reported]) -> fmt::Result {
 fn write_card(page: &mut String, number: usize, finding: &Reported) -> fmt::Result {
     write!(
         page,
-        "<article id=\"f{number}\" class=\"{}\">\n<h3><span class=\"number\">{number}</span> {} {} <code>{}</code></h3>\n",
+        "<article id=\"f{number}\" class=\"{}\">\n<h3><span class=\"number\">{number}</span> {}{} {} <code>{}</code></h3>\n",
         finding.level,
         Badge(finding),
+        if finding.looks_public { " <span class=\"badge public\">looks public</span>" } else { "" },
         Text(&finding.title),
         Text(&finding.mask),
     )?;
-    if finding.looks_public {
-        page.push_str("<p class=\"public\">Pushed to a host where most repositories may be read by anybody. If this one may, take the key for known.</p>\n");
-    }
     let (shown, folded) = finding.spots.split_at(finding.spots.len().min(SPOTS_SHOWN));
     write_spots(page, shown)?;
     if !folded.is_empty() {
@@ -157,7 +178,12 @@ fn write_card(page: &mut String, number: usize, finding: &Reported) -> fmt::Resu
         page.push_str("</details>\n");
     }
     page.push_str("<div class=\"fix\">\n");
-    writeln!(page, "<p><b>First</b> {}</p>\n<p><b>Then</b> {}</p>", Text(&finding.fix.change), Text(&finding.fix.keep))?;
+    writeln!(
+        page,
+        "<p><b>First</b> {}</p>\n<p><b>Then</b> {}</p>",
+        Prose(&finding.fix.change),
+        Prose(&finding.fix.keep)
+    )?;
     if let Some(command) = &finding.fix.command {
         writeln!(page, "<pre>{}</pre>", Text(command))?;
     }
@@ -216,8 +242,11 @@ fn write_rest(page: &mut String, findings: &[&Reported], before: usize) -> fmt::
     for (number, finding) in (before + 1..).zip(findings) {
         let places: Vec<String> = finding.spots.iter().take(SPOTS_SHOWN).map(Spot::place).collect();
         let more = finding.spots.len() - places.len();
-        let more =
-            if more > 0 { format!(" <span class=\"more\">and {} more</span>", thousands(more as u64)) } else { String::new() };
+        let more = if more > 0 {
+            format!(" <span class=\"more\">and {} more</span>", thousands(more as u64))
+        } else {
+            String::new()
+        };
         let standing = finding.spots.first().map(Spot::standing).unwrap_or_default();
         writeln!(
             page,
@@ -260,6 +289,20 @@ impl fmt::Display for Text<'_> {
     }
 }
 
+/// Sentences, in which what stands between backticks is code.
+struct Prose<'a>(&'a str);
+
+impl fmt::Display for Prose<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts: Vec<&str> = self.0.split('`').collect();
+        parts.iter().enumerate().try_for_each(|(at, part)| match at % 2 {
+            1 if at + 1 < parts.len() => write!(f, "<code>{}</code>", Text(part)),
+            1 => write!(f, "`{}", Text(part)),
+            _ => Text(part).fmt(f),
+        })
+    }
+}
+
 /// The policy keeps a page that was tampered with on the way from calling anybody.
 const HEAD: &str = "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<meta name=\"color-scheme\" content=\"light dark\">\n<meta name=\"robots\" content=\"noindex\">\n<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n";
 const STYLE: &str = include_str!("page.css");
@@ -282,5 +325,12 @@ mod tests {
     fn nothing_from_elsewhere_is_markup() {
         let text = Text("<script>alert('x & \"y\"')</script>").to_string();
         assert_eq!(text, "&lt;script&gt;alert(&#39;x &amp; &quot;y&quot;&#39;)&lt;/script&gt;");
+        for (text, expected) in [
+            ("say `a<b` or `c`", "say <code>a&lt;b</code> or <code>c</code>"),
+            ("an odd ` mark", "an odd ` mark"),
+            ("", ""),
+        ] {
+            assert_eq!(Prose(text).to_string(), expected);
+        }
     }
 }

@@ -176,7 +176,7 @@ impl Report {
 
 fn reported(rule: &Rule<'_>, finding: &Finding, target: &Target, many: bool) -> Reported {
     let within = many.then_some(target.name.as_str());
-    let spots = spot::of(&finding.places, within);
+    let spots = finding.places.iter().map(|place| spot::of(place, within)).collect();
     let mut reported = Reported {
         rule: rule.name(),
         title: title(rule),
@@ -208,8 +208,7 @@ impl Reported {
     }
 
     fn weigh(&mut self) {
-        self.spots.sort();
-        self.spots.dedup();
+        spot::settle(&mut self.spots);
         self.reach = self.spots.iter().map(|spot| spot.reach).min().unwrap_or(Reach::Unreachable);
         self.since = self.spots.iter().filter_map(|spot| spot.first.as_ref()).map(|first| first.date).min();
         self.level = order::level(self.severity, self.mode, self.reach, self.looks_public);
@@ -249,7 +248,10 @@ fn title(rule: &Rule<'_>) -> String {
         Mode::Test => ", test",
         Mode::Any => "",
     };
-    format!("{} {what}{mode}", provider.name)
+    match rule.kind {
+        Kind::Url => format!("Address with a password ({}){mode}", provider.name),
+        _ => format!("{} {what}{mode}", provider.name),
+    }
 }
 
 impl Skipped {

@@ -57,7 +57,8 @@ impl Report {
                 "properties": { "summary": self.summary(), "known": self.known },
             }],
         });
-        let mut text = serde_json::to_string_pretty(&document).expect("strings and numbers can always be written");
+        let mut text =
+            serde_json::to_string_pretty(&document).expect("strings and numbers can always be written");
         text.push('\n');
         text
     }
@@ -146,7 +147,9 @@ fn uri(path: &str) -> String {
     let path = path.trim_start_matches("./");
     for byte in path.bytes() {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => text.push(byte as char),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
+                text.push(byte as char)
+            }
             // Writing to a string cannot fail.
             _ => drop(write!(text, "%{byte:02X}")),
         }

@@ -35,11 +35,14 @@ fn between(finding: &Reported, rule: &str, mut named: Vec<(String, &Spot)>) -> O
     let between = names.join(" and ");
     let mut shared = finding.clone();
     shared.rule = rule.to_owned();
-    shared.title = format!("{} used in {between}", finding.title);
+    shared.title = format!("{}: the same in {between}", finding.title);
     shared.fingerprint = fingerprint(&finding.fingerprint, &names);
     shared.fix = Fix {
-        change: format!("Make one key for each of {between}, so that a leak in one does not open the others."),
-        keep: "Keep each in its own environment of the vault, which refuses the same value in two.".to_owned(),
+        change: format!(
+            "Make one key for each of {between}, so that a leak in one does not open the others."
+        ),
+        keep: "Keep each in its own environment of the vault, which refuses the same value in two."
+            .to_owned(),
         command: finding.fix.command.clone(),
         link: finding.fix.link.clone(),
     };

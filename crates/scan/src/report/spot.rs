@@ -1,5 +1,7 @@
 //! A place as a report tells it.
 
+use std::collections::HashSet;
+
 use keymoat_detect::Encoding;
 
 use super::order::Reach;
@@ -87,17 +89,17 @@ impl Spot {
     }
 }
 
-/// The places of a finding, each once: a file as it is and the same file in `HEAD` are one place.
-pub(super) fn of(places: &[Place], within: Option<&str>) -> Vec<Spot> {
-    let mut spots: Vec<Spot> = places.iter().map(|place| spot(place, within)).collect();
+/// Puts places in order, each once: a file as it is and the same file in `HEAD` are one place.
+pub(super) fn settle(spots: &mut Vec<Spot>) {
     spots.sort();
-    let in_head: Vec<String> =
-        spots.iter().filter(|spot| spot.reach == Reach::Head).map(|spot| spot.path.clone()).collect();
-    spots.retain(|spot| spot.reach != Reach::File || in_head.binary_search(&spot.path).is_err());
-    spots
+    spots.dedup();
+    let in_head: HashSet<String> =
+        spots.iter().filter(|spot| spot.reach == Reach::Head).map(Spot::place_in_file).collect();
+    spots.retain(|spot| spot.reach != Reach::File || !in_head.contains(&spot.place_in_file()));
 }
 
-fn spot(place: &Place, within: Option<&str>) -> Spot {
+/// A place, told from its target on where there are several.
+pub(super) fn of(place: &Place, within: Option<&str>) -> Spot {
     let path = match within {
         Some(target) if is_relative(&place.source, target) => {
             format!("{}/{}", target.trim_end_matches('/'), place.source.path())
@@ -193,7 +195,8 @@ fn commit(commit: &CommitRef) -> Commit {
 /// Text from elsewhere without what moves a cursor, turns a line around or ends it.
 pub(crate) fn printable(text: &str) -> String {
     let is_odd = |c: char| {
-        c.is_control() || matches!(c, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        c.is_control()
+            || matches!(c, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
     text.chars().map(|c| if is_odd(c) { '\u{fffd}' } else { c }).collect()
 }

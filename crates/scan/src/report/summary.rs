@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use keymoat_detect::Severity;
+use keymoat_detect::{Kind, Severity};
 
 use super::{Reach, Report, Reported};
 
@@ -72,32 +72,42 @@ impl Report {
         }
         if let Some(spot) = first.spots.first() {
             let begin = if all == 1 { "It is" } else { "Begin with" };
-            text.push_str(&format!(" {begin} the {} in {}.", decapitalized(&first.title), spot.place()));
+            text.push_str(&format!(" {begin} the {} in {}.", within_sentence(first), spot.place()));
         }
         text + &known
     }
 
     fn where_they_are(&self) -> String {
-        let count = |is: fn(&Reported) -> bool| self.findings.iter().filter(|finding| is(finding)).count();
-        let here = count(|finding| finding.reach == Reach::Head);
-        let past = count(|finding| {
+        let count = |is: &dyn Fn(&Reported) -> bool| {
+            self.findings.iter().filter(|finding| is(finding)).count() as u64
+        };
+        let in_head = count(&|finding| finding.reach == Reach::Head);
+        let in_history = count(&|finding| {
             matches!(
                 finding.reach,
-                Reach::History | Reach::Tip | Reach::Stash | Reach::Reflog | Reach::Unreachable
+                Reach::Tip | Reach::History | Reach::Stash | Reach::Reflog | Reach::Unreachable
             )
         });
-        let public = count(|finding| finding.looks_public);
         let mut text = String::new();
-        if here + past > 0 {
-            let past = if past > 0 { format!(", {} only in its history", thousands(past as u64)) } else { String::new() };
-            text = format!(" In the current version: {}{past}.", thousands(here as u64));
+        if in_head + in_history > 0 {
+            let elsewhere = self.findings.len() as u64 - in_head - in_history;
+            let parts = [
+                ("In the current version", in_head),
+                ("only in its history", in_history),
+                ("elsewhere", elsewhere),
+            ];
+            let parts = parts.iter().filter(|(_, count)| *count > 0);
+            let parts: Vec<String> =
+                parts.map(|(what, count)| format!("{what}: {}", thousands(*count))).collect();
+            text = format!(" {}.", capitalized(&parts.join("; ")));
         }
-        if public > 0 {
-            let whom = if public == 1 { "One is" } else { "Of them," };
-            let number = if public == 1 { String::new() } else { format!(" {} are", thousands(public as u64)) };
-            text.push_str(&format!(" {whom}{number} in a repository that anybody may be able to read."));
+        match count(&|finding| finding.looks_public) {
+            0 => text,
+            1 => text + " One is in a repository that anybody may be able to read.",
+            public => {
+                format!("{text} {} are in a repository that anybody may be able to read.", thousands(public))
+            }
         }
-        text
     }
 
     /// What was looked into: `53,734 commits, 207,348 blobs`.
@@ -117,12 +127,25 @@ impl Report {
     }
 }
 
-/// `Stripe` stays as it is, `Private key` does not.
-fn decapitalized(title: &str) -> String {
-    let is_own = title.starts_with("Private") || title.starts_with("Password") || title.starts_with("Value");
-    match title.get(..1) {
-        Some(first) if is_own => format!("{}{}", first.to_lowercase(), &title[1..]),
-        _ => title.to_owned(),
+/// The title within a sentence: `live Stripe secret key`, `private key`.
+fn within_sentence(finding: &Reported) -> String {
+    let title = match finding.title.get(..1) {
+        Some(first) if finding.provider.is_none() || finding.kind == Kind::Url => {
+            format!("{}{}", first.to_lowercase(), &finding.title[1..])
+        }
+        _ => finding.title.clone(),
+    };
+    let mode = format!(", {}", finding.mode);
+    match title.split_once(&mode) {
+        Some((before, after)) => format!("{} {before}{after}", finding.mode),
+        None => title,
+    }
+}
+
+fn capitalized(text: &str) -> String {
+    match text.get(..1) {
+        Some(first) => format!("{}{}", first.to_uppercase(), &text[1..]),
+        None => String::new(),
     }
 }
 

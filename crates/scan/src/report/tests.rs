@@ -2,8 +2,8 @@ use keymoat_detect::{Catalogue, Encoding, RuleId};
 
 use super::*;
 use crate::FingerprintKey;
-use crate::rows::Cell;
 use crate::place::{CommitRef, Historic, Inside, Place, Source, Standing};
+use crate::rows::Cell;
 
 /// 2021-03-04T12:00:00Z.
 const MARCH: i64 = 1_614_859_200;
@@ -62,7 +62,12 @@ const TOKEN: &str = "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";
 /// A repository with a live key in HEAD and its history, a test key, and another one's that is in its history only.
 fn searched(engine: &Engine) -> Vec<Searched> {
     let findings = vec![
-        finding(engine, "stripe/test_secret", TEST, vec![historic("a.py", 1, Standing::Head, commit('a', MARCH))]),
+        finding(
+            engine,
+            "stripe/test_secret",
+            TEST,
+            vec![historic("a.py", 1, Standing::Head, commit('a', MARCH))],
+        ),
         finding(
             engine,
             "shopify/access_token",
@@ -90,8 +95,11 @@ fn searched(engine: &Engine) -> Vec<Searched> {
 fn report_of(searched: Vec<Searched>, engine: &Engine, baseline: Option<Baseline>) -> Report {
     let troubles = Troubles::default();
     troubles.add("pack-1.pack", "is cut short");
-    let about =
-        About { version: "0.1.0".to_owned(), made: MARCH + 2 * YEAR, warnings: vec!["`.env` is not ignored".to_owned()] };
+    let about = About {
+        version: "0.1.0".to_owned(),
+        made: MARCH + 2 * YEAR,
+        warnings: vec!["`.env` is not ignored".to_owned()],
+    };
     Report::new(engine, searched, baseline, &troubles, about)
 }
 
@@ -126,8 +134,9 @@ fn the_summary_is_a_few_sentences() {
     let summary = report().summary();
     assert_eq!(
         summary,
-        "4 exposed keys: 3 critical, 1 test. In the current version: 2, 2 only in its history. Of them, 4 are in a repository that anybody \
-         may be able to read. The oldest has been there since 2020-03-04. Begin with the Stripe secret key, live in shop/settings.py:12."
+        "4 exposed keys: 3 critical, 1 test. In the current version: 2; only in its history: 2. 4 are in a repository that \
+         anybody may be able to read. The oldest has been there since 2020-03-04. Begin with the live Stripe secret key in \
+         shop/settings.py:12."
     );
     assert_eq!(report().looked_into(), "53,734 commits, 3.8 GB");
 }
@@ -147,7 +156,11 @@ fn a_baseline_leaves_out_what_is_known_wherever_it_stands() {
     spread[0].findings[2].places.push(file("dev.env", 1));
     let report = report_of(spread, &engine, Some(baseline.clone()));
     assert_eq!(report.findings[0].rule, "shared-between-environments");
-    assert!(report.findings[0].title.ends_with("used in dev and prod and staging"), "{:?}", report.findings[0]);
+    assert!(
+        report.findings[0].title.ends_with(": the same in dev and prod and staging"),
+        "{:?}",
+        report.findings[0]
+    );
 }
 
 #[test]
@@ -171,7 +184,7 @@ fn a_key_of_two_companies_is_a_finding_of_its_own() {
     let target = Target { name: "shop.dump".to_owned(), ..Target::default() };
     let report = report_of(vec![Searched { target, findings }], &engine, None);
     let shared = report.findings.iter().find(|finding| finding.rule == "shared-between-companies").unwrap();
-    assert!(shared.title.ends_with("used in company 1 and company 2"), "{shared:?}");
+    assert!(shared.title.ends_with(": the same in company 1 and company 2"), "{shared:?}");
     let place = shared.spots[0].place();
     assert_eq!(
         place,
@@ -255,7 +268,8 @@ fn json_is_as_its_schema_says() {
         assert!(!schema::check(&schema, &schema, &broken, "").is_empty(), "{pointer}");
     }
     let lines = report().to_json_lines();
-    let lines: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<serde_json::Value> =
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 5);
     for (line, of) in lines.iter().zip(["finding", "finding", "finding", "finding", "summary"]) {
         assert_eq!(line["type"], of);
@@ -282,10 +296,12 @@ fn sarif_has_what_viewers_read() {
         let uri = place["artifactLocation"]["uri"].as_str().unwrap();
         assert!(!uri.contains([' ', '<', ':']) && !uri.starts_with('/'), "{uri}");
         assert!(place["region"]["startLine"].as_u64().unwrap() > 0);
-        assert!(result["message"]["text"].as_str().unwrap().ends_with('.') );
+        assert!(result["message"]["text"].as_str().unwrap().ends_with('.'));
     }
-    let marks: std::collections::BTreeSet<&str> =
-        results.iter().map(|result| result["partialFingerprints"]["keymoatValue/v1"].as_str().unwrap()).collect();
+    let marks: std::collections::BTreeSet<&str> = results
+        .iter()
+        .map(|result| result["partialFingerprints"]["keymoatValue/v1"].as_str().unwrap())
+        .collect();
     assert_eq!(marks.len(), results.len());
 }
 
@@ -313,7 +329,10 @@ fn the_page_stands_alone() {
         assert!(html.contains(part), "{part}");
     }
     for tag in ["table", "section", "article", "ul", "li", "div", "tr", "td", "main"] {
-        let (opened, closed) = (html.matches(&format!("<{tag}>")).count() + html.matches(&format!("<{tag} ")).count(), html.matches(&format!("</{tag}>")).count());
+        let (opened, closed) = (
+            html.matches(&format!("<{tag}>")).count() + html.matches(&format!("<{tag} ")).count(),
+            html.matches(&format!("</{tag}>")).count(),
+        );
         assert_eq!(opened, closed, "{tag}");
     }
 }

@@ -35,13 +35,13 @@ pub fn report(context: &Context, baseline: Option<&Path>) -> Result<Report, CliE
         troubles: &troubles,
     };
     let findings = search(&scan, &blobs)?;
-    let target = Target {
-        name: "push".to_owned(),
-        read: vec![("files", blobs.len() as u64)],
-        ..Target::default()
+    let target =
+        Target { name: "push".to_owned(), read: vec![("files", blobs.len() as u64)], ..Target::default() };
+    let about = About {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        made: SystemClock.now().as_second(),
+        warnings: Vec::new(),
     };
-    let about =
-        About { version: env!("CARGO_PKG_VERSION").to_owned(), made: SystemClock.now().as_second(), warnings: Vec::new() };
     Ok(Report::new(&engine, vec![Searched { target, findings }], baseline, &troubles, about))
 }
 

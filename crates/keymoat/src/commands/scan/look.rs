@@ -63,7 +63,8 @@ impl Look {
             What::Repository(repository) => {
                 target.remotes = Remote::all_of(repository);
                 // A repository that may only be read is searched all the same, from the beginning each time.
-                let may_keep = rustix::fs::access(&repository.common_dir, rustix::fs::Access::WRITE_OK).is_ok();
+                let may_keep =
+                    rustix::fs::access(&repository.common_dir, rustix::fs::Access::WRITE_OK).is_ok();
                 let known_file = may_keep.then(|| repository.known_file());
                 let history = History { known_file: known_file.as_deref(), ..History::of(repository) };
                 let (mut findings, read) = scan.history(&history);
@@ -122,10 +123,11 @@ fn here(no_history: bool) -> Result<Look, CliError> {
         Err(OpenError::NotOne(_)) => What::Files(path),
         Err(error) => return Err(not_opened(&error)),
     };
-    let name = match &what {
-        What::Repository(Repository { worktree: Some(root), .. }) | What::Files(root) => root.display().to_string(),
-        _ => ".".to_owned(),
+    let root = match &what {
+        What::Repository(Repository { worktree: Some(root), .. }) | What::Files(root) => root.as_path(),
+        _ => Path::new("."),
     };
+    let name = root.file_name().unwrap_or(root.as_os_str()).to_string_lossy().into_owned();
     Ok(Look { name, what })
 }
 
