@@ -62,8 +62,7 @@ impl History {
             None => troubles.add(format!("commit {id}"), "cannot be read; `git fsck` says more"),
         };
         for (number, (pack, places)) in objects.packs.iter().zip(packed).enumerate() {
-            let mut places: Vec<(u64, u32)> =
-                places.iter().map(|place| (pack.offset(*place), *place)).collect();
+            let mut places: Vec<(u64, u32)> = places.iter().map(|place| (pack.offset(*place), *place)).collect();
             // In the order of the file.
             places.sort_unstable();
             for (offset, place) in places {
