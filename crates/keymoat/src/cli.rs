@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands;
+use crate::error::CliError;
 use crate::output::Format;
 
 /// Keeps third-party API keys safe: finds them, stores them encrypted, hands them out only to whoever may have them,
@@ -38,11 +39,47 @@ pub struct Global {
     #[arg(long, env = "KEYMOAT_ADDR", global = true, value_name = "URL")]
     pub server: Option<String>,
     /// How data is written.
-    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    #[arg(long = "format", global = true, value_enum, value_name = "FORMAT")]
+    pub written: Option<Written>,
+    /// The same, for all commands whose data has two forms.
+    #[arg(skip)]
     pub format: Format,
     /// Whether to use colours.
     #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
     pub color: Color,
+}
+
+/// How data is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Written {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+    /// A line of JSON for each finding (`scan`).
+    Jsonl,
+    /// For code-scanning viewers (`scan`).
+    Sarif,
+    /// One page that needs nothing else (`scan`).
+    Html,
+    /// For a spreadsheet (`scan`).
+    Csv,
+}
+
+impl Global {
+    /// Settles how data is written, which only `scan` does in more than two forms.
+    pub fn settle_format(&mut self, command: &Command) -> Result<(), CliError> {
+        self.format = match self.written {
+            None | Some(Written::Text) => Format::Text,
+            Some(Written::Json) => Format::Json,
+            Some(_) if matches!(command, Command::Scan(_)) => Format::Text,
+            Some(_) => {
+                return Err(CliError::new("this form is for the report of a scan")
+                    .hint("--format text or --format json; `keymoat scan --format html` writes a page"));
+            }
+        };
+        Ok(())
+    }
 }
 
 /// Whether to use colours.
@@ -105,6 +142,10 @@ pub enum Command {
     /// Write secrets out, in the clear.
     #[command(subcommand)]
     Export(commands::export::Export),
+    Scan(commands::scan::Scan),
+    /// Keep keys out of commits and pushes.
+    #[command(subcommand)]
+    Hook(commands::hook::Hook),
     /// Say whose key is on stdin.
     Identify,
     /// Show what is known of providers.

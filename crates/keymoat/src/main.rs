@@ -16,6 +16,7 @@ mod prompt;
 mod tls;
 mod variables;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -46,15 +47,16 @@ pub struct Context {
 
 fn main() -> ExitCode {
     let variables = Variables::take();
-    let cli = match Cli::try_parse() {
+    let mut cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
     set_color(cli.global.color);
     let own_exit =
         if matches!(cli.command, Command::Run(_)) { commands::run::OWN_FAILURE } else { error::FAILURE };
+    let settled = cli.global.settle_format(&cli.command);
     let global = cli.global.clone();
-    match run(cli, variables) {
+    match settled.and_then(|()| run(cli, variables)) {
         Ok(code) => ExitCode::from(code),
         Err(mut error) => {
             error.hint = error.hint.map(|text| hint::complete(&text, &global));
@@ -193,11 +195,19 @@ impl Context {
     /// # Errors
     /// When one of the user's files is wrong.
     pub fn catalogue(&self) -> Result<Arc<keymoat_detect::Catalogue>, CliError> {
+        self.catalogue_with(None)
+    }
+
+    /// The catalogue, with the user's own providers in `<config>/catalogue` and in another directory.
+    ///
+    /// # Errors
+    /// When one of the user's files is wrong, or the other directory is not there.
+    pub fn catalogue_with(&self, other: Option<&Path>) -> Result<Arc<keymoat_detect::Catalogue>, CliError> {
         let dir = self.places.config.join("catalogue");
         let mut extra = Vec::new();
-        if dir.is_dir() {
-            let wrong = |e: std::io::Error| CliError::file("read", &dir, &e);
-            let mut paths: Vec<_> = std::fs::read_dir(&dir)
+        for dir in dir.is_dir().then_some(dir.as_path()).into_iter().chain(other) {
+            let wrong = |e: std::io::Error| CliError::file("read", dir, &e);
+            let mut paths: Vec<_> = std::fs::read_dir(dir)
                 .map_err(wrong)?
                 .filter_map(|entry| entry.ok().map(|entry| entry.path()))
                 .collect();

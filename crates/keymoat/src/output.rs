@@ -9,9 +9,10 @@ use serde::Serialize;
 use crate::error::CliError;
 
 /// How data is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Format {
     /// For people.
+    #[default]
     Text,
     /// For programs.
     Json,

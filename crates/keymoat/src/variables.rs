@@ -48,6 +48,8 @@ pub struct Variables {
     pub client_key: Option<PathBuf>,
     /// `KEYMOAT_MODULE`: the calling module that records name.
     pub module: Option<String>,
+    /// `GIT_INDEX_FILE`: what git tells a hook that it has staged.
+    pub git_index_file: Option<PathBuf>,
 }
 
 impl Variables {
@@ -79,6 +81,7 @@ impl Variables {
             client_cert: self.client_cert.clone(),
             client_key: self.client_key.clone(),
             module: self.module.clone(),
+            git_index_file: None,
         }
     }
 
@@ -110,6 +113,7 @@ impl Variables {
             client_cert: path("KEYMOAT_CLIENT_CERT"),
             client_key: path("KEYMOAT_CLIENT_KEY"),
             module: text("KEYMOAT_MODULE"),
+            git_index_file: path("GIT_INDEX_FILE"),
         }
     }
 }

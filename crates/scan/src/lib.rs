@@ -4,6 +4,7 @@
 //! It deliberately knows no vault, asks no provider, prints nothing, and has no clock and no dice of its own.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
+mod baseline;
 mod carry;
 mod dump;
 mod finding;
@@ -14,17 +15,23 @@ mod look;
 mod place;
 mod postgres;
 mod progress;
+mod remote;
+pub mod report;
 mod rows;
 mod scan;
 mod sqlite;
 mod text;
 mod tree;
 mod trouble;
+mod unignored;
 
+pub use baseline::{Baseline, BaselineError};
 pub use finding::{Finding, Fingerprint, FingerprintKey};
 pub use place::{CommitRef, Historic, Inside, Place, Source, Standing};
 pub use progress::{Phase, Progress};
+pub use remote::Remote;
 pub use rows::{Cell, Rows, Spot, Table};
 pub use scan::Scan;
 pub use tree::Files;
 pub use trouble::{Trouble, Troubles};
+pub use unignored::unignored;

@@ -347,7 +347,7 @@ const MAY_CONNECT: [Exception; 4] = [
     },
 ];
 const RUNNING: [&str; 3] = ["Command::new", "libloading", "dlopen"];
-const MAY_RUN_PROGRAMS: [Exception; 4] = [
+const MAY_RUN_PROGRAMS: [Exception; 6] = [
     Exception {
         file: "crates/keymoat/src/commands/run.rs",
         why: "what its caller wants to start, as its caller",
@@ -361,6 +361,8 @@ const MAY_RUN_PROGRAMS: [Exception; 4] = [
         why: "asks git whether it keeps a file",
     },
     Exception { file: "crates/keymoat/src/commands/selftest.rs", why: "itself, to be killed" },
+    Exception { file: "crates/keymoat/src/commands/hook.rs", why: "asks git where its hooks are" },
+    Exception { file: "crates/keymoat/src/commands/hook/push.rs", why: "asks git what is pushed" },
 ];
 
 const UNFINISHED_MARKS: [&str; 4] = ["TODO", "FIXME", "XXX", "HACK"];

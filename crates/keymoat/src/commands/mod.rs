@@ -11,6 +11,7 @@ pub mod duration;
 pub mod export;
 pub mod get;
 pub mod grant;
+pub mod hook;
 pub mod import;
 pub mod import_entries;
 pub mod init;
@@ -26,6 +27,7 @@ pub mod reference;
 pub mod rekey;
 pub mod reveal;
 pub mod run;
+pub mod scan;
 pub mod seal;
 pub mod selftest;
 pub mod serve;
@@ -72,6 +74,8 @@ pub async fn dispatch(context: Context, command: Command) -> Result<u8, CliError
         Command::Run(command) => command.run(context).await,
         Command::Import(command) => command.run(context).await,
         Command::Export(command) => command.run(context).await,
+        Command::Scan(command) => command.run(context).await,
+        Command::Hook(command) => command.run(context).await,
         Command::Identify => provider::identify(context).await,
         Command::Provider(command) => command.run(context).await,
         Command::Redact(command) => command.run(context).await,

@@ -29,6 +29,8 @@ pub struct Repository {
     pub partial: bool,
     /// Whether refs are kept in a form that is not read: then nothing is known to be in use.
     pub unread_refs: bool,
+    /// What is staged. While git makes a commit of some files only, it is another file than usual.
+    pub index: PathBuf,
 }
 
 /// Why a repository cannot be read at all.
@@ -102,6 +104,7 @@ impl Repository {
             partial: config.get("extensions.partialclone").is_some()
                 || config.values.iter().any(|(key, value)| is_promisor(key, value)),
             unread_refs: config.get("extensions.refstorage").is_some_and(|form| form != "files"),
+            index: git_dir.join("index"),
             object_dirs,
             common_dir,
         })

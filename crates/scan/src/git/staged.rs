@@ -30,7 +30,7 @@ pub struct StagedFiles {
 /// Searches the staged files, and adds to `values` what the file of the same name in `HEAD` does not have.
 pub(crate) fn search(repository: &Repository, scan: &Scan<'_>, values: &Values<'_>) -> StagedFiles {
     let mut staged = StagedFiles::default();
-    let path = repository.git_dir.join("index");
+    let path = &repository.index;
     // Before the first `git add` there is none.
     let Ok(bytes) = fs::read(&path) else { return staged };
     let listed = match entries(&bytes, repository.hash.len_in_bytes()) {

@@ -1,0 +1,166 @@
+//! What a scan looks into: each target as it was named, and what that is.
+
+use std::path::{Path, PathBuf};
+
+use keymoat_scan::git::{History, OpenError, Repository};
+use keymoat_scan::report::{Searched, Target};
+use keymoat_scan::{Remote, Scan};
+
+use crate::error::CliError;
+
+/// Something to look into.
+pub struct Look {
+    name: String,
+    what: What,
+}
+
+enum What {
+    /// A directory with a history: its files, unless it is bare, and all that its repository holds.
+    Repository(Repository),
+    /// Files as they are.
+    Files(PathBuf),
+    /// What is staged.
+    Staged(Repository),
+    /// Whatever comes in on stdin.
+    Stdin,
+}
+
+impl Look {
+    /// All targets; without any, the repository or the directory that we are in.
+    ///
+    /// # Errors
+    /// When one is not there, or is of a kind that is not looked into.
+    pub fn all(targets: &[String], no_history: bool) -> Result<Vec<Self>, CliError> {
+        if targets.is_empty() {
+            return Ok(vec![here(no_history)?]);
+        }
+        targets.iter().map(|target| named(target, no_history)).collect()
+    }
+
+    /// What is staged in the repositories of these targets; without any, in the one that we are in, whose index git may
+    /// have named.
+    ///
+    /// # Errors
+    /// When one is in no repository.
+    pub fn all_staged(targets: &[String], index: Option<&Path>) -> Result<Vec<Self>, CliError> {
+        let here = [".".to_owned()];
+        let (targets, index) = if targets.is_empty() { (&here[..], index) } else { (targets, None) };
+        let staged = |target: &String| {
+            let path = absolute(Path::new(target))?;
+            let mut repository = Repository::discover(&path).map_err(|error| not_opened(&error))?;
+            if let Some(index) = index {
+                repository.index = absolute(index)?;
+            }
+            Ok(Self { name: target.clone(), what: What::Staged(repository) })
+        };
+        targets.iter().map(staged).collect()
+    }
+
+    /// Searches it.
+    pub fn search(&self, scan: &Scan<'_>) -> Searched {
+        let mut target = Target { name: self.name.clone(), ..Target::default() };
+        let findings = match &self.what {
+            What::Repository(repository) => {
+                target.remotes = Remote::all_of(repository);
+                // A repository that may only be read is searched all the same, from the beginning each time.
+                let may_keep =
+                    rustix::fs::access(&repository.common_dir, rustix::fs::Access::WRITE_OK).is_ok();
+                let known_file = may_keep.then(|| repository.known_file());
+                let history = History { known_file: known_file.as_deref(), ..History::of(repository) };
+                let (mut findings, read) = scan.history(&history);
+                target.read = vec![
+                    ("commits", read.commits),
+                    ("blobs", read.blobs),
+                    ("objects known from before", read.known),
+                    ("binary blobs", read.binaries),
+                    ("bytes", read.bytes),
+                ];
+                if let Some(worktree) = &repository.worktree {
+                    findings.extend(files(scan, worktree, &mut target));
+                }
+                findings
+            }
+            What::Files(path) => files(scan, path, &mut target),
+            What::Staged(repository) => {
+                target.remotes = Remote::all_of(repository);
+                let (findings, read) = scan.staged(repository);
+                target.read = vec![("staged files", read.changed), ("binary files", read.binaries)];
+                findings
+            }
+            What::Stdin => scan.stream("stdin", std::io::stdin().lock()),
+        };
+        Searched { target, findings }
+    }
+
+    /// What should be changed although it is no finding.
+    pub fn warnings(&self) -> Vec<String> {
+        match &self.what {
+            What::Repository(repository) | What::Staged(repository) => {
+                repository.worktree.as_deref().map(keymoat_scan::unignored).unwrap_or_default()
+            }
+            What::Files(_) | What::Stdin => Vec::new(),
+        }
+    }
+}
+
+fn files(scan: &Scan<'_>, path: &Path, target: &mut Target) -> Vec<keymoat_scan::Finding> {
+    let (findings, read) = scan.tree(path);
+    target.read.extend([
+        ("files", read.texts),
+        ("binary files", read.binaries),
+        ("ignored", read.ignored),
+        ("bytes", read.bytes),
+    ]);
+    findings
+}
+
+/// Whoever stands in a directory of a repository means the repository.
+fn here(no_history: bool) -> Result<Look, CliError> {
+    let path = absolute(Path::new("."))?;
+    let what = match Repository::discover(&path) {
+        Ok(repository) if !no_history => What::Repository(repository),
+        Ok(repository) => What::Files(repository.worktree.unwrap_or(path)),
+        Err(OpenError::NotOne(_)) => What::Files(path),
+        Err(error) => return Err(not_opened(&error)),
+    };
+    let root = match &what {
+        What::Repository(Repository { worktree: Some(root), .. }) | What::Files(root) => root.as_path(),
+        _ => Path::new("."),
+    };
+    let name = root.file_name().unwrap_or(root.as_os_str()).to_string_lossy().into_owned();
+    Ok(Look { name, what })
+}
+
+fn named(target: &str, no_history: bool) -> Result<Look, CliError> {
+    let name = target.to_owned();
+    if target == "-" {
+        return Ok(Look { name: "stdin".to_owned(), what: What::Stdin });
+    }
+    let path = absolute(Path::new(target))?;
+    if let Err(error) = path.symlink_metadata() {
+        return Err(CliError::file("look into", Path::new(target), &error));
+    }
+    if !path.is_dir() {
+        // It is told by the name that it was given.
+        return Ok(Look { name, what: What::Files(PathBuf::from(target)) });
+    }
+    if no_history {
+        return Ok(Look { name, what: What::Files(path) });
+    }
+    // A directory inside a repository is a directory: its history would be everybody's.
+    match Repository::open(&path) {
+        Ok(repository) => Ok(Look { name, what: What::Repository(repository) }),
+        Err(OpenError::NotOne(_)) => Ok(Look { name, what: What::Files(path) }),
+        Err(error) => Err(not_opened(&error)),
+    }
+}
+
+fn not_opened(error: &OpenError) -> CliError {
+    CliError::new(error.to_string()).hint("--no-history looks at the files alone")
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, CliError> {
+    let absolute = std::path::absolute(path).map_err(|e| CliError::file("find", path, &e))?;
+    // `.` at the end would hide the directories above.
+    Ok(absolute.components().collect())
+}
