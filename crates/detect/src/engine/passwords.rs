@@ -124,7 +124,7 @@ fn rule_of(
     if !is_written || is_code(bytes, value) || !(is_setting || is_chosen(bytes, value.quote.is_some())) {
         return None;
     }
-    let own = engine.mentions.by_variable(name_text).iter().map(|(_, rule)| *rule).find(|&rule| {
+    let own = engine.mentions().by_variable(name_text).iter().map(|(_, rule)| *rule).find(|&rule| {
         engine.rules.key(rule).is_some_and(|(_, key)| key.kind == Kind::Password && key.matches(bytes))
     });
     Some(own.unwrap_or_else(|| engine.rules.generic(Generic::NamedPassword)))

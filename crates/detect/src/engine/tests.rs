@@ -1,3 +1,5 @@
+//! The engine as a caller sees it: texts in, hits out, wherever the text is cut. Modules have rows of their own.
+
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
