@@ -28,15 +28,14 @@ struct Prefix {
 
 impl Prefixes {
     pub(super) fn new(rules: &Rules) -> Self {
-        let mut all: Vec<Prefix> = Vec::new();
+        let mut of_prefix: HashMap<&[u8], Vec<RuleId>> = HashMap::new();
         for (id, _, key) in rules.keys().filter(|(_, _, key)| !key.needs_context) {
             for prefix in key.prefixes.iter().filter(|prefix| prefix.len() >= MIN_PREFIX) {
-                match all.iter_mut().find(|known| *known.text == *prefix.as_bytes()) {
-                    Some(known) => known.rules.push(id),
-                    None => all.push(Prefix { text: prefix.as_bytes().into(), rules: vec![id] }),
-                }
+                of_prefix.entry(prefix.as_bytes()).or_default().push(id);
             }
         }
+        let mut all: Vec<Prefix> =
+            of_prefix.into_iter().map(|(text, rules)| Prefix { text: text.into(), rules }).collect();
         all.sort_by(|a, b| (&a.text[..2], b.text.len(), &a.text).cmp(&(&b.text[..2], a.text.len(), &b.text)));
         let mut groups: HashMap<[u8; 2], Range<usize>> = HashMap::new();
         for (at, prefix) in all.iter().enumerate() {
