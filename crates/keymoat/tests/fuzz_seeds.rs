@@ -28,8 +28,12 @@ mod backup;
 mod catalogue;
 #[path = "../../../fuzz/fuzz_targets/checkpoint.rs"]
 mod checkpoint;
+#[path = "../../../fuzz/fuzz_targets/containers.rs"]
+mod containers;
 #[path = "../../../fuzz/fuzz_targets/detect.rs"]
 mod detect;
+#[path = "../../../fuzz/fuzz_targets/documents.rs"]
+mod documents;
 #[path = "../../../fuzz/fuzz_targets/dotenv.rs"]
 mod dotenv;
 #[path = "../../../fuzz/fuzz_targets/envelope.rs"]
@@ -65,7 +69,9 @@ const TARGETS: &[(&str, Target)] = &[
     ("backup", backup::run),
     ("catalogue", catalogue::run),
     ("checkpoint", checkpoint::run),
+    ("containers", containers::run),
     ("detect", detect::run),
+    ("documents", documents::run),
     ("dotenv", dotenv::run),
     ("envelope", envelope::run),
     ("event", event::run),
@@ -115,6 +121,7 @@ fn every_target_is_here() {
 fn seeds(name: &str) -> Vec<Vec<u8>> {
     let dir = match name {
         "catalogue" => root().join("crates/detect/catalogue"),
+        "containers" => root().join("crates/scan/tests/containers"),
         _ => root().join("fuzz/seeds").join(name),
     };
     let mut files = if dir.is_dir() { files_in(&dir) } else { Vec::new() };
