@@ -76,7 +76,7 @@ async fn who_may_only_read_or_match_elsewhere_is_refused() {
 async fn a_sieve_lets_all_own_values_pass_and_is_made_anew_after_a_change() {
     let house = House::new().await;
     house.put("prod/stripe", STRIPE).await;
-    let fields = json!({ "value": { "json": { "user": "shop", "token": TOKEN } } });
+    let fields = json!({ "value": { "fields": { "user": "shop", "token": TOKEN } } });
     house.owner("PUT", "/api/v1/secrets/prod/erp").json(fields).send().await.ok();
     let filter = house.service("filter", may(&["match"], &["**"])).await;
     let first = sieve(&house, &filter, json!({ "environment": "prod" })).await;
