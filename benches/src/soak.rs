@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::keymoat::{self, Vault};
 use crate::load;
-use crate::overload::open_loop;
+use crate::overload::{at_most_ms, open_loop};
 
 /// Measures the peak, then sends at half of it, and looks at the server after every minute.
 pub(crate) async fn run(minutes: u64) -> Result<()> {
@@ -27,17 +27,13 @@ pub(crate) async fn run(minutes: u64) -> Result<()> {
     let mut sizes = Vec::new();
     for minute in 1..=minutes {
         let met = open_loop(&server.address, &request, CONNECTIONS, rate, MINUTE).await?;
-        let at = |part: f64| {
-            let place = (met.good.len().max(1) - 1) as f64 * part;
-            met.good.get(place as usize).copied().unwrap_or_default().as_secs_f64() * 1e3
-        };
         let (rss, files) = (server.usage()?.rss_kib, server.open_files()?);
         let failed = met.failed + met.refused.len() + met.unsent;
         println!(
             "{minute:>6} {:>10} {:>9.2} {:>9.2} {failed:>7} {rss:>10} {files:>6}",
             met.good.len(),
-            at(0.5),
-            at(0.99)
+            at_most_ms(&met.good, 0.5),
+            at_most_ms(&met.good, 0.99)
         );
         sizes.push(rss);
     }

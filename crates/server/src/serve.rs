@@ -75,7 +75,7 @@ impl Default for Limits {
             connections: 4096,
             connections_per_address: 256,
             waiting_per_address: 64,
-            requests: 512,
+            requests: 256,
             drain: Duration::from_secs(15),
         }
     }
