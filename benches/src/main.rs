@@ -17,6 +17,7 @@ mod child;
 mod cluster;
 mod floor;
 mod growth;
+mod history;
 mod keymoat;
 mod load;
 mod nodes;
@@ -86,6 +87,12 @@ async fn dispatch(arguments: &[&str]) -> Result<()> {
         }
         ["slow"] => slow::run(SLOW_HEADS, SLOW_BODIES).await,
         ["overload"] => overload::run(SECONDS).await,
+        // Keymoat's part of `history` runs as a program of its own, like the others.
+        ["scan-history", repository, options @ ..] => history::scan(repository, options),
+        ["history", repository] => history::run(repository, None),
+        ["history", repository, "--generate", commits] => {
+            history::run(repository, Some(commits.parse().context("a number of commits was expected")?))
+        }
         _ => bail!("{USAGE}"),
     }
 }
@@ -123,4 +130,6 @@ usage: cargo run --release -p keymoat-benches -- [BENCH]
   allocator              what erasing freed memory costs, in processor time for a request
   soak [--minutes N]     half of the peak for so long (30): latency, memory, open files by the minute
   slow                   10,000 half heads and 1,000 slow bodies beside good clients
+  history REPOSITORY [--generate COMMITS]
+                         searching a whole history, against git reading it and other scanners; makes one first if told
   overload               three times as many requests as can be answered";

@@ -127,6 +127,7 @@ fn fuzz(workspace: &Workspace, binaries: &Path, name: &str, seconds: u64) -> Res
 fn seeds(workspace: &Workspace, name: &str) -> Option<PathBuf> {
     let dir = match name {
         "catalogue" => workspace.root.join("crates/detect/catalogue"),
+        "containers" => workspace.root.join("crates/scan/tests/containers"),
         _ => workspace.root.join("fuzz/seeds").join(name),
     };
     dir.is_dir().then_some(dir)

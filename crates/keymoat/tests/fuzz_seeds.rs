@@ -28,6 +28,10 @@ mod backup;
 mod catalogue;
 #[path = "../../../fuzz/fuzz_targets/checkpoint.rs"]
 mod checkpoint;
+#[path = "../../../fuzz/fuzz_targets/containers.rs"]
+mod containers;
+#[path = "../../../fuzz/fuzz_targets/documents.rs"]
+mod documents;
 #[path = "../../../fuzz/fuzz_targets/dotenv.rs"]
 mod dotenv;
 #[path = "../../../fuzz/fuzz_targets/envelope.rs"]
@@ -38,6 +42,10 @@ mod event;
 mod fernet;
 #[path = "../../../fuzz/fuzz_targets/frontier.rs"]
 mod frontier;
+#[path = "../../../fuzz/fuzz_targets/git.rs"]
+mod git;
+#[path = "../../../fuzz/fuzz_targets/git_pack.rs"]
+mod git_pack;
 #[path = "../../../fuzz/fuzz_targets/http_head.rs"]
 mod http_head;
 #[path = "../../../fuzz/fuzz_targets/identify.rs"]
@@ -57,11 +65,15 @@ const TARGETS: &[(&str, Target)] = &[
     ("backup", backup::run),
     ("catalogue", catalogue::run),
     ("checkpoint", checkpoint::run),
+    ("containers", containers::run),
+    ("documents", documents::run),
     ("dotenv", dotenv::run),
     ("envelope", envelope::run),
     ("event", event::run),
     ("fernet", fernet::run),
     ("frontier", frontier::run),
+    ("git", git::run),
+    ("git_pack", git_pack::run),
     ("http_head", http_head::run),
     ("identify", identify::run),
     ("key_texts", key_texts::run),
@@ -102,6 +114,7 @@ fn every_target_is_here() {
 fn seeds(name: &str) -> Vec<Vec<u8>> {
     let dir = match name {
         "catalogue" => root().join("crates/detect/catalogue"),
+        "containers" => root().join("crates/scan/tests/containers"),
         _ => root().join("fuzz/seeds").join(name),
     };
     let mut files = if dir.is_dir() { files_in(&dir) } else { Vec::new() };

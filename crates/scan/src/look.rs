@@ -8,9 +8,10 @@ use std::rc::Rc;
 
 use crate::dump;
 use crate::finding::Values;
-use crate::inside::{self, Limits, Texts};
+use crate::inside::{self, Limits, RowsOut, Texts};
 use crate::known;
 use crate::place::{Inside, Place, Source};
+use crate::postgres;
 use crate::rows::Rows;
 use crate::scan::Scan;
 use crate::text::Searcher;
@@ -34,11 +35,10 @@ impl<'a, 's> Looker<'a, 's> {
         Self { scan, searcher, values, source, bytes: 0 }
     }
 
-    /// Searches a stream, with everything that is in it; gives the bytes of the texts.
-    pub fn stream(mut self, stream: impl Read) -> u64 {
+    /// Searches a stream, with everything that is in it. What is wrong with it is among the troubles.
+    pub fn stream(mut self, stream: impl Read) {
         let name = self.source.path().to_owned();
         inside::look_into(&name, stream, Limits::default(), &mut self);
-        self.bytes
     }
 
     /// Searches a file, with everything that is in it.
@@ -49,6 +49,14 @@ impl<'a, 's> Looker<'a, 's> {
             None => inside::look_into_file(&name, file, Limits::default(), &mut self),
         }
         self.bytes
+    }
+
+    /// Searches a database that runs.
+    pub fn postgres(mut self, address: &postgres::Address) {
+        let done = postgres::read(address, &mut RowsOut::new(&[], &mut self));
+        if let Err(why) = done {
+            self.trouble(&[], &why);
+        }
     }
 
     fn within(&self, members: &[String], rest: (Option<crate::rows::Cell>, Option<String>)) -> Source {
@@ -107,6 +115,11 @@ pub(crate) struct Dumps {
 }
 
 impl Dumps {
+    /// Whether a file has the rows of a table, which it does not say itself.
+    pub fn has(&mut self, path: &Path) -> bool {
+        self.table_in(path).is_some()
+    }
+
     /// The table whose rows are in a file, where it belongs to a dump in directory format.
     fn table_in(&mut self, path: &Path) -> Option<Rc<crate::rows::Table>> {
         let name = path.file_name()?.to_str()?;

@@ -48,6 +48,11 @@ impl Table {
         }
     }
 
+    /// What it is called.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Whether its rows can be searched as they stand in a dump.
     fn is_plain(&self) -> bool {
         self.setting.is_none() && !self.columns.iter().any(|column| column.is_telling)

@@ -10,6 +10,7 @@ use crate::finding::{Finding, FingerprintKey, Values};
 use crate::git::{History, Repository, Scanned, StagedFiles};
 use crate::look::Looker;
 use crate::place::Source;
+use crate::postgres;
 use crate::progress::Progress;
 use crate::text::Searcher;
 use crate::tree::Files;
@@ -54,12 +55,26 @@ impl Scan<'_> {
         (values.into_findings(), files)
     }
 
-    /// Searches a stream of any length with everything that is in it; `name` is what places are told by. What of it
-    /// cannot be read is among the troubles.
+    /// Searches a stream of any length with everything that is in it; `name` is what places are told by. Where it breaks
+    /// off is among the troubles, and what came before is searched.
     pub fn stream(&self, name: &str, stream: impl Read) -> Vec<Finding> {
         let values = Values::new(self.engine, self.catalogue, self.key);
         let mut searcher = Searcher::new(self.engine, &values);
         Looker::new(self, &mut searcher, &values, Source::Stream(name.to_owned())).stream(stream);
         values.into_findings()
+    }
+
+    /// Searches a database that runs, by its address: `postgres://…`. It is only read, table by table; what this user may
+    /// not read, and whatever else goes wrong, is among the troubles.
+    ///
+    /// # Errors
+    /// When it is no such address; the sentence does not repeat it.
+    pub fn database(&self, address: &str) -> Result<Vec<Finding>, String> {
+        let address = postgres::Address::parse(address)?;
+        let values = Values::new(self.engine, self.catalogue, self.key);
+        let mut searcher = Searcher::new(self.engine, &values);
+        let source = Source::Database(address.shown().to_owned());
+        Looker::new(self, &mut searcher, &values, source).postgres(&address);
+        Ok(values.into_findings())
     }
 }

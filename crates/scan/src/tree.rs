@@ -196,7 +196,7 @@ fn search_files(
         let shown = path.strip_prefix(root).ok().filter(|rest| !rest.as_os_str().is_empty()).unwrap_or(&path);
         let shown = shown.to_string_lossy().into_owned();
         let searched = match read_beginning(&path, &mut buffer) {
-            Ok(file) if inside::is_plain_text(&shown, &buffer) => {
+            Ok(file) if inside::is_plain_text(&shown, &buffer) && !dumps.has(&path) => {
                 search_text(&file, &shown, &mut searcher, &mut buffer, values, &mut found)
             }
             Ok(mut file) => {

@@ -118,7 +118,8 @@ fn cells_of_dumps_and_databases() {
             wrong.push(format!("{name}: {found:?} {troubles:?}"));
         }
     }
-    for name in ["plain-pg.sql", "inserts-pg.sql", "custom-inserts.dump", "sqlite.sql", "pg.tar", "directory"]
+    for name in
+        ["plain-pg.sql", "inserts-pg.sql", "custom-inserts.dump", "sqlite.sql", "pg.tar", "../directory-dump"]
     {
         let (found, troubles) = look(&container(name));
         for cell in [NOTE, PARAMETER, PROVIDER] {

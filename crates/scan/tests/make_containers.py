@@ -227,8 +227,9 @@ def postgres(url):
         "custom-inserts.dump": ["-Fc", "--inserts"], "pg.tar": ["-Ft"],
     }.items():
         write(name, run("pg_dump", *options, url))
-    shutil.rmtree(HERE / "directory", ignore_errors=True)
-    run("pg_dump", "-Fd", "-f", str(HERE / "directory"), url)
+    directory = HERE.parent / "directory-dump"
+    shutil.rmtree(directory, ignore_errors=True)
+    run("pg_dump", "-Fd", "-f", str(directory), url)
     newer()
 
 

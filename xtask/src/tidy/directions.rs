@@ -133,8 +133,8 @@ const ARROWS: [(&str, &[&str]); 13] = [
         "keymoat-testkit",
         &["keymoat-core", "keymoat-crypto", "keymoat-detect", "keymoat-store", "keymoat-vault"],
     ),
-    // It measures the built program from outside.
-    ("keymoat-benches", &["keymoat-core", "keymoat-crypto"]),
+    // It measures the built program from outside, and what has no command yet.
+    ("keymoat-benches", &["keymoat-core", "keymoat-crypto", "keymoat-detect", "keymoat-scan"]),
     ("xtask", &[]),
 ];
 

@@ -5,10 +5,10 @@
 
 pub mod delta;
 mod history;
-mod index;
+pub mod index;
 mod inflating;
 mod known;
-mod object;
+pub mod object;
 mod objects;
 mod pack;
 mod repository;

@@ -195,7 +195,12 @@ impl<'a> Reader<'a> {
     }
 
     /// Lends the object of a pack that begins at `offset`, without remembering it where it is no delta.
-    pub fn with_packed<T>(&mut self, pack: usize, offset: u64, use_bytes: impl FnOnce(&[u8]) -> T) -> Option<T> {
+    pub fn with_packed<T>(
+        &mut self,
+        pack: usize,
+        offset: u64,
+        use_bytes: impl FnOnce(&[u8]) -> T,
+    ) -> Option<T> {
         let file = &self.objects.packs[pack];
         let entry = file.entry(offset).ok().filter(|entry| entry.len <= LONGEST)?;
         if let Content::Delta(_) = entry.content {

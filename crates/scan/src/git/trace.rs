@@ -62,7 +62,8 @@ impl History {
             None => troubles.add(format!("commit {id}"), "cannot be read; `git fsck` says more"),
         };
         for (number, (pack, places)) in objects.packs.iter().zip(packed).enumerate() {
-            let mut places: Vec<(u64, u32)> = places.iter().map(|place| (pack.offset(*place), *place)).collect();
+            let mut places: Vec<(u64, u32)> =
+                places.iter().map(|place| (pack.offset(*place), *place)).collect();
             // In the order of the file.
             places.sort_unstable();
             for (offset, place) in places {
@@ -84,7 +85,8 @@ impl History {
             .iter()
             .map(|(_, commit)| commit.parents.iter().filter_map(|id| number(id)).map(|n| n as u32).collect())
             .collect();
-        let mut peel = |id: &ObjectId| number(&peeled(*id, reader));
+        // Only what is no commit has to be read: a tag.
+        let mut peel = |id: &ObjectId| number(id).or_else(|| number(&peeled(*id, reader)));
         let head = tips.head.as_ref().and_then(&mut peel);
         let refs: Vec<(usize, &str)> =
             tips.refs.iter().filter_map(|(name, id)| Some((peel(id)?, name.as_str()))).collect();

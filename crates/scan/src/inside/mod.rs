@@ -296,6 +296,12 @@ impl<'a> RowsOut<'a> {
         self.texts.trouble(self.inside, why);
     }
 
+    /// Notes what was left out of a part.
+    pub fn trouble_at(&mut self, part: &str, why: &str) {
+        let inside = [self.inside, &[part.to_owned()]].concat();
+        self.texts.trouble(&inside, why);
+    }
+
     /// Notes what is wrong with a part.
     pub fn trouble_with(&mut self, part: &str, error: &io::Error) {
         let inside = [self.inside, &[part.to_owned()]].concat();

@@ -62,6 +62,21 @@ fn versions() -> impl Strategy<Value = Vec<String>> {
     })
 }
 
+#[test]
+fn a_key_beside_a_change_is_judged_anew() {
+    let Some(repo) = Repo::new("a_key_beside_a_change", &[]) else { return };
+    let around = filler(20_000, 3);
+    repo.write("key", format!("{around}\nKEY={}\n{around}", key('A')));
+    repo.write("longer", format!("{around}\nKEY={}_x\n{around}", key('A')));
+    repo.git(&["add", "-A"]);
+    repo.git(&["commit", "-q", "-m", "all"]);
+    repo.pack();
+    let outcome = repo.scan();
+    let lines = around.matches('\n').count() + 2;
+    assert_eq!(outcome.places(), [format!("sk_live_…Aest key:{lines} Head")]);
+    assert!(outcome.scanned.searched < outcome.scanned.bytes * 3 / 4, "{:?}", outcome.scanned);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]

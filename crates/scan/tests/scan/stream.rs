@@ -29,7 +29,7 @@ impl Read for Dripping<'_> {
 
 fn places(stream: impl Read) -> Vec<String> {
     let troubles = Troubles::default();
-    let findings = searching(&troubles).stream("log", stream).unwrap();
+    let findings = searching(&troubles).stream("log", stream);
     let mut places: Vec<(u64, String)> = findings
         .iter()
         .flat_map(|finding| {
@@ -59,14 +59,18 @@ fn keys_around_the_places_where_windows_meet() {
 }
 
 #[test]
-fn a_stream_that_breaks_off_is_an_error() {
+fn a_stream_that_breaks_off_is_told_of() {
     struct Broken;
     impl Read for Broken {
         fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
             Err(io::ErrorKind::ConnectionReset.into())
         }
     }
-    assert!(searching(&Troubles::default()).stream("log", Broken).is_err());
+    let troubles = Troubles::default();
+    let findings = searching(&troubles).stream("log", line('A').as_bytes().chain(Broken));
+    assert_eq!((findings.len(), troubles.total()), (1, 1));
+    let trouble = &troubles.list()[0];
+    assert_eq!((trouble.what.as_str(), trouble.why.as_str()), ("log", "cannot be read: connection reset"));
     assert_eq!(places(io::empty()), [""; 0]);
 }
 

@@ -83,6 +83,6 @@ fn long_files_are_searched_to_their_end() {
     write(dir.path(), "one-line", format!("{} {}", " ".repeat(3 << 20), line('C')));
     write(dir.path(), "binary", [b"\0".as_slice(), line('D').as_bytes()].concat());
     let (places, files, _) = scan(dir.path());
-    assert_eq!(places, ["long:1", "long:800002", "one-line:1"]);
+    assert_eq!(places, ["binary:1", "long:1", "long:800002", "one-line:1"]);
     assert_eq!((files.texts, files.binaries), (2, 1));
 }

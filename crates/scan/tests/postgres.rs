@@ -1,0 +1,90 @@
+//! A PostgreSQL server that runs, read as a user who may not read everything.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+#[path = "../../../testkit/cluster.rs"]
+mod cluster;
+
+use std::num::NonZeroUsize;
+
+use cluster::Cluster;
+use keymoat_detect::{Catalogue, Engine};
+use keymoat_scan::{FingerprintKey, Scan, Troubles};
+
+const TOKEN: &str = "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";
+
+#[test]
+fn a_running_database_is_read_and_nothing_else() {
+    let cluster = match Cluster::start_with(&["autovacuum = off"]) {
+        Ok(cluster) => cluster,
+        Err(why) => return println!("SKIP a_running_database_is_read_and_nothing_else: {why}"),
+    };
+    cluster
+        .sql(
+            "vault",
+            &format!(
+                "CREATE TABLE ir_config_parameter (id int PRIMARY KEY, key text, value text);
+                 INSERT INTO ir_config_parameter VALUES (3, 'github.token', '{TOKEN}');
+                 CREATE SCHEMA other;
+                 CREATE TABLE other.\"odd \"\"name\" (a int, b int, doc jsonb, PRIMARY KEY (a, b));
+                 INSERT INTO other.\"odd \"\"name\" VALUES (1, 2, '{{\"deep\": {{\"token\": \"{TOKEN}\"}}}}');
+                 CREATE TABLE payment_provider (id int PRIMARY KEY, company_id int, n numeric, stripe_secret_key text);
+                 INSERT INTO payment_provider VALUES (7, 2, 1.5, '{TOKEN}');
+                 CREATE TABLE file (id int PRIMARY KEY, data bytea);
+                 INSERT INTO file VALUES (9, 'x {TOKEN} y');
+                 CREATE TABLE hidden (id int PRIMARY KEY, secret text);
+                 INSERT INTO hidden VALUES (1, '{TOKEN}');
+                 CREATE FUNCTION call_home() RETURNS text LANGUAGE sql AS 'SELECT ''{TOKEN}''';
+                 CREATE ROLE reader LOGIN;
+                 GRANT USAGE ON SCHEMA other TO reader;
+                 GRANT SELECT ON ALL TABLES IN SCHEMA public, other TO reader;
+                 REVOKE ALL ON hidden FROM reader;"
+            ),
+        )
+        .unwrap();
+    // Whatever writes takes the next number.
+    let number = || cluster.sql("vault", "SELECT txid_current()").unwrap().trim().parse::<u64>().unwrap();
+    let before = number();
+    let (catalogue, key, troubles) =
+        (Catalogue::builtin(), FingerprintKey::new([7; 32]), Troubles::default());
+    let engine = Engine::new(catalogue);
+    let threads = NonZeroUsize::MIN;
+    let scan = Scan { engine: &engine, catalogue, key: &key, threads, progress: &(), troubles: &troubles };
+    let address = format!("postgres://reader:hunter2@127.0.0.1:{}/vault", cluster.port());
+    let findings = scan.database(&address).unwrap();
+    let token = findings.iter().find(|finding| finding.fingerprint == key.of(TOKEN.as_bytes())).unwrap();
+    let shown: Vec<String> = token.places.iter().map(|place| place.source.to_string()).collect();
+    let server = format!("postgres://127.0.0.1:{}/vault", cluster.port());
+    let mut expected = [
+        "file.data, id 9",
+        "Odoo › System Parameters › `github.token` [ir_config_parameter.value, id 3]",
+        "other.odd \"name.doc, a 1, b 2",
+        "payment_provider.stripe_secret_key (company 2) [payment_provider.stripe_secret_key, id 7]",
+        "pg_proc.prosrc, proname call_home",
+    ]
+    .map(|place| format!("{server} › {place}"));
+    let mut sorted = shown.clone();
+    sorted.sort();
+    expected.sort();
+    assert_eq!(sorted, expected);
+    let troubles: Vec<String> =
+        troubles.list().into_iter().map(|trouble| format!("{} {}", trouble.what, trouble.why)).collect();
+    assert_eq!(troubles, [format!("{server} › hidden may not be read by this user: secret")]);
+    assert_eq!(number(), before + 1, "nothing was written");
+}
+
+#[test]
+fn a_server_that_is_not_there() {
+    let (catalogue, key, troubles) =
+        (Catalogue::builtin(), FingerprintKey::new([7; 32]), Troubles::default());
+    let engine = Engine::new(catalogue);
+    let threads = NonZeroUsize::MIN;
+    let scan = Scan { engine: &engine, catalogue, key: &key, threads, progress: &(), troubles: &troubles };
+    assert_eq!(scan.database("postgres://reader:hunter2@127.0.0.1:1/vault").unwrap(), []);
+    let trouble = &troubles.list()[0];
+    assert_eq!(trouble.what, "postgres://127.0.0.1:1/vault");
+    assert!(
+        trouble.why.starts_with("cannot be reached: ") && !trouble.why.contains("hunter2"),
+        "{trouble:?}"
+    );
+    assert!(!scan.database("postgres://reader:hunter2@/").unwrap_err().contains("hunter2"));
+}
