@@ -1,7 +1,13 @@
-//! Makes the crate compile anew when a catalogue file is added, changed or removed, and names the state of its source,
-//! so that a change of the engine changes `Engine::rules_id`.
-#![allow(clippy::print_stdout, reason = "standard output is how a build script speaks to Cargo")]
+//! Puts the catalogue's files into one that is read in a few milliseconds, and names the state of the source, so that a
+//! change of the engine changes `Engine::rules_id`. A test checks the files and that nothing is lost here.
+#![allow(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "standard output and the environment are how a build script and Cargo speak"
+)]
 
+use std::collections::BTreeMap;
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -17,6 +23,23 @@ fn main() {
         text.iter().fold(digest, |digest, &byte| (digest ^ u64::from(byte)).wrapping_mul(FNV_PRIME))
     });
     println!("cargo::rustc-env=KEYMOAT_DETECT_SOURCE={digest:016x}");
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("Cargo names the directory"));
+    fs::write(out.join("catalogue.json"), catalogue()).expect("Cargo's directory can be written to");
+}
+
+/// All files by name, as JSON.
+fn catalogue() -> String {
+    let mut files = Vec::new();
+    collect(Path::new("catalogue"), &mut files);
+    let providers: BTreeMap<String, serde_json::Value> = files
+        .iter()
+        .map(|file| {
+            let text = fs::read_to_string(file).expect("a catalogue file is text");
+            let value = toml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+            (file.file_name().unwrap_or_default().to_string_lossy().into_owned(), value)
+        })
+        .collect();
+    serde_json::to_string(&providers).expect("TOML without dates is JSON")
 }
 
 fn collect(directory: &Path, files: &mut Vec<PathBuf>) {

@@ -7,8 +7,6 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
-use include_dir::{Dir, include_dir};
-
 use crate::classify::Classification;
 use crate::file;
 use crate::identify::Identification;
@@ -49,9 +47,7 @@ impl Catalogue {
     /// (an id or a variable claimed twice, an example that is taken for something else).
     pub fn with_extra(extra: &[(String, String)]) -> Result<Self, CatalogueError> {
         let mut providers = Vec::new();
-        for (name, text) in own_files() {
-            add(&mut providers, file::parse_own(&name, text)?)?;
-        }
+        providers.append(&mut file::parse_own(OWN)?);
         let mut own = parsed(extra)?;
         providers.retain(|known| own.iter().all(|provider| provider.id != known.id));
         let theirs: Vec<String> = own.iter().map(|provider| provider.id.clone()).collect();
@@ -168,7 +164,7 @@ impl Catalogue {
                 if self.found_as(key, counter).is_some_and(|(_, found)| std::ptr::eq(found, key)) {
                     let what = format!("counter-example {} of `{}/{}` matches", i + 1, provider.id, key.id);
                     let hint = "narrow the pattern or raise `min_entropy`";
-                    return Err(CatalogueError::of(&provider.file, Some(key.line), &what, hint));
+                    return Err(CatalogueError::of(&provider.file, key.line, &what, hint));
                 }
             }
         }
@@ -189,7 +185,7 @@ impl Catalogue {
                 let what = format!("{name} is taken for `{}/{}` of `{}`", other.id, found.id, other.file);
                 Err(CatalogueError::of(
                     &provider.file,
-                    Some(key.line),
+                    key.line,
                     &what,
                     "narrow the broader of the two patterns",
                 ))
@@ -197,7 +193,7 @@ impl Catalogue {
             None => {
                 let what = format!("{name} does not match");
                 let hint = "look at prefixes, pattern, min_entropy and checksum";
-                Err(CatalogueError::of(&provider.file, Some(key.line), &what, hint))
+                Err(CatalogueError::of(&provider.file, key.line, &what, hint))
             }
         }
     }
@@ -248,14 +244,6 @@ impl fmt::Display for CatalogueError {
     }
 }
 
-/// The files of the program, each a name and its text.
-fn own_files() -> impl Iterator<Item = (String, &'static str)> {
-    FILES.files().filter_map(|file| {
-        let name = file.path().to_string_lossy().into_owned();
-        Some((name, file.contents_utf8()?)).filter(|(name, _)| is_toml(name))
-    })
-}
-
 fn parsed(files: &[(String, String)]) -> Result<Vec<Provider>, CatalogueError> {
     let mut providers = Vec::with_capacity(files.len());
     for (name, text) in files {
@@ -288,7 +276,7 @@ fn check_claims(providers: &[Provider]) -> Result<(), CatalogueError> {
                 if owner != provider.id {
                     let what = format!("the variable `{variable}` already belongs to `{owner}`");
                     let hint = "drop it, or replace that provider by a file with its id";
-                    return Err(CatalogueError::of(&provider.file, Some(key.line), &what, hint));
+                    return Err(CatalogueError::of(&provider.file, key.line, &what, hint));
                 }
             }
         }
@@ -296,21 +284,30 @@ fn check_claims(providers: &[Provider]) -> Result<(), CatalogueError> {
     Ok(())
 }
 
-fn is_toml(name: &str) -> bool {
-    name.ends_with(".toml")
-}
-
-static FILES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/catalogue");
+/// The files of the program, as the build script writes them.
+const OWN: &str = include_str!(concat!(env!("OUT_DIR"), "/catalogue.json"));
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use include_dir::{Dir, include_dir};
+
+    static FILES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/catalogue");
 
     #[test]
     fn the_embedded_files_are_valid() {
-        let files: Vec<_> = own_files().map(|(name, text)| (name, text.to_owned())).collect();
-        assert_eq!(files.len(), FILES.files().count(), "a file that is no TOML or no UTF-8");
+        let files: Vec<_> = FILES
+            .files()
+            .map(|file| {
+                (file.path().to_string_lossy().into_owned(), file.contents_utf8().unwrap().to_owned())
+            })
+            .collect();
+        assert!(files.iter().all(|(name, _)| name.ends_with(".toml")));
         let catalogue = Catalogue::of(&files).map_err(|error| error.to_string()).unwrap();
+        let ids = |catalogue: &Catalogue| -> Vec<String> {
+            catalogue.providers().iter().map(|provider| provider.id.clone()).collect()
+        };
+        assert_eq!(ids(&catalogue), ids(Catalogue::builtin()));
         // Loading has tried every example. A lost file is noticed by the names of those that must be there.
         for id in FIRST_CLASS.split_whitespace() {
             assert!(catalogue.provider(id).is_some(), "{id}");

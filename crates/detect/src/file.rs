@@ -3,7 +3,7 @@
 //! Checks what can be seen in one file. What needs all files together (unique ids, examples that
 //! another provider takes) is the business of [`crate::catalogue`].
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
 use serde::Deserialize;
@@ -19,12 +19,60 @@ use crate::provider::{
 
 /// Reads one file and checks it; the error names the file, the line and what to do.
 pub(crate) fn parse(file: &str, text: &str) -> Result<Provider, CatalogueError> {
-    read(file, text, Trust::Check)
+    let source = Source { file, text };
+    if text.len() > MAX_FILE_BYTES {
+        return Err(source.error(None, format!("the file has more than {MAX_FILE_BYTES} bytes"), "split it"));
+    }
+    let raw: RawProvider<Spanned<String>> = toml::from_str(text).map_err(|error| {
+        let hint = "docs/catalogue.md explains every key";
+        source.error(error.span(), error.message().to_owned(), hint)
+    })?;
+    raw.check(&source, Trust::Check)
 }
 
-/// Reads a file of the program, which a test has checked: no pattern is compiled before it is used.
-pub(crate) fn parse_own(file: &str, text: &str) -> Result<Provider, CatalogueError> {
-    read(file, text, Trust::Own)
+/// Reads the files of the program in the compact form that the build script makes of them. A test checks them; here no
+/// pattern is compiled before it is used, so that a thousand providers are ready in a few milliseconds.
+pub(crate) fn parse_own(compact: &str) -> Result<Vec<Provider>, CatalogueError> {
+    let files: BTreeMap<String, RawProvider<String>> = serde_json::from_str(compact).map_err(|error| {
+        let source = Source { file: "catalogue.json", text: "" };
+        source.error(None, error.to_string(), "build the program anew")
+    })?;
+    files.into_iter().map(|(file, raw)| raw.check(&Source { file: &file, text: "" }, Trust::Own)).collect()
+}
+
+/// A text of a file, and where it stands if that is known.
+trait Text {
+    fn text(&self) -> &String;
+    fn span(&self) -> Range<usize>;
+    fn into_text(self) -> String;
+}
+
+impl Text for Spanned<String> {
+    fn text(&self) -> &String {
+        self.get_ref()
+    }
+
+    fn span(&self) -> Range<usize> {
+        Spanned::span(self)
+    }
+
+    fn into_text(self) -> String {
+        self.into_inner()
+    }
+}
+
+impl Text for String {
+    fn text(&self) -> &String {
+        self
+    }
+
+    fn span(&self) -> Range<usize> {
+        0..0
+    }
+
+    fn into_text(self) -> String {
+        self
+    }
 }
 
 /// Whether a file is checked as it is read.
@@ -32,18 +80,6 @@ pub(crate) fn parse_own(file: &str, text: &str) -> Result<Provider, CatalogueErr
 enum Trust {
     Check,
     Own,
-}
-
-fn read(file: &str, text: &str, trust: Trust) -> Result<Provider, CatalogueError> {
-    let source = Source { file, text };
-    if text.len() > MAX_FILE_BYTES {
-        return Err(source.error(None, format!("the file has more than {MAX_FILE_BYTES} bytes"), "split it"));
-    }
-    let raw: RawProvider = toml::from_str(text).map_err(|error| {
-        let hint = "docs/catalogue.md explains every key";
-        source.error(error.span(), error.message().to_owned(), hint)
-    })?;
-    raw.check(&source, trust)
 }
 
 /// A file and its text, to tell where in it something is.
@@ -64,9 +100,9 @@ impl Source<'_> {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawProvider {
-    id: Spanned<String>,
+#[serde(deny_unknown_fields, bound(deserialize = "T: Deserialize<'de>"))]
+struct RawProvider<T> {
+    id: T,
     name: String,
     #[serde(default)]
     aliases: Vec<String>,
@@ -77,7 +113,7 @@ struct RawProvider {
     links: Links,
     #[serde(default)]
     settings: Vec<Setting>,
-    key: Vec<RawKey>,
+    key: Vec<RawKey<T>>,
     #[serde(default)]
     send: Vec<Injection>,
     #[serde(default)]
@@ -89,11 +125,11 @@ struct RawProvider {
     django: DjangoPlaces,
 }
 
-impl RawProvider {
+impl<T: Text> RawProvider<T> {
     fn check(self, source: &Source<'_>, trust: Trust) -> Result<Provider, CatalogueError> {
         let span = self.id.span();
         let here = |what: String, hint: &str| source.error(Some(span.clone()), what, hint);
-        let id = self.id.get_ref().clone();
+        let id = self.id.text().clone();
         if !is_id(&id, '-') {
             return Err(here(
                 format!("`{id}` is not an id"),
@@ -106,8 +142,8 @@ impl RawProvider {
         let mut seen = HashSet::new();
         let mut keys = Vec::with_capacity(self.key.len());
         for raw in self.key {
-            if !seen.insert(raw.id.get_ref().clone()) {
-                let what = format!("the key id `{}` is there twice", raw.id.get_ref());
+            if !seen.insert(raw.id.text().clone()) {
+                let what = format!("the key id `{}` is there twice", raw.id.text());
                 return Err(source.error(Some(raw.id.span()), what, "give each [[key]] an id of its own"));
             }
             keys.push(raw.check(source, trust)?);
@@ -136,16 +172,16 @@ impl RawProvider {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawKey {
-    id: Spanned<String>,
+#[serde(deny_unknown_fields, bound(deserialize = "T: Deserialize<'de>"))]
+struct RawKey<T> {
+    id: T,
     kind: Kind,
     #[serde(default)]
     mode: Mode,
     field: String,
     #[serde(default)]
     prefixes: Vec<String>,
-    pattern: Spanned<String>,
+    pattern: T,
     #[serde(default)]
     min_entropy: f64,
     #[serde(default)]
@@ -163,18 +199,18 @@ struct RawKey {
     counter_examples: Vec<String>,
 }
 
-impl RawKey {
+impl<T: Text> RawKey<T> {
     fn check(self, source: &Source<'_>, trust: Trust) -> Result<Key, CatalogueError> {
-        let pattern = Pattern::new(self.pattern.get_ref());
+        let pattern = Pattern::new(self.pattern.text());
         if trust == Trust::Check {
             self.check_words().map_err(|(what, hint)| source.error(Some(self.id.span()), what, hint))?;
             pattern.check().map_err(|(what, hint)| source.error(Some(self.pattern.span()), what, hint))?;
         }
-        let line = source.line(&self.id.span());
+        let line = (trust == Trust::Check).then(|| source.line(&self.id.span()));
         let sensitive = self.sensitive.unwrap_or_else(|| self.kind.is_sensitive());
         let default_severity = if sensitive { Severity::High } else { Severity::Info };
         Ok(Key {
-            id: self.id.into_inner(),
+            id: self.id.into_text(),
             kind: self.kind,
             mode: self.mode,
             field: self.field,
@@ -195,7 +231,7 @@ impl RawKey {
     }
 
     fn check_words(&self) -> Result<(), (String, &'static str)> {
-        let id = self.id.get_ref();
+        let id = self.id.text();
         if !is_id(id, '_') || !is_id(&self.field, '_') {
             let what = format!("key id `{id}` or its field `{}` is not a name", self.field);
             return Err((what, "use 2 to 32 of a-z, 0-9 and `_`, a letter first"));

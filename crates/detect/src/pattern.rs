@@ -24,9 +24,11 @@ impl Pattern {
         if self.text.len() > MAX_PATTERN_CHARS {
             return Err((format!("the pattern has more than {MAX_PATTERN_CHARS} characters"), "shorten it"));
         }
+        if self.text.contains(END_GROUP) {
+            return Err((format!("the group `{END_GROUP}` is taken"), "give the group another name"));
+        }
         let failed = |error: regex::Error| (format!("the pattern does not compile: {error}"), PATTERN_HINT);
-        let whole = compiled(&whole(&self.text)).map_err(failed)?;
-        compiled(&beginning(&self.text)).map_err(failed)?;
+        let whole = compiled(&whole(&self.text), MAX_REGEX_BYTES).map_err(failed)?;
         if whole.is_match(b"") {
             return Err(("the pattern matches nothing at all".into(), "ask for at least one character"));
         }
@@ -40,20 +42,22 @@ impl Pattern {
 
     /// Fits a whole value.
     pub(crate) fn whole(&self) -> &Regex {
-        self.whole.get_or_init(|| compiled(&whole(&self.text)).expect(CHECKED))
+        self.whole.get_or_init(|| compiled(&whole(&self.text), MAX_REGEX_BYTES).expect(CHECKED))
     }
 
     /// Where a value that begins with `text` ends, if one does: before the end of the text or something that could
     /// not belong to it.
     pub(crate) fn end_of_value(&self, text: &[u8]) -> Option<usize> {
-        let regex = self.beginning.get_or_init(|| compiled(&beginning(&self.text)).expect(CHECKED));
+        let regex = self
+            .beginning
+            .get_or_init(|| compiled(&beginning(&self.text), 2 * MAX_REGEX_BYTES).expect(CHECKED));
         let captures = regex.captures(text)?;
         captures.name(END_GROUP).map(|end| end.start())
     }
 }
 
-fn compiled(pattern: &str) -> Result<Regex, regex::Error> {
-    RegexBuilder::new(pattern).unicode(false).size_limit(MAX_REGEX_BYTES).build()
+fn compiled(pattern: &str, limit: usize) -> Result<Regex, regex::Error> {
+    RegexBuilder::new(pattern).unicode(false).size_limit(limit).build()
 }
 
 fn whole(pattern: &str) -> String {
@@ -61,6 +65,7 @@ fn whole(pattern: &str) -> String {
 }
 
 /// A letter, a digit or `_` would go on with the value, so that what was matched is only a part of something else.
+/// It compiles where the whole does: what is added is far smaller than what the limit is raised by.
 fn beginning(pattern: &str) -> String {
     format!(r"\A(?:{pattern})(?P<{END_GROUP}>\z|[^0-9A-Za-z_])")
 }

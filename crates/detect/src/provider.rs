@@ -95,7 +95,8 @@ pub struct Key {
     pub counter_examples: Vec<String>,
     pub(crate) published: Vec<String>,
     pub(crate) pattern: Pattern,
-    pub(crate) line: usize,
+    /// Where in its file, for files that are checked as they are read.
+    pub(crate) line: Option<usize>,
 }
 
 impl Key {
@@ -124,10 +125,10 @@ impl Key {
             return Judgement::Other;
         }
         let is_published = self.published.iter().any(|published| published.as_bytes() == value);
-        if is_published || !self.checksum.holds(value, prefix) {
-            Judgement::Disproved
-        } else {
-            Judgement::Key
+        match self.checksum.holds(value, prefix) {
+            true if !is_published => Judgement::Key,
+            false if !self.checksum.disproves() => Judgement::Other,
+            _ => Judgement::Disproved,
         }
     }
 

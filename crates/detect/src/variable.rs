@@ -68,8 +68,8 @@ impl Catalogue {
 
     fn matches_with_extra_words(&self, name: &[&str]) -> Vec<VariableMatch<'_>> {
         let mut found: Vec<(Rank, KeyIndex, Option<String>, Mode)> = Vec::new();
-        for (variable, indexes) in self.by_variable() {
-            let Some(extra) = fit(&tokens(variable), name) else { continue };
+        for extra in extra_words(name) {
+            let Some(indexes) = self.by_variable().get(&extra.variable) else { continue };
             let Some((account, mode)) = read_extra(extra.words) else { continue };
             for &index in indexes {
                 let key_mode = self.at(index).1.mode;
@@ -85,6 +85,7 @@ impl Catalogue {
             }
         }
         found.sort_by_key(|found| (found.0, found.1));
+        found.dedup_by_key(|found| (found.0, found.1));
         let Some(best) = found.first().map(|best| best.0) else { return vec![] };
         found
             .into_iter()
@@ -202,21 +203,27 @@ enum ExtraPlace {
     Before,
 }
 
+/// A name as a variable and a run of extra words.
 struct Extra<'n> {
+    variable: String,
     words: &'n [&'n str],
     place: ExtraPlace,
 }
 
-/// Whether `name` is `variable` with one run of extra words.
-fn fit<'n>(variable: &[&str], name: &'n [&'n str]) -> Option<Extra<'n>> {
-    let run = name.len().checked_sub(variable.len()).filter(|run| (1..=MAX_EXTRA_WORDS).contains(run))?;
-    let fits = |at: usize| name[..at] == variable[..at] && name[at + run..] == variable[at..];
-    let places = [(variable.len(), ExtraPlace::Behind)]
-        .into_iter()
-        .chain((1..variable.len()).map(|at| (at, ExtraPlace::Inside)))
-        .chain([(0, ExtraPlace::Before)]);
-    let (at, place) = places.into_iter().find(|&(at, _)| fits(at))?;
-    Some(Extra { words: &name[at..at + run], place })
+/// All ways to read a name as a variable and one run of extra words.
+fn extra_words<'n>(name: &'n [&'n str]) -> impl Iterator<Item = Extra<'n>> {
+    let runs = 1..=MAX_EXTRA_WORDS.min(name.len().saturating_sub(1));
+    runs.flat_map(move |run| {
+        (0..=name.len() - run).map(move |at| {
+            let (before, after) = (&name[..at], &name[at + run..]);
+            let place = match (before.is_empty(), after.is_empty()) {
+                (_, true) => ExtraPlace::Behind,
+                (true, false) => ExtraPlace::Before,
+                (false, false) => ExtraPlace::Inside,
+            };
+            Extra { variable: [before, after].concat().join("_"), words: &name[at..at + run], place }
+        })
+    })
 }
 
 /// Reads extra words as account and mode; `None` when they make it another variable altogether.

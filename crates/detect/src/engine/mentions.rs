@@ -1,6 +1,6 @@
 //! Which provider a text speaks of: for keys whose shape says nothing without a name beside them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::OnceLock;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
@@ -40,14 +40,14 @@ impl Mentions {
             variables: HashMap::new(),
             searcher: OnceLock::new(),
         };
+        let mut seen = HashSet::new();
         for (owner, provider) in rules.providers().iter().enumerate() {
             mentions.keys.push(Vec::new());
             for name in
                 [&provider.id, &provider.name].into_iter().chain(&provider.aliases).filter(|_| !provider.form)
             {
                 let name = joined(name);
-                if name.len() >= MIN_NAME && !TOO_COMMON.contains(&&*name) && !mentions.names.contains(&name)
-                {
+                if name.len() >= MIN_NAME && !TOO_COMMON.contains(&&*name) && seen.insert(name.clone()) {
                     mentions.names.push(name);
                     mentions.owners.push(owner as u16);
                 }

@@ -46,7 +46,10 @@ pub struct Engine {
     prefixes: Prefixes,
     mentions: Mentions,
     literals: Literals,
+    /// Keys without a prefix.
     shapes: Shapes,
+    /// Keys that are addresses on hosts of several names.
+    addresses: Shapes,
 }
 
 /// What a thread keeps from text to text, so that a search allocates nothing.
@@ -65,8 +68,8 @@ impl Engine {
         let rules = Rules::new(catalogue.clone());
         let prefixes = Prefixes::new(&rules);
         let mentions = Mentions::new(&rules);
-        let shapes = Shapes::new(&rules);
-        Self { rules, prefixes, mentions, literals: Literals::new(), shapes }
+        let (shapes, addresses) = (Shapes::bare(&rules), Shapes::addresses(&rules));
+        Self { rules, prefixes, mentions, literals: Literals::new(), shapes, addresses }
     }
 
     /// All hits whose value begins inside `region` of `text`, in order; what `hits` held before is forgotten. May look

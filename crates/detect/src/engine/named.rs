@@ -32,6 +32,10 @@ pub(super) fn find(engine: &Engine, text: &[u8], run: &Range<usize>) -> Option<H
     // Which of the two is looked at first makes no difference but to the time: most values have no name that says
     // anything, and most of those stand in a line that names nobody.
     let is_secret = matches!(says, Says::Secret(_)) || before.scheme;
+    // The path of an address names what it likes.
+    if !is_secret && text[run.clone()].starts_with(b"//") {
+        return None;
+    }
     let near = if is_secret { None } else { Some(Near::of(engine, text, at, is_secret)) };
     if near.as_ref().is_some_and(|near| near.found.is_empty()) && !holds_a_word(&text[run.clone()]) {
         return None;

@@ -12,9 +12,7 @@ pub(super) fn find(engine: &Engine, text: &[u8], begin: Range<usize>) -> Option<
     let rest = &text[begin.start..text.len().min(begin.start + MAX_VALUE)];
     let label = &rest[BEGIN.len()..rest.len().min(BEGIN.len() + MAX_LABEL)];
     let label = &label[..find_in(label, b"-----")?];
-    if find_in(label, b"PRIVATE KEY").is_none() {
-        return None;
-    }
+    find_in(label, b"PRIVATE KEY")?;
     let body_at = BEGIN.len() + label.len() + DASHES;
     let end = find_in(&rest[body_at..], b"-----END ").map(|at| body_at + at);
     let body = &rest[body_at..end.unwrap_or(rest.len())];

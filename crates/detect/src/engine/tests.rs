@@ -1,3 +1,5 @@
+//! The engine as a caller sees it: texts in, hits out, wherever the text is cut. Modules have rows of their own.
+
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
@@ -92,6 +94,68 @@ fn keys_in_other_forms() {
 fn what_somebody_has_allowed() {
     check(&format!("{STRIPE} # keymoat:allow made up for a test"), &[]);
     check(&format!("{STRIPE} # keymoat:allow"), &[&format!("stripe/live_secret {STRIPE}")]);
+}
+
+/// Pieces that decisions look at across: keys, names, words, joints, encodings, comments, long runs.
+fn text_of_pieces() -> impl Strategy<Value = String> {
+    const PIECES: &[&str] = &[
+        STRIPE,
+        "ghp_MadeUp0000KeymoatTest1a2b3c4d5e6f7g8",
+        "c2tfbGl2ZV81MU1hZGVVcEV4YW1wbGUwMDAwS2V5bW9hdFRlc3Q=",
+        "sk%5Flive%5F51MadeUpExample0000KeymoatTest",
+        "\"sk_live_51MadeUp\" + \"Example0000KeymoatTest\"",
+        "twilio_auth_token",
+        "password",
+        "secret_key",
+        "SECRET_KEY",
+        " = ",
+        ": ",
+        "=",
+        "\"",
+        "'",
+        "\n",
+        " ",
+        "9f2c4b7a1e8d3056c1a9e4f7b2d80635",
+        "q7Zp2LmX9vTb4KsW8nRc1HyJ6dFg3AeU",
+        "hunter2x",
+        "postgres://shop:MadeUp0000Pass@db.madeup.test:5432/shop",
+        "https://",
+        "user:MadeUp0000@host",
+        "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQCzMadeUp0000KeymoatTest\n-----END PRIVATE KEY-----",
+        "# keymoat:allow made up",
+        "commit",
+        "twilio",
+        "a/path/to/some/file_2.py",
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJNYWRlVXAwMDAwIn0.MadeUpSignature0000KeymoatTest0123456789abc",
+    ];
+    let long = proptest::char::range('a', 'f').prop_map(|letter| format!("{letter}1").repeat(900));
+    let piece = prop_oneof![
+        30 => proptest::sample::select(PIECES).prop_map(str::to_owned),
+        1 => long,
+        5 => "[ -~\n]{0,40}",
+    ];
+    proptest::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn regions_have_the_hits_of_the_whole(text in text_of_pieces(), cuts in proptest::collection::vec(0usize..5_000, 0..4)) {
+        let text = text.as_bytes();
+        let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(text.len())).chain([0, text.len()]).collect();
+        cuts.sort_unstable();
+        let parts: Vec<Hit> = cuts.windows(2).flat_map(|pair| find(text, pair[0]..pair[1])).collect();
+        prop_assert_eq!(&parts, &find(text, 0..text.len()));
+        // What is farther away than the margin makes no difference.
+        for pair in cuts.windows(2) {
+            let from = pair[0].saturating_sub(Engine::MARGIN);
+            let to = (pair[1] + Engine::MARGIN).min(text.len());
+            let mut near = find(&text[from..to], pair[0] - from..pair[1] - from);
+            near.iter_mut().for_each(|hit| hit.span = hit.span.start + from..hit.span.end + from);
+            prop_assert_eq!(near, find(text, pair[0]..pair[1]));
+        }
+    }
 }
 
 proptest! {
