@@ -44,6 +44,7 @@ pub fn to_scan(same: &[Same], len: usize) -> impl Iterator<Item = Range<usize>> 
 const SHORTEST: usize = 256;
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "lists of ranges, some of one")]
 mod tests {
     use super::*;
 

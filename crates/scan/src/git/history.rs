@@ -82,12 +82,12 @@ impl<'a> History<'a> {
             pass.search_pack(number);
         }
         pass.search_loose();
-        let learnt = pass.trace();
+        let traced = pass.trace();
         if let Some(path) = self.known_file
             && pass.has_news()
             && !scan.progress.is_cancelled()
         {
-            pass.keep(path, &rules, learnt);
+            pass.keep(path, &rules, traced);
         }
         pass.scanned
     }
@@ -204,7 +204,7 @@ impl Pass<'_> {
     }
 
     /// Turns blobs with hits into places; nothing is learnt where there are none.
-    fn trace(&mut self) -> Option<Learnt> {
+    fn trace(&mut self) -> Option<(trace::History, Learnt)> {
         if self.sightings.blobs.is_empty() {
             return None;
         }
@@ -220,9 +220,11 @@ impl Pass<'_> {
                 None => {}
             }
         }
-        let commits = trace::History::read(self.objects, &packed, &loose, &tips, self.scan.troubles);
-        self.scanned.commits = commits.len() as u64;
-        Some(self.tell(&commits))
+        let (objects, known, troubles) = (self.objects, self.known, self.scan.troubles);
+        let history = trace::History::read(objects, known, &packed, &loose, &tips, troubles);
+        self.scanned.commits = history.commits().len() as u64;
+        let learnt = self.tell(&history);
+        Some((history, learnt))
     }
 
     /// Turns blobs with hits into places: one for each path and value, of the newest version that has it there.
@@ -255,9 +257,16 @@ impl Pass<'_> {
     }
 
     /// Keeps what the next scan need not find out again.
-    fn keep(&self, path: &Path, rules: &[u8; 32], learnt: Option<Learnt>) {
+    fn keep(&self, path: &Path, rules: &[u8; 32], traced: Option<(trace::History, Learnt)>) {
         let hash = self.history.repository.hash;
         let mut next = Known::nothing(hash);
+        match &traced {
+            Some((history, _)) => {
+                history.commits().iter().for_each(|(id, commit)| next.parsed.push(id, commit))
+            }
+            None => next.parsed = self.known.parsed.clone(),
+        }
+        let learnt = traced.map(|(_, learnt)| learnt);
         // Below a tree may stand what is missing now and comes later.
         let complete = !self.history.repository.partial
             && self.sightings.unread.is_empty()

@@ -11,6 +11,8 @@ use std::path::Path;
 use gix_hash::oid;
 use sha2::{Digest as _, Sha256};
 
+use super::object::Commit;
+
 /// What an earlier scan found out.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Known {
@@ -18,6 +20,8 @@ pub(crate) struct Known {
     pub settled: Ids,
     /// All commits. Sorted.
     pub commits: Ids,
+    /// What stands in those that were read.
+    pub parsed: Parsed,
     /// Blobs with hits. Sorted.
     pub blobs: Ids,
     /// Trees with something below, and its number in `nodes`. Sorted.
@@ -25,6 +29,51 @@ pub(crate) struct Known {
     pub tree_nodes: Vec<u32>,
     pub nodes: Vec<Node>,
     pub names: Vec<Vec<u8>>,
+}
+
+/// What stands in commits.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Parsed {
+    /// The commits. Sorted.
+    ids: Ids,
+    trees: Ids,
+    committed: Vec<i64>,
+    /// Where the parents of each end in `parents`.
+    ends: Vec<u32>,
+    parents: Ids,
+}
+
+impl Parsed {
+    fn new(id_len: usize) -> Self {
+        let ids = || Ids::new(id_len);
+        Self { ids: ids(), trees: ids(), parents: ids(), ..Self::default() }
+    }
+
+    /// Adds a commit; they come in the order of their ids.
+    pub fn push(&mut self, id: &oid, commit: &Commit) {
+        self.ids.push(id);
+        self.trees.push(&commit.tree);
+        self.committed.push(commit.committed);
+        commit.parents.iter().for_each(|parent| self.parents.push(parent));
+        self.ends.push(self.parents.len() as u32);
+    }
+
+    /// What stands in a commit, if it was read.
+    pub fn get(&self, id: &oid) -> Option<Commit> {
+        let index = self.ids.find(id)?;
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
+        let parents = (start..self.ends[index]).map(|parent| self.parents.get(parent as usize).to_owned());
+        Some(Commit {
+            tree: self.trees.get(index).to_owned(),
+            parents: parents.collect(),
+            committed: self.committed[index],
+        })
+    }
+
+    fn is_sound(&self) -> bool {
+        let ends_well = self.ends.last().is_none_or(|end| *end as usize == self.parents.len());
+        self.ids.is_sorted() && self.ends.is_sorted() && ends_well && self.trees.len() == self.ids.len()
+    }
 }
 
 /// What stands below a tree: names, with the numbers of blobs and of other nodes.
@@ -85,6 +134,10 @@ impl Ids {
 
     /// Sorts the ids and removes what is there twice.
     pub fn sorted(self) -> Self {
+        // One pack's ids are, and there is mostly one.
+        if self.is_sorted() {
+            return self;
+        }
         let mut ids: Vec<&[u8]> = self.bytes.chunks_exact(self.id_len.max(1)).collect();
         ids.sort_unstable();
         ids.dedup();
@@ -102,7 +155,8 @@ impl Known {
     /// Nothing known yet.
     pub fn nothing(hash: gix_hash::Kind) -> Self {
         let ids = || Ids::new(hash.len_in_bytes());
-        Self { settled: ids(), commits: ids(), blobs: ids(), trees: ids(), ..Self::default() }
+        let parsed = Parsed::new(hash.len_in_bytes());
+        Self { settled: ids(), commits: ids(), parsed, blobs: ids(), trees: ids(), ..Self::default() }
     }
 
     /// Reads what was kept; nothing where that is not whole, or was found out under other rules.
@@ -138,6 +192,12 @@ impl Known {
             number(&mut bytes, name.len());
             bytes.extend_from_slice(name);
         }
+        for ids in [&self.parsed.ids, &self.parsed.trees, &self.parsed.parents] {
+            number(&mut bytes, ids.len());
+            bytes.extend_from_slice(&ids.bytes);
+        }
+        self.parsed.committed.iter().for_each(|time| bytes.extend(time.to_le_bytes()));
+        self.parsed.ends.iter().for_each(|end| bytes.extend(end.to_le_bytes()));
         let checksum = Sha256::digest(&bytes);
         bytes.extend_from_slice(&checksum);
         let dir = path.parent().unwrap_or(Path::new("."));
@@ -158,6 +218,7 @@ impl Known {
                 && node.trees.iter().all(|(name, below)| *name < names && *below < number as u32)
         };
         lists.into_iter().all(Ids::is_sorted)
+            && self.parsed.is_sound()
             && self.nodes.first().is_none_or(|node| *node == Node::default())
             && self.tree_nodes.iter().all(|node| (*node as usize) < self.nodes.len())
             && self.nodes.iter().enumerate().all(is_node_sound)
@@ -194,7 +255,16 @@ impl Input<'_> {
                 self.take(len).map(<[u8]>::to_vec)
             })
             .collect::<Option<_>>()?;
-        Some(Known { settled, commits, blobs, trees, tree_nodes, nodes, names })
+        let parsed = self.parsed()?;
+        Some(Known { settled, commits, parsed, blobs, trees, tree_nodes, nodes, names })
+    }
+
+    fn parsed(&mut self) -> Option<Parsed> {
+        let (ids, trees, parents) = (self.ids()?, self.ids()?, self.ids()?);
+        let times = self.take(ids.len().checked_mul(8)?)?.as_chunks::<8>().0;
+        let committed = times.iter().map(|time| i64::from_le_bytes(*time)).collect();
+        let ends = (0..ids.len()).map(|_| self.number()).collect::<Option<_>>()?;
+        Some(Parsed { ids, trees, committed, ends, parents })
     }
 
     fn ids(&mut self) -> Option<Ids> {
@@ -238,9 +308,13 @@ mod tests {
             let ids: Vec<ObjectId> = bytes.iter().map(|byte| id(*byte)).collect();
             Ids::of(20, ids.iter().map(AsRef::as_ref))
         };
+        let mut parsed = Parsed::new(20);
+        parsed.push(&id(2), &Commit { tree: id(5), parents: vec![id(3), id(1)], committed: -7 });
+        parsed.push(&id(3), &Commit { tree: id(6), parents: vec![], committed: 1 << 40 });
         Known {
             settled: ids(&[1, 2, 3]),
             commits: ids(&[2]),
+            parsed,
             blobs: ids(&[8, 9]),
             trees: ids(&[5]),
             tree_nodes: vec![1],
@@ -281,7 +355,9 @@ mod tests {
     fn what_makes_no_sense_is_none_whatever_its_checksum() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("known");
-        let broken: [fn(&mut Known); 5] = [
+        let broken: [fn(&mut Known); 7] = [
+            |known| known.parsed.ends[1] = 3,
+            |known| known.parsed.ends[0] = 3,
             |known| known.nodes[1].trees = vec![(0, 1)],
             |known| known.nodes[1].blobs = vec![(1, 0)],
             |known| known.nodes[1].blobs = vec![(0, 2)],
@@ -294,6 +370,15 @@ mod tests {
             known.save(&path, SHA1, &[7; 32]).unwrap();
             assert_eq!(Known::load(&path, SHA1, &[7; 32]), None, "{known:?}");
         }
+    }
+
+    #[test]
+    fn commits_come_back() {
+        let parsed = sample().parsed;
+        assert_eq!(parsed.get(&id(2)).unwrap().parents, [id(3), id(1)]);
+        let commit = parsed.get(&id(3)).unwrap();
+        assert_eq!((commit.tree, commit.parents.len(), commit.committed), (id(6), 0, 1 << 40));
+        assert_eq!(parsed.get(&id(4)), None);
     }
 
     #[test]

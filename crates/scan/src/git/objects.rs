@@ -117,12 +117,16 @@ fn read_some(stream: &mut impl std::io::Read, buffer: &mut [u8]) -> usize {
     filled
 }
 
+/// The kind of an object, and its content.
+type Object = (Kind, Rc<Vec<u8>>);
+
 /// Reads objects one after the other, and remembers what others are likely to be deltas on.
 pub(crate) struct Reader<'a> {
     objects: &'a Objects,
     inflate: Inflate,
     delta: Vec<u8>,
-    recent: HashMap<(usize, u64), (Kind, Rc<Vec<u8>>)>,
+    /// By pack and offset.
+    recent: HashMap<(usize, u64), Object>,
     remembered: usize,
     /// Where objects were that were asked for before.
     places: Vec<Option<(ObjectId, (usize, u32))>>,
@@ -155,7 +159,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads an object. Nothing where it is missing or broken, or longer than anything but a blob should be.
-    pub fn read(&mut self, id: &oid) -> Option<(Kind, Rc<Vec<u8>>)> {
+    pub fn read(&mut self, id: &oid) -> Option<Object> {
         match self.in_pack(id) {
             Some((pack, place)) => self.read_packed(pack, self.objects.packs[pack].offset(place)),
             None => self.read_loose(id),
@@ -163,7 +167,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads the object of a pack that begins at `offset`.
-    pub fn read_packed(&mut self, pack: usize, offset: u64) -> Option<(Kind, Rc<Vec<u8>>)> {
+    pub fn read_packed(&mut self, pack: usize, offset: u64) -> Option<Object> {
         let file = &self.objects.packs[pack];
         let mut chain = Vec::new();
         let mut at = offset;
@@ -210,7 +214,7 @@ impl<'a> Reader<'a> {
         Some(use_bytes(&self.delta))
     }
 
-    fn read_loose(&self, id: &oid) -> Option<(Kind, Rc<Vec<u8>>)> {
+    fn read_loose(&self, id: &oid) -> Option<Object> {
         let hex = id.to_string();
         let (start, rest) = hex.split_at(2);
         self.objects.loose_dirs.iter().find_map(|dir| {

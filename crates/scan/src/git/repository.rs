@@ -59,7 +59,7 @@ impl Repository {
         if dot_git.is_file() {
             let lead = fs::read_to_string(&dot_git).unwrap_or_default();
             let lead = lead.trim_end().strip_prefix("gitdir: ").map(|lead| path.join(lead));
-            let lead = lead.filter(|lead| lead.is_dir()).ok_or_else(|| OpenError::Astray(dot_git))?;
+            let lead = lead.filter(|lead| lead.is_dir()).ok_or(OpenError::Astray(dot_git))?;
             return Self::at(&lead, Some(path));
         }
         Self::at(path, None)

@@ -29,8 +29,10 @@ pub(crate) struct Trace {
 
 /// All commits, oldest first.
 pub(crate) struct History {
-    ids: Vec<ObjectId>,
-    trees: Vec<ObjectId>,
+    /// Sorted by id.
+    commits: Vec<(ObjectId, Commit)>,
+    /// Numbers in `commits`, oldest first.
+    order: Vec<u32>,
     reach: Vec<Reach>,
     head: Option<u32>,
     /// Names of refs by what they lead to.
@@ -47,9 +49,10 @@ enum Reach {
 }
 
 impl History {
-    /// Reads all commits, of which `packed` are the places in each pack.
+    /// Reads all commits, of which `packed` are the places in each pack, but for those that were read before.
     pub fn read(
         objects: &Objects,
+        known: &Known,
         packed: &[Vec<u32>],
         loose: &[ObjectId],
         tips: &Tips,
@@ -67,12 +70,14 @@ impl History {
             // In the order of the file.
             places.sort_unstable();
             for (offset, place) in places {
-                let read = reader.with_packed(number, offset, commit);
-                add(pack.id(place).to_owned(), read.flatten());
+                let id = pack.id(place);
+                let read = || reader.with_packed(number, offset, commit).flatten();
+                add(id.to_owned(), known.parsed.get(id).or_else(read));
             }
         }
         for id in loose {
-            add(*id, reader.read(id).and_then(|(_, bytes)| commit(&bytes)));
+            let read = || reader.read(id).and_then(|(_, bytes)| commit(&bytes));
+            add(*id, known.parsed.get(id).or_else(read));
         }
         commits.sort_by_key(|(id, _)| *id);
         commits.dedup_by_key(|(id, _)| *id);
@@ -104,19 +109,19 @@ impl History {
         for (commit, name) in refs {
             names.entry(rank[commit]).or_insert_with(|| short_name(name));
         }
-        let pick = |commit: &u32| *commit as usize;
-        Self {
-            ids: order.iter().map(|commit| commits[pick(commit)].0).collect(),
-            trees: order.iter().map(|commit| commits[pick(commit)].1.tree).collect(),
-            reach: order.iter().map(|commit| reach[pick(commit)]).collect(),
-            head: head.map(|commit| rank[commit]),
-            tips: names,
-        }
+        let head = head.map(|commit| rank[commit]);
+        let reach = order.iter().map(|commit| reach[*commit as usize]).collect();
+        Self { commits, order, reach, head, tips: names }
     }
 
-    /// How many commits there are.
-    pub fn len(&self) -> usize {
-        self.ids.len()
+    /// All commits, sorted by id.
+    pub fn commits(&self) -> &[(ObjectId, Commit)] {
+        &self.commits
+    }
+
+    /// A commit by its number, oldest first.
+    fn commit(&self, number: u32) -> &(ObjectId, Commit) {
+        &self.commits[self.order[number as usize] as usize]
     }
 
     /// Finds all places of `blobs`, which are sorted, and what it learnt of trees.
@@ -128,18 +133,18 @@ impl History {
         progress: &dyn Progress,
         troubles: &Troubles,
     ) -> (Vec<Trace>, Learnt) {
-        progress.begin(Phase::Tracing, self.ids.len() as u64);
+        progress.begin(Phase::Tracing, self.order.len() as u64);
         let mut trees = Trees::new(objects, known, blobs, troubles);
         let mut spans: BTreeMap<u32, Span> = BTreeMap::new();
         // The newest first: that is the order in which packs keep them whole.
-        for commit in (0..self.ids.len()).rev() {
+        for commit in (0..self.order.len() as u32).rev() {
             if progress.is_cancelled() {
                 break;
             }
             progress.advance(1);
-            let node = trees.node(&self.trees[commit], 0);
+            let node = trees.node(&self.commit(commit).1.tree, 0);
             if node != NOTHING {
-                let span = self.span(commit as u32);
+                let span = self.span(commit);
                 spans.entry(node).and_modify(|known| known.merge(&span)).or_insert(span);
             }
         }
@@ -149,7 +154,7 @@ impl History {
 
     /// What a report tells of a commit.
     pub fn commit_ref(&self, reader: &mut Reader<'_>, commit: u32) -> CommitRef {
-        let id = self.ids[commit as usize];
+        let id = self.commit(commit).0;
         let bytes = reader.read(&id).map(|(_, bytes)| bytes).unwrap_or_default();
         let author = author(&bytes);
         let seconds = author.as_ref().map_or(0, |author| author.seconds);

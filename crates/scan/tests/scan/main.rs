@@ -1,5 +1,5 @@
 //! Scans of repositories that the real git made, of directories and of streams.
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, reason = "a test")]
 
 mod carried;
 mod common;

@@ -61,7 +61,7 @@ fn links_pipes_and_what_may_not_be_read() {
     symlink(root, root.join("loop")).unwrap();
     symlink("nowhere", root.join("broken")).unwrap();
     write(root, "secret", line('C'));
-    fs::set_permissions(root.join("secret"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(root.join("secret"), fs::Permissions::from_mode(0o000)).unwrap();
     let as_root = fs::File::open(root.join("secret")).is_ok();
     let (places, files, troubles) = scan(root);
     assert_eq!(files.special, 4);
