@@ -25,7 +25,7 @@ use crate::inside::RowsOut;
 use crate::rows::Table;
 
 /// Where a database is. It is never printed with its password.
-pub(crate) struct Address {
+pub struct Address {
     config: Config,
     roots: Option<String>,
     shown: String,

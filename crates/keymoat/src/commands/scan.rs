@@ -29,7 +29,7 @@ use look::Look;
 /// Find keys that stand where others may read them.
 ///
 /// Looks into the repository or directory that you are in, or into whatever is named: a directory (its files, and its
-/// git history where it has one), a bare repository, a file, `-` for stdin. The exit code is 1 when something was found,
+/// git history where it has one), a bare repository, a file or dump, `-` for stdin, `postgres://…`. The exit code is 1 when something was found,
 /// 0 when nothing was, and 2 when something went wrong or could not be read.
 #[derive(Debug, Clone, Args)]
 pub struct Scan {
@@ -127,7 +127,7 @@ impl Scan {
         };
         bar.clear();
         match outcome {
-            Some(outcome) => outcome.map_err(|_| CliError::new("the scan broke off; this is a bug")),
+            Some(outcome) => outcome.map_err(|_| CliError::new("the scan broke off; this is a bug"))?,
             None => Err(CliError::new("stopped before everything was searched; there is no report")),
         }
     }
@@ -171,7 +171,7 @@ struct Work {
 }
 
 impl Work {
-    fn run(self) -> Report {
+    fn run(self) -> Result<Report, CliError> {
         let engine = Engine::new(&self.catalogue);
         let key = match &self.baseline {
             Some(baseline) => baseline.key(),
@@ -189,7 +189,7 @@ impl Work {
         let mut searched = Vec::new();
         let mut warnings = Vec::new();
         for look in &self.looks {
-            searched.push(look.search(&scan));
+            searched.push(look.search(&scan)?);
             warnings.extend(look.warnings());
         }
         let about = About {
@@ -197,7 +197,7 @@ impl Work {
             made: SystemClock.now().as_second(),
             warnings,
         };
-        Report::new(&engine, searched, self.baseline, &troubles, about)
+        Ok(Report::new(&engine, searched, self.baseline, &troubles, about))
     }
 }
 

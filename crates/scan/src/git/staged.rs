@@ -32,7 +32,7 @@ pub(crate) fn search(repository: &Repository, scan: &Scan<'_>, values: &Values<'
     let mut staged = StagedFiles::default();
     let path = &repository.index;
     // Before the first `git add` there is none.
-    let Ok(bytes) = fs::read(&path) else { return staged };
+    let Ok(bytes) = fs::read(path) else { return staged };
     let listed = match entries(&bytes, repository.hash.len_in_bytes()) {
         Ok(listed) => listed,
         Err(error) => {

@@ -31,7 +31,7 @@ impl Report {
             day(self.made),
             Text(&self.version),
         )?;
-        write!(page, "<p class=\"summary\">{}</p>\n", Text(&self.summary()))?;
+        writeln!(page, "<p class=\"summary\">{}</p>", Text(&self.summary()))?;
         self.write_public(page)?;
         self.write_tiles(page)?;
         let (urgent, rest): (Vec<&Reported>, Vec<&Reported>) =

@@ -70,7 +70,7 @@ fn environment(path: &str) -> Option<&'static str> {
         ENVIRONMENTS.iter().find(|(_, words)| words.contains(&word.as_str())).map(|(name, _)| *name)
     };
     // The last word counts: `production/docker-compose.staging.yml` is of staging.
-    words.filter_map(of).last()
+    words.rev().find_map(of)
 }
 
 const ENVIRONMENTS_RULE: &str = "shared-between-environments";

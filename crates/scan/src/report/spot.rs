@@ -89,13 +89,14 @@ impl Spot {
     }
 }
 
-/// Puts places in order, each once: a file as it is and the same file in `HEAD` are one place.
+/// Puts places in order, what is worst and then oldest first, each once: a file as it is and the same file in `HEAD` are one place.
 pub(super) fn settle(spots: &mut Vec<Spot>) {
     spots.sort();
     spots.dedup();
     let in_head: HashSet<String> =
         spots.iter().filter(|spot| spot.reach == Reach::Head).map(Spot::place_in_file).collect();
     spots.retain(|spot| spot.reach != Reach::File || !in_head.contains(&spot.place_in_file()));
+    spots.sort_by_key(|spot| (spot.reach, spot.first.as_ref().map_or(i64::MAX, |first| first.date)));
 }
 
 /// A place, told from its target on where there are several.

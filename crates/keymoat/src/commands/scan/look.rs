@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use keymoat_scan::git::{History, OpenError, Repository};
 use keymoat_scan::report::{Searched, Target};
-use keymoat_scan::{Remote, Scan};
+use keymoat_scan::{DatabaseAddress, Remote, Scan};
 
 use crate::error::CliError;
+use crate::output;
 
 /// Something to look into.
 pub struct Look {
@@ -23,6 +24,8 @@ enum What {
     Staged(Repository),
     /// Whatever comes in on stdin.
     Stdin,
+    /// A database that runs, by its address.
+    Database(String),
 }
 
 impl Look {
@@ -57,7 +60,10 @@ impl Look {
     }
 
     /// Searches it.
-    pub fn search(&self, scan: &Scan<'_>) -> Searched {
+    ///
+    /// # Errors
+    /// When it is a database and cannot be asked.
+    pub fn search(&self, scan: &Scan<'_>) -> Result<Searched, CliError> {
         let mut target = Target { name: self.name.clone(), ..Target::default() };
         let findings = match &self.what {
             What::Repository(repository) => {
@@ -88,8 +94,9 @@ impl Look {
                 findings
             }
             What::Stdin => scan.stream("stdin", std::io::stdin().lock()),
+            What::Database(address) => scan.database(address).map_err(|error| wrong_address(&error))?,
         };
-        Searched { target, findings }
+        Ok(Searched { target, findings })
     }
 
     /// What should be changed although it is no finding.
@@ -98,7 +105,7 @@ impl Look {
             What::Repository(repository) | What::Staged(repository) => {
                 repository.worktree.as_deref().map(keymoat_scan::unignored).unwrap_or_default()
             }
-            What::Files(_) | What::Stdin => Vec::new(),
+            What::Files(_) | What::Stdin | What::Database(_) => Vec::new(),
         }
     }
 }
@@ -136,6 +143,9 @@ fn named(target: &str, no_history: bool) -> Result<Look, CliError> {
     if target == "-" {
         return Ok(Look { name: "stdin".to_owned(), what: What::Stdin });
     }
+    if let Some((scheme, _)) = target.split_once("://") {
+        return database(scheme, target);
+    }
     let path = absolute(Path::new(target))?;
     if let Err(error) = path.symlink_metadata() {
         return Err(CliError::file("look into", Path::new(target), &error));
@@ -153,6 +163,31 @@ fn named(target: &str, no_history: bool) -> Result<Look, CliError> {
         Err(OpenError::NotOne(_)) => Ok(Look { name, what: What::Files(path) }),
         Err(error) => Err(not_opened(&error)),
     }
+}
+
+/// A database that runs. It is told without the password that its address may have.
+fn database(scheme: &str, target: &str) -> Result<Look, CliError> {
+    match scheme {
+        "postgres" | "postgresql" => {}
+        "mysql" | "mariadb" => {
+            return Err(CliError::new("a running MySQL is not read")
+                .hint("`mysqldump --all-databases | keymoat scan -` reads what is in it"));
+        }
+        _ => {
+            return Err(CliError::new("a target with `://` is the address of a database")
+                .hint("`postgres://USER@HOST/DATABASE`; files and directories are named by their paths"));
+        }
+    }
+    let address = DatabaseAddress::parse(target).map_err(|error| wrong_address(&error))?;
+    let has_password = target.split_once("://").and_then(|(_, rest)| rest.split_once('@'));
+    if has_password.is_some_and(|(user, _)| user.contains(':')) {
+        output::warn("others on this machine can see the password of this address in the list of processes");
+    }
+    Ok(Look { name: address.shown().to_owned(), what: What::Database(target.to_owned()) })
+}
+
+fn wrong_address(error: &str) -> CliError {
+    CliError::new(format!("this address of a database cannot be used: {error}"))
 }
 
 fn not_opened(error: &OpenError) -> CliError {
