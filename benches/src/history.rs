@@ -45,7 +45,7 @@ pub(crate) fn run(repository: &str, generate: Option<u32>) -> Result<()> {
             Some(program) => {
                 let mut command = Command::new(program);
                 command.args(&arguments);
-                drop(measure(&format!("{name} {}", arguments[0]), command, Some(&limit))?);
+                measure(&format!("{name} {}", arguments[0]), command, Some(&limit))?;
             }
             None => println!("{name:<44} is not on PATH"),
         }

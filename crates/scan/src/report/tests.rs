@@ -1,3 +1,5 @@
+//! Reports of made-up findings: what each form says, and what it must never say.
+
 use keymoat_detect::{Catalogue, Encoding, RuleId};
 
 use super::*;
