@@ -21,8 +21,8 @@ pub enum Checksum {
     /// Behind the last `_`: CRC-32 of everything before it, as eight hexadecimal digits of the little-endian bytes, as
     /// Grafana does (<https://github.com/grafana/grafana/blob/main/pkg/components/satokengen/tokengen.go>).
     Crc32Hex,
-    /// The structure of a JSON Web Token (RFC 7519): header and payload are JSON objects, the header names an
-    /// algorithm.
+    /// The structure of a JSON Web Token (RFC 7519): header and payload are JSON objects, the header has a registered
+    /// parameter.
     Jwt,
     /// The structure of a macaroon, version 2 (<https://github.com/rescrv/libmacaroons/blob/master/doc/format.txt>), as
     /// PyPI's tokens have it.
@@ -72,11 +72,24 @@ fn is_jwt(value: &[u8]) -> bool {
     let is_object = |part: &[u8]| part.starts_with(b"{") && part.trim_ascii_end().ends_with(b"}");
     match (parts.next().flatten(), parts.next().flatten()) {
         (Some(header), Some(payload)) => {
-            is_object(&header) && is_object(&payload) && header.windows(5).any(|name| name == b"\"alg\"")
+            is_object(&header) && is_object(&payload) && JOSE.iter().any(|name| names(&header, name))
         }
         _ => false,
     }
 }
+
+/// Whether JSON has a member of this name, wherever.
+fn names(json: &[u8], name: &str) -> bool {
+    let quoted = format!("\"{name}\"");
+    json.windows(quoted.len()).any(|part| part == quoted.as_bytes())
+}
+
+/// Parameters of the header that RFC 7515 §4.1 and RFC 7516 §4.1 register; `alg` must be there, but some issuers leave it
+/// out.
+const JOSE: &[&str] = &[
+    "alg", "enc", "typ", "cty", "kid", "jku", "jwk", "x5u", "x5c", "x5t", "x5t#S256", "crit", "zip", "epk",
+    "apu", "apv", "iv", "tag", "p2s", "p2c",
+];
 
 /// `pypi-`.
 fn prefix_of_macaroon(value: &[u8]) -> usize {
