@@ -335,23 +335,25 @@ fn name_around(text: &[u8], literal: &Range<usize>) -> Option<Range<usize>> {
 fn is_in_connection_string(text: &[u8], name: &Range<usize>) -> bool {
     let before = &text[name.start.saturating_sub(MAX_CONNECTION)..name.start];
     let before = before.iter().rposition(|&byte| byte == b'\n').map_or(before, |at| &before[at + 1..]);
+    if !before.trim_ascii_end().ends_with(b";") {
+        return false;
+    }
     let lower = before.to_ascii_lowercase();
     let has = |piece: &[u8]| lower.windows(piece.len()).any(|part| part == piece);
-    lower.trim_ascii_end().ends_with(b";")
-        && [
-            &b"server="[..],
-            b"data source=",
-            b"host=",
-            b"database=",
-            b"initial catalog=",
-            b"uid=",
-            b"user id=",
-            b"user=",
-            b"username=",
-            b"driver=",
-        ]
-        .iter()
-        .any(|part| has(part))
+    [
+        &b"server="[..],
+        b"data source=",
+        b"host=",
+        b"database=",
+        b"initial catalog=",
+        b"uid=",
+        b"user id=",
+        b"user=",
+        b"username=",
+        b"driver=",
+    ]
+    .iter()
+    .any(|part| has(part))
 }
 
 /// Whether the words of `.netrc` stand before: `machine`, `login`.
