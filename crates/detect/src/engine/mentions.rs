@@ -155,5 +155,19 @@ const LONG_NAME: usize = 5;
 const MAX_VARIABLE: usize = 64;
 
 /// Names that are words of every text; such providers are known by their variables alone.
-const TOO_COMMON: &[&str] =
-    &["database", "databases", "generic", "private", "secret", "token", "password", "oauth", "key", "jwt"];
+const TOO_COMMON: &[&str] = &[
+    "database",
+    "databases",
+    "generic",
+    "private",
+    "secret",
+    "token",
+    "password",
+    "oauth",
+    "key",
+    "jwt",
+    "split",
+    "line",
+    "front",
+    "close",
+];

@@ -146,7 +146,8 @@ impl Candidate {
     }
 }
 
-/// Of what overlaps the strongest stays: the surer, then what begins first, then the longer.
+/// Of what overlaps the strongest stays: the surer, then what begins first, then the longer. What begins far inside a
+/// long value stays beside it, so that no decision looks farther than the margin.
 fn settle(found: &mut Vec<Candidate>) {
     let place = |candidate: &Candidate| {
         let rule = match candidate {
@@ -170,7 +171,7 @@ fn settle(found: &mut Vec<Candidate>) {
             .any(|other| other.span().end > own.span().start && other.strength() >= own.strength());
         let beaten_behind = found[at + 1..]
             .iter()
-            .take_while(|other| other.span().start < own.span().end)
+            .take_while(|other| other.span().start < own.span().end.min(own.span().start + MAX_GENERIC_VALUE))
             .any(|other| other.strength() > own.strength());
         stays.push(!beaten_before && !beaten_behind);
     }

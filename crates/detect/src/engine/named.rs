@@ -21,13 +21,10 @@ pub(super) fn find(engine: &Engine, text: &[u8], run: &Range<usize>) -> Option<H
         return None;
     }
     let (says, name) = before.says();
-    if !name.is_empty() {
-        let exact = engine.mentions().by_variable(&text[name]);
-        match best_of(engine, text, at, exact.iter().map(|(_, rule)| (*rule, 0))) {
-            Some(Verdict::Is(hit)) => return Some(hit),
-            Some(Verdict::NoSecret) => return None,
-            None => {}
-        }
+    match by_variable(engine, text, &text[name], at) {
+        Some(Verdict::Is(hit)) => return Some(hit),
+        Some(Verdict::NoSecret) => return None,
+        None => {}
     }
     // Which of the two is looked at first makes no difference but to the time: most values have no name that says
     // anything, and most of those stand in a line that names nobody.
@@ -54,6 +51,12 @@ pub(super) fn find(engine: &Engine, text: &[u8], run: &Range<usize>) -> Option<H
     }
 }
 
+/// The key that the name of a value stands for exactly.
+pub(super) fn by_variable(engine: &Engine, text: &[u8], name: &[u8], at: usize) -> Option<Verdict> {
+    let exact = if name.is_empty() { &[] } else { engine.mentions().by_variable(name) };
+    best_of(engine, text, at, exact.iter().map(|(_, rule)| (*rule, 0)))
+}
+
 /// The providers that are named before a value.
 struct Near {
     window: Range<usize>,
@@ -75,7 +78,7 @@ impl Near {
     }
 }
 
-enum Verdict {
+pub(super) enum Verdict {
     Is(Hit),
     /// Something of the provider's that anybody may see.
     NoSecret,

@@ -106,6 +106,11 @@ fn rule_of(
         return is_one.then(|| engine.rules.generic(Generic::MasterSecret));
     }
     if strength != Strength::Password {
+        match named::by_variable(engine, text, name_text, value.span.start) {
+            Some(named::Verdict::Is(hit)) => return Some(hit.rule),
+            Some(named::Verdict::NoSecret) => return None,
+            None => {}
+        }
         let is_one = value.operator != Tie::Space && random::is_random(bytes) && !is_code(bytes, value);
         return is_one.then(|| named::secret_named(engine, name_text));
     }
@@ -205,8 +210,10 @@ impl Value {
         let quote = Some(byte(at)).filter(|&byte| is_quote(byte));
         at += usize::from(quote.is_some());
         let rest = &text[at..text.len().min(at + MAX_VALUE_LEN + 1)];
+        let is_query = name.start.checked_sub(1).is_some_and(|at| matches!(text[at], b'?' | b'&'));
         let ends = |&byte: &u8| match quote {
             Some(quote) => byte == quote || byte == b'\\' || byte < b' ',
+            None if is_query && matches!(byte, b'&' | b'#') => true,
             None => matches!(byte, b' ' | b'"' | b'\'' | b'`' | b',' | b';' | b'<' | b'\\') || byte < b' ',
         };
         let len = rest.iter().position(ends).unwrap_or(rest.len());
@@ -328,23 +335,25 @@ fn name_around(text: &[u8], literal: &Range<usize>) -> Option<Range<usize>> {
 fn is_in_connection_string(text: &[u8], name: &Range<usize>) -> bool {
     let before = &text[name.start.saturating_sub(MAX_CONNECTION)..name.start];
     let before = before.iter().rposition(|&byte| byte == b'\n').map_or(before, |at| &before[at + 1..]);
+    if !before.trim_ascii_end().ends_with(b";") {
+        return false;
+    }
     let lower = before.to_ascii_lowercase();
     let has = |piece: &[u8]| lower.windows(piece.len()).any(|part| part == piece);
-    lower.trim_ascii_end().ends_with(b";")
-        && [
-            &b"server="[..],
-            b"data source=",
-            b"host=",
-            b"database=",
-            b"initial catalog=",
-            b"uid=",
-            b"user id=",
-            b"user=",
-            b"username=",
-            b"driver=",
-        ]
-        .iter()
-        .any(|part| has(part))
+    [
+        &b"server="[..],
+        b"data source=",
+        b"host=",
+        b"database=",
+        b"initial catalog=",
+        b"uid=",
+        b"user id=",
+        b"user=",
+        b"username=",
+        b"driver=",
+    ]
+    .iter()
+    .any(|part| has(part))
 }
 
 /// Whether the words of `.netrc` stand before: `machine`, `login`.

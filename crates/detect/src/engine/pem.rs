@@ -14,8 +14,10 @@ pub(super) fn find(engine: &Engine, text: &[u8], begin: Range<usize>) -> Option<
     let label = &label[..find_in(label, b"-----")?];
     find_in(label, b"PRIVATE KEY")?;
     let body_at = BEGIN.len() + label.len() + DASHES;
-    let end = find_in(&rest[body_at..], b"-----END ").map(|at| body_at + at);
-    let body = &rest[body_at..end.unwrap_or(rest.len())];
+    // Whatever the next dashes say, the body ends there: a text full of beginnings is read once.
+    let dashes = find_in(&rest[body_at..], b"-----").map(|at| body_at + at);
+    let end = dashes.filter(|&at| rest[at..].starts_with(b"-----END "));
+    let body = &rest[body_at..dashes.unwrap_or(rest.len())];
     let key = Body::read(body);
     let len = match end {
         Some(end) => {

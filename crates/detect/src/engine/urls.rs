@@ -29,15 +29,16 @@ pub(super) fn find(engine: &Engine, text: &[u8], middle: Range<usize>) -> Option
     if let Some(found) = tokens::by_prefix(engine, &text[..end], middle.end + colon + 1) {
         return Some(found);
     }
-    if whole.is_some() {
-        return whole;
+    // A pattern does not know what stands for a password that is not there.
+    let is_absent = passwords::is_reference(password)
+        || passwords::is_reference(user)
+        || passwords::is_placeholder(password);
+    if is_absent || whole.is_some() {
+        return whole.filter(|_| !is_absent);
     }
     let is_one = password.len() >= MIN_PASSWORD
         && host.iter().any(u8::is_ascii_alphanumeric)
-        && !passwords::is_reference(password)
-        && !passwords::is_reference(user)
         && !passwords::is_reference(host)
-        && !passwords::is_placeholder(password)
         && !shape::is_stock_secret(password)
         && !password.iter().any(|byte| matches!(byte, b'$' | b'{' | b'}' | b'(' | b'|' | b'[' | b','));
     let value = start..middle.end + login.len() + 1 + host.len();
