@@ -21,8 +21,7 @@ pub enum Checksum {
     /// Behind the last `_`: CRC-32 of everything before it, as eight hexadecimal digits of the little-endian bytes, as
     /// Grafana does (<https://github.com/grafana/grafana/blob/main/pkg/components/satokengen/tokengen.go>).
     Crc32Hex,
-    /// The structure of a JSON Web Token (RFC 7519): header and payload are JSON objects, the header names an
-    /// algorithm.
+    /// The structure of a JSON Web Token (RFC 7519): header and payload are JSON objects.
     Jwt,
     /// The structure of a macaroon, version 2 (<https://github.com/rescrv/libmacaroons/blob/master/doc/format.txt>), as
     /// PyPI's tokens have it.
@@ -71,9 +70,7 @@ fn is_jwt(value: &[u8]) -> bool {
     let mut parts = value.split(|&byte| byte == b'.').map(base64::decode);
     let is_object = |part: &[u8]| part.starts_with(b"{") && part.trim_ascii_end().ends_with(b"}");
     match (parts.next().flatten(), parts.next().flatten()) {
-        (Some(header), Some(payload)) => {
-            is_object(&header) && is_object(&payload) && header.windows(5).any(|name| name == b"\"alg\"")
-        }
+        (Some(header), Some(payload)) => is_object(&header) && is_object(&payload),
         _ => false,
     }
 }
@@ -144,7 +141,7 @@ mod tests {
         let jwt = b"eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJNYWRlVXAwMDAwIn0.MadeUpSignature0000";
         check(Checksum::Jwt, jwt, 3, true);
         check(Checksum::Jwt, &jwt[1..], 3, false);
-        check(Checksum::Jwt, b"eyJzdWIiOiJNYWRlVXAwMDAwIn0.eyJzdWIiOiJNYWRlVXAwMDAwIn0.MadeUp", 3, false);
+        check(Checksum::Jwt, b"eyJhbGciOiJIUzI1NiJ9.bm9qc29u.MadeUpSignature0000", 3, false);
         check(Checksum::Jwt, b"", 0, false);
         check(Checksum::Macaroon, b"pypi-AgEIcHlwaS5vcmcCAWE", 5, true);
         check(Checksum::Macaroon, b"pypi-AgEIcHlwaS5vcmcAAWE", 5, false);

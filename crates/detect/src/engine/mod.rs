@@ -24,6 +24,7 @@ mod tokens;
 mod urls;
 
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use sha2::{Digest, Sha256};
 
@@ -44,9 +45,13 @@ use shapes::Shapes;
 pub struct Engine {
     rules: Rules,
     prefixes: Prefixes,
-    mentions: Mentions,
+    /// Made when a name is first looked up.
+    mentions: OnceLock<Mentions>,
     literals: Literals,
+    /// Keys without a prefix.
     shapes: Shapes,
+    /// Keys that are addresses on hosts of several names.
+    addresses: Shapes,
 }
 
 /// What a thread keeps from text to text, so that a search allocates nothing.
@@ -64,9 +69,8 @@ impl Engine {
     pub fn new(catalogue: &Catalogue) -> Self {
         let rules = Rules::new(catalogue.clone());
         let prefixes = Prefixes::new(&rules);
-        let mentions = Mentions::new(&rules);
-        let shapes = Shapes::new(&rules);
-        Self { rules, prefixes, mentions, literals: Literals::new(), shapes }
+        let (shapes, addresses) = (Shapes::bare(&rules), Shapes::addresses(&rules));
+        Self { rules, prefixes, mentions: OnceLock::new(), literals: Literals::new(), shapes, addresses }
     }
 
     /// All hits whose value begins inside `region` of `text`, in order; what `hits` held before is forgotten. May look
@@ -100,6 +104,10 @@ impl Engine {
         digest.update(env!("KEYMOAT_DETECT_SOURCE"));
         self.rules.digest(&mut digest);
         digest.finalize().into()
+    }
+
+    fn mentions(&self) -> &Mentions {
+        self.mentions.get_or_init(|| Mentions::new(&self.rules))
     }
 
     /// The rule behind a hit.

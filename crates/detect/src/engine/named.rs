@@ -21,17 +21,18 @@ pub(super) fn find(engine: &Engine, text: &[u8], run: &Range<usize>) -> Option<H
         return None;
     }
     let (says, name) = before.says();
-    if !name.is_empty() {
-        let exact = engine.mentions.by_variable(&text[name]);
-        match best_of(engine, text, at, exact.iter().map(|(_, rule)| (*rule, 0))) {
-            Some(Verdict::Is(hit)) => return Some(hit),
-            Some(Verdict::NoSecret) => return None,
-            None => {}
-        }
+    match by_variable(engine, text, &text[name], at) {
+        Some(Verdict::Is(hit)) => return Some(hit),
+        Some(Verdict::NoSecret) => return None,
+        None => {}
     }
     // Which of the two is looked at first makes no difference but to the time: most values have no name that says
     // anything, and most of those stand in a line that names nobody.
     let is_secret = matches!(says, Says::Secret(_)) || before.scheme;
+    // The path of an address names what it likes.
+    if !is_secret && text[run.clone()].starts_with(b"//") {
+        return None;
+    }
     let near = if is_secret { None } else { Some(Near::of(engine, text, at, is_secret)) };
     if near.as_ref().is_some_and(|near| near.found.is_empty()) && !holds_a_word(&text[run.clone()]) {
         return None;
@@ -50,6 +51,12 @@ pub(super) fn find(engine: &Engine, text: &[u8], run: &Range<usize>) -> Option<H
     }
 }
 
+/// The key that the name of a value stands for exactly.
+pub(super) fn by_variable(engine: &Engine, text: &[u8], name: &[u8], at: usize) -> Option<Verdict> {
+    let exact = if name.is_empty() { &[] } else { engine.mentions().by_variable(name) };
+    best_of(engine, text, at, exact.iter().map(|(_, rule)| (*rule, 0)))
+}
+
 /// The providers that are named before a value.
 struct Near {
     window: Range<usize>,
@@ -66,12 +73,12 @@ impl Near {
             let line = text[window.clone()].iter().rposition(|&byte| byte == b'\n');
             window.start += line.map_or(0, |at| at + 1);
         }
-        let found = engine.mentions.in_text(&text[window.clone()]);
+        let found = engine.mentions().in_text(&text[window.clone()]);
         Self { window, found }
     }
 }
 
-enum Verdict {
+pub(super) enum Verdict {
     Is(Hit),
     /// Something of the provider's that anybody may see.
     NoSecret,
@@ -101,7 +108,7 @@ fn by_provider(
         }
         let said = String::from_utf8_lossy(before.names).into_owned();
         let said = words_of(&said);
-        let scored = engine.mentions.keys_of(owner).iter().map(|key| {
+        let scored = engine.mentions().keys_of(owner).iter().map(|key| {
             let score = key
                 .words
                 .iter()
@@ -198,7 +205,7 @@ fn secret_of(engine: &Engine, before: &Before<'_>, found: &[(u16, usize)], windo
 
 /// The same for the name alone.
 pub(super) fn secret_named(engine: &Engine, name: &[u8]) -> RuleId {
-    let owner = engine.mentions.in_text(name).first().copied();
+    let owner = engine.mentions().in_text(name).first().copied();
     owner.map_or(engine.rules.generic(Generic::NamedSecret), |(owner, _)| engine.rules.named_as(owner))
 }
 

@@ -106,6 +106,11 @@ fn rule_of(
         return is_one.then(|| engine.rules.generic(Generic::MasterSecret));
     }
     if strength != Strength::Password {
+        match named::by_variable(engine, text, name_text, value.span.start) {
+            Some(named::Verdict::Is(hit)) => return Some(hit.rule),
+            Some(named::Verdict::NoSecret) => return None,
+            None => {}
+        }
         let is_one = value.operator != Tie::Space && random::is_random(bytes) && !is_code(bytes, value);
         return is_one.then(|| named::secret_named(engine, name_text));
     }
@@ -124,7 +129,7 @@ fn rule_of(
     if !is_written || is_code(bytes, value) || !(is_setting || is_chosen(bytes, value.quote.is_some())) {
         return None;
     }
-    let own = engine.mentions.by_variable(name_text).iter().map(|(_, rule)| *rule).find(|&rule| {
+    let own = engine.mentions().by_variable(name_text).iter().map(|(_, rule)| *rule).find(|&rule| {
         engine.rules.key(rule).is_some_and(|(_, key)| key.kind == Kind::Password && key.matches(bytes))
     });
     Some(own.unwrap_or_else(|| engine.rules.generic(Generic::NamedPassword)))
@@ -205,8 +210,10 @@ impl Value {
         let quote = Some(byte(at)).filter(|&byte| is_quote(byte));
         at += usize::from(quote.is_some());
         let rest = &text[at..text.len().min(at + MAX_VALUE_LEN + 1)];
+        let is_query = name.start.checked_sub(1).is_some_and(|at| matches!(text[at], b'?' | b'&'));
         let ends = |&byte: &u8| match quote {
             Some(quote) => byte == quote || byte == b'\\' || byte < b' ',
+            None if is_query && matches!(byte, b'&' | b'#') => true,
             None => matches!(byte, b' ' | b'"' | b'\'' | b'`' | b',' | b';' | b'<' | b'\\') || byte < b' ',
         };
         let len = rest.iter().position(ends).unwrap_or(rest.len());

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::RuleId;
 use super::rule::Rules;
+use super::shapes::is_scheme;
 
 /// All prefixes of the catalogue.
 #[derive(Debug)]
@@ -13,6 +14,8 @@ pub(super) struct Prefixes {
     two: Bits,
     three: Bits,
     four: Bits,
+    /// The same of the four bytes behind `https://`, for prefixes that are addresses.
+    hosts: Bits,
     /// Sorted by the first two bytes, then the longer first.
     all: Vec<Prefix>,
     /// Where in `all` those with the same first two bytes begin, by these bytes.
@@ -30,7 +33,9 @@ impl Prefixes {
     pub(super) fn new(rules: &Rules) -> Self {
         let mut of_prefix: HashMap<&[u8], Vec<RuleId>> = HashMap::new();
         for (id, _, key) in rules.keys().filter(|(_, _, key)| !key.needs_context) {
-            for prefix in key.prefixes.iter().filter(|prefix| prefix.len() >= MIN_PREFIX) {
+            for prefix in
+                key.prefixes.iter().filter(|prefix| prefix.len() >= MIN_PREFIX && !is_scheme(prefix))
+            {
                 of_prefix.entry(prefix.as_bytes()).or_default().push(id);
             }
         }
@@ -42,16 +47,20 @@ impl Prefixes {
             groups.entry([prefix.text[0], prefix.text[1]]).or_insert(at..at).end = at + 1;
         }
         let (mut two, mut three, mut four) = (Bits::new(), Bits::new(), Bits::new());
+        let mut hosts = Bits::new();
         for prefix in &mut all {
             prefix.rules.sort_by_key(|&rule| rules.rank(rule));
             let first = first_four(&prefix.text);
+            if let Some(host) = prefix.text.strip_prefix(HTTPS) {
+                hosts.set(first_four(host));
+            }
             match prefix.text.len() {
                 2 => two.set(first & 0xffff),
                 3 => three.set(first & 0xff_ffff),
                 _ => four.set(first),
             }
         }
-        Self { two, three, four, all, groups }
+        Self { two, three, four, hosts, all, groups }
     }
 
     /// Whether some prefix may begin here: says no for nearly everything, and never wrongly.
@@ -59,6 +68,14 @@ impl Prefixes {
     pub(super) fn may_begin(&self, text: &[u8]) -> bool {
         let first = first_four(text);
         self.four.has(first) || self.three.has(first & 0xff_ffff) || self.two.has(first & 0xffff)
+    }
+
+    /// Whether some prefix that is an address may begin here; says no for nearly every `https://…`.
+    pub(super) fn may_be_address(&self, text: &[u8]) -> bool {
+        match text.strip_prefix(HTTPS) {
+            Some(host) => self.hosts.has(first_four(host)),
+            None => self.may_begin(text),
+        }
     }
 
     /// The rules whose prefix `text` begins with, those of a longer prefix first.
@@ -116,6 +133,8 @@ fn hash(number: u32) -> usize {
 
 /// 8 KB a set: with a thousand prefixes one place in sixty passes by chance, and all three stay in the first cache.
 const HASH_BITS: u32 = 15;
+
+const HTTPS: &[u8] = b"https://";
 
 /// One character says nothing.
 const MIN_PREFIX: usize = 2;

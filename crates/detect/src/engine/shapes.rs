@@ -1,4 +1,4 @@
-//! Keys that their shape tells but no prefix: `0123…-us19`, `123456789:AA…`.
+//! Keys that their shape tells but no prefix: `0123…-us19`, `123456789:AA…`, and addresses on hosts of several names.
 //!
 //! There are few of them. One search for all tells nearly every value that it is none of them.
 
@@ -10,7 +10,7 @@ use super::rule::Rules;
 use super::tokens::is_reported;
 use super::{Candidate, Hit, MAX_VALUE, RuleId};
 use crate::identify::Certainty;
-use crate::provider::Judgement;
+use crate::provider::{Judgement, Key};
 
 /// The keys of the catalogue that need no context and have no prefix.
 #[derive(Debug)]
@@ -21,8 +21,18 @@ pub(super) struct Shapes {
 }
 
 impl Shapes {
-    pub(super) fn new(rules: &Rules) -> Self {
-        let own = rules.keys().filter(|(.., key)| !key.needs_context && key.prefixes.is_empty());
+    /// Those without any prefix.
+    pub(super) fn bare(rules: &Rules) -> Self {
+        Self::of(rules, |key| key.prefixes.is_empty())
+    }
+
+    /// Those whose prefix is a scheme and no host.
+    pub(super) fn addresses(rules: &Rules) -> Self {
+        Self::of(rules, |key| key.prefixes.iter().any(|prefix| is_scheme(prefix)))
+    }
+
+    fn of(rules: &Rules, is_own: impl Fn(&Key) -> bool) -> Self {
+        let own = rules.keys().filter(|(.., key)| !key.needs_context && is_own(key));
         let mut own: Vec<RuleId> = own.map(|(rule, ..)| rule).collect();
         own.sort_by_key(|&rule| rules.rank(rule));
         Self { rules: own, any: OnceLock::new() }
@@ -56,6 +66,11 @@ impl Shapes {
         };
         self.any.get_or_init(compiled).as_ref()
     }
+}
+
+/// Whether a prefix says nothing about the host of an address.
+pub(super) fn is_scheme(prefix: &str) -> bool {
+    matches!(prefix, "https://" | "http://")
 }
 
 /// A pattern without the names of its groups, which may stand only once in a pattern.

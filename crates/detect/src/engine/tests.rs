@@ -1,3 +1,5 @@
+//! The engine as a caller sees it: texts in, hits out, wherever the text is cut. Modules have rows of their own.
+
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
@@ -65,6 +67,108 @@ fn keys_by_their_prefix() {
         "km_live_MadeUpIssuedKeyOfSomebodysApi0KeymoatExampl0I8fcP",
         &["keymoat/issued_key km_live_MadeUpIssuedKeyOfSomebodysApi0KeymoatExampl0I8fcP"],
     );
+}
+
+#[test]
+fn keys_that_need_a_name() {
+    let token = "9f2c4b7a1e8d3056c1a9e4f7b2d80635";
+    let twilio = &[&*format!("twilio/auth_token {token}")];
+    for text in [
+        "TWILIO_AUTH_TOKEN=VALUE",
+        "twilioAuthToken = 'VALUE'",
+        "{\"twilio\": {\"auth_token\": \"VALUE\"}}",
+        "<twilioAuthToken>\n  VALUE\n</twilioAuthToken>",
+        "twilio.auth_token\tVALUE\t2026-01-01",
+    ] {
+        check(&text.replace("VALUE", token), twilio);
+    }
+    check(&format!("commit {token}"), &[]);
+    check(&format!("twilio-5.2.tgz sha1 {token}"), &[]);
+    check(&format!("https://github.com/twilio/twilio/commit/{token}"), &[]);
+    check("FEDEX_API_KEY=l7MadeUp0000a1b2c3d4e5f60718293a4b", &[]); // the name of an application
+}
+
+#[test]
+fn values_that_a_name_calls_secret() {
+    let value = "q7Zp2LmX9vTb4KsW8nRc1HyJ6dFg3AeU";
+    check(&format!("warehouse_secret: {value}"), &[&format!("named-secret {value}")]);
+    check(&format!("Authorization: Bearer {value}"), &[&format!("authorization {value}")]);
+    check(&format!("?token={value}&a=b"), &[&format!("named-secret {value}")]);
+    for text in [
+        "release = VALUE",
+        "public_key = VALUE",
+        "csrf_token = VALUE",
+        "secret = os.environ['VALUE']",
+        "sha256 = VALUE",
+        "VALUE",
+    ] {
+        check(&text.replace("VALUE", value), &[]);
+    }
+    for text in [
+        "token = get_token_from_session_2()",
+        "secret = \"${STRIPE_SECRET_KEY_2}\"",
+        "api_key = settings.PAYMENT_KEY_2",
+    ] {
+        check(text, &[]);
+    }
+}
+
+#[test]
+fn passwords() {
+    check("SMTP_PASSWORD=hunter2x", &["named-password hunter2x"]);
+    check("password: 'Tr0ub4dor&3'", &["named-password Tr0ub4dor&3"]);
+    check("DB_PASSWORD=MadeUp0000Pass", &["database/password MadeUp0000Pass"]);
+    check("db_password = MadeUp0000", &["master-secret MadeUp0000"]);
+    check("Server=db;User Id=shop;Password=MadeUp0000;Pooling=true", &["connection-string MadeUp0000"]);
+    check("machine a.test login b password MadeUp0000", &["login-file MadeUp0000"]);
+    check("curl -u shop:MadeUp0000Pass https://a.test", &["authorization MadeUp0000Pass"]);
+    check("new NetworkCredential(\"shop\", \"MadeUp0000\")", &["named-password MadeUp0000"]);
+    let hash = "$2y$10$MadeUp0000KeymoatTest1a2b3c4d5e6f7g8h9iJkLmNoPqRsTuVwX";
+    check(&format!("shop:{hash}:1000"), &[&format!("password-hash {hash}")]);
+    for text in [
+        "password = request.form['password2']",
+        "password = get_password(1)",
+        "password = \"$DB_PASSWORD1\"",
+        "password = '{{ password1 }}'",
+        "PASSWORD=<your password 1>",
+        "label = \"Password1:\"",
+        "password_field = 'form-control2'",
+        "this.password = '#add-password1'",
+        "password = 'password1'",
+        "password = 'test123'",
+        "self.assertTrue(password1 == password2)",
+    ] {
+        check(text, &[]);
+    }
+}
+
+#[test]
+fn addresses() {
+    let url = "postgres://shop:MadeUp0000Pass@db.madeup.test:5432/shop";
+    check(&format!("\"{url}\", \"a@b\""), &[&format!("database/url {url}")]);
+    check(&format!("https://x:{STRIPE}@a.test"), &[&format!("stripe/live_secret {STRIPE}")]);
+    check("https://user:password@a.test", &[]);
+    check("https://${USER}:${PASSWORD1}@a.test", &[]);
+    check("https://a.test/path?mail=a@b.test", &[]);
+}
+
+#[test]
+fn private_keys() {
+    let block = |label: &str, body: &str| format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----");
+    let body = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQCzMadeUp0000KeymoatTest";
+    let open = block("PRIVATE KEY", body);
+    check(&format!("{open}\n"), &[&format!("private-key {open}")]);
+    let written_out = open.replace('\n', "\\n");
+    check(&format!("k = \"{written_out}\""), &[&format!("private-key {written_out}")]);
+    let encrypted = block("ENCRYPTED PRIVATE KEY", body);
+    check(&encrypted, &[&format!("encrypted-private-key {encrypted}")]);
+    let old =
+        block("RSA PRIVATE KEY", &format!("Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\n{body}"));
+    check(&old, &[&format!("encrypted-private-key {old}")]);
+    check(&block("PRIVATE KEY", "..."), &[]);
+    check(&block("PRIVATE KEY", &"A".repeat(400)), &[]);
+    check(&block("PUBLIC KEY", body), &[]);
+    check(&block("CERTIFICATE", body), &[]);
 }
 
 #[test]

@@ -110,27 +110,41 @@ fn read(text: &[u8], run: &Range<usize>, wide: &Range<usize>, begins: &mut Vec<u
     begins.clear();
     before_dots(text, run.start, begins);
     begins.extend(begin_behind_escape(text, run));
-    let mut looks = Looks { digits: 0, changes: 0 };
-    let mut before = run.start.checked_sub(1).map_or(0, |at| CLASSES[usize::from(text[at])]);
-    // Where words begin is written down and looked at later: a branch for each would be guessed wrong too often.
-    let mut places = [0; CHUNK];
-    for (chunk, bytes) in text[run.clone()].chunks(CHUNK).enumerate() {
-        let mut count = 0;
-        for (at, &byte) in bytes.iter().enumerate() {
-            let class = CLASSES[usize::from(byte)];
-            places[count] = at as u8;
-            count += usize::from(class & WORD != 0 && before & (WORD | JOINT) == 0);
-            looks.digits += usize::from(class >> DIGIT_BIT & 1);
-            looks.changes += usize::from((class ^ before) & (DIGIT | UPPER) != 0);
-            before = class;
-        }
-        let from = run.start + chunk * CHUNK;
-        begins.extend(places[..count].iter().map(|&place| from + usize::from(place)));
+    let bytes = &text[run.clone()];
+    let before = run.start.checked_sub(1).map_or(0, |at| CLASSES[usize::from(text[at])]);
+    if before & (WORD | JOINT) == 0 && CLASSES[usize::from(bytes[0])] & WORD != 0 {
+        begins.push(run.start);
+    }
+    // Words in a run are joined by `-` and `+`; most runs have none.
+    let is_break = |byte: u8| matches!(byte, b'-' | b'+');
+    if count(bytes, is_break) > 0 {
+        let breaks = bytes
+            .windows(2)
+            .enumerate()
+            .filter(|(_, pair)| is_break(pair[0]) && CLASSES[usize::from(pair[1])] & WORD != 0);
+        begins.extend(breaks.map(|(at, _)| run.start + at + 1));
     }
     if run.start < wide.start + MAX_BEFORE_DOTS || run.end > wide.end {
         begins.retain(|begin| wide.contains(begin));
     }
-    looks
+    let digits = count(bytes, |byte| byte.is_ascii_digit());
+    if digits == 0 && count(bytes, |byte| byte.is_ascii_uppercase()) < 3 {
+        return Looks { digits: 0, changes: 0 };
+    }
+    let kind = |byte: u8| CLASSES[usize::from(byte)] & (DIGIT | UPPER);
+    let changes = bytes.windows(2).filter(|pair| kind(pair[0]) != kind(pair[1])).count();
+    Looks { digits, changes }
+}
+
+/// How many bytes are of a kind; in steps that the compiler makes vector instructions of.
+#[inline]
+fn count(bytes: &[u8], is_one: impl Fn(u8) -> bool) -> usize {
+    bytes
+        .chunks(CHUNK)
+        .map(|chunk| {
+            usize::from(chunk.iter().fold(0_u8, |sum, &byte| sum.wrapping_add(u8::from(is_one(byte)))))
+        })
+        .sum()
 }
 
 /// The first words of values such as `SG.…` and `dp.pt.…`, whose run begins behind a dot.
@@ -202,8 +216,7 @@ const TOKEN: u8 = 1;
 const WORD: u8 = 2;
 /// Goes on with a name, so that no value begins behind it.
 const JOINT: u8 = 4;
-const DIGIT_BIT: u8 = 3;
-const DIGIT: u8 = 1 << DIGIT_BIT;
+const DIGIT: u8 = 8;
 const UPPER: u8 = 16;
 /// Ties runs to one value.
 const TIE: u8 = 32;
@@ -226,7 +239,7 @@ static CLASSES: [u8; 256] = {
     classes
 };
 
-/// Bytes of a run that are looked at together; a place in them fits a byte.
+/// Bytes of a run that are counted together; their number fits a byte.
 const CHUNK: usize = 128;
 
 /// The shortest run that is looked at.

@@ -11,7 +11,11 @@ use crate::shape;
 pub(super) fn find(engine: &Engine, text: &[u8], middle: Range<usize>) -> Option<Candidate> {
     let start = start_of_scheme(text, middle.start)?;
     let end = end_of_url(text, middle.end);
-    let whole = tokens::by_prefix(engine, &text[..end], start);
+    let known = engine
+        .prefixes
+        .may_be_address(&text[start..end])
+        .then(|| tokens::by_prefix(engine, &text[..end], start));
+    let whole = known.flatten().or_else(|| engine.addresses.find(&engine.rules, &text[..end], start));
     let authority = &text[middle.end..end];
     let authority = authority
         .iter()
