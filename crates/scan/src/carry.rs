@@ -26,8 +26,8 @@ pub fn same(copied: &[Copied], len_before: usize, len: usize, margin: usize, fou
         let from = if start == 0 && part.base == 0 { 0 } else { start + margin };
         let is_end = end == len && part.base + part.len == len_before;
         let to = if is_end { end } else { end.saturating_sub(margin) };
-        // To look at a short part costs less than to look at the parts around it one by one.
-        if to > from && (to - from >= SHORTEST || to - from == len) {
+        // A search looks at the margin around its range too, so to leave out less than that saves nothing.
+        if to > from && (to - from >= margin || to - from == len) {
             found.push(Same { here: from..to, before: part.base + (from - start) });
         }
     }
@@ -39,9 +39,6 @@ pub fn to_scan(same: &[Same], len: usize) -> impl Iterator<Item = Range<usize>> 
     let ends = same.iter().map(|part| part.here.start).chain(std::iter::once(len));
     starts.zip(ends).map(|(start, end)| start..end).filter(|range| !range.is_empty())
 }
-
-/// Shorter parts are looked at again.
-const SHORTEST: usize = 256;
 
 #[cfg(test)]
 #[allow(clippy::single_range_in_vec_init, reason = "lists of ranges, some of one")]
@@ -73,8 +70,8 @@ mod tests {
         check(&[(10, 0, 4000)], 5000, 4000, &[(100..3900, 110)]);
         // Too short to be worth it.
         check(&[(0, 0, 100), (100, 110, 50)], 400, 160, &[]);
-        check(&[(0, 0, 355)], 5000, 355, &[]);
-        check(&[(0, 0, 356)], 5000, 356, &[(0..256, 0)]);
+        check(&[(0, 0, 199)], 5000, 199, &[]);
+        check(&[(0, 0, 200)], 5000, 200, &[(0..100, 0)]);
         check(&[], 5000, 0, &[]);
     }
 
