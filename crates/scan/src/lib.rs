@@ -11,6 +11,7 @@ pub mod git;
 pub mod inside;
 mod known;
 mod look;
+mod mysql;
 mod place;
 mod postgres;
 mod progress;
@@ -18,6 +19,7 @@ mod rows;
 mod scan;
 mod sqlite;
 mod text;
+mod tls;
 mod tree;
 mod trouble;
 
