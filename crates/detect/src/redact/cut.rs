@@ -36,7 +36,7 @@ pub(super) fn candidates(text: &[u8], region: Range<usize>, sieve: &Sieve, found
     // A run of sixteen covers one place in sixteen, so only such places are looked at.
     while at < region.end + MIN_CANDIDATE - 1 {
         let here = at.min(text.len().saturating_sub(1));
-        if !text.get(here).is_some_and(|&byte| CLASSES[usize::from(byte)] & END == 0) {
+        if text.get(here).is_none_or(|&byte| CLASSES[usize::from(byte)] & END != 0) {
             at += MIN_CANDIDATE;
             continue;
         }

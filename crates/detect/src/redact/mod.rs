@@ -292,7 +292,7 @@ impl<'e, K: KnownValues> Redactor<'e, K> {
                 cuts.push(Cut { span, what: What::Rule(hit.rule) });
             }
         }
-        cuts.sort_by(|a, b| (a.span.start, a.what).cmp(&(b.span.start, b.what)));
+        cuts.sort_by_key(|cut| (cut.span.start, cut.what));
         self.write(&cuts, region.end, out);
         cuts.clear();
         self.cuts = cuts;
@@ -381,7 +381,7 @@ impl<'e, K: KnownValues> Redactor<'e, K> {
         let inner = region.start - text.start..region.end - text.start;
         // What is written in a file that somebody has looked at lets a value stand; in a stream anybody may write it.
         let seen = match self.allow_mark.is_match(&self.buffer[text.clone()]) {
-            true => self.allow_mark.replace_all(&self.buffer[text.clone()], &NO_MARK[..]),
+            true => self.allow_mark.replace_all(&self.buffer[text.clone()], NO_MARK),
             false => Cow::Borrowed(&self.buffer[text.clone()]),
         };
         self.engine.find(&seen, inner, &mut self.scratch, &mut self.hits);
