@@ -102,12 +102,34 @@ impl Look {
     /// What should be changed although it is no finding.
     pub fn warnings(&self) -> Vec<String> {
         match &self.what {
-            What::Repository(repository) | What::Staged(repository) => {
-                repository.worktree.as_deref().map(keymoat_scan::unignored).unwrap_or_default()
+            What::Repository(repository) => {
+                let mut warnings = what_is_missing(repository);
+                warnings.extend(unignored(repository));
+                warnings
             }
+            What::Staged(repository) => unignored(repository),
             What::Files(_) | What::Stdin | What::Database(_) => Vec::new(),
         }
     }
+}
+
+fn unignored(repository: &Repository) -> Vec<String> {
+    repository.worktree.as_deref().map(keymoat_scan::unignored).unwrap_or_default()
+}
+
+/// What of a history is not on this machine, or cannot be told.
+fn what_is_missing(repository: &Repository) -> Vec<String> {
+    let mut missing = Vec::new();
+    if repository.shallow > 0 {
+        missing.push("this clone is shallow: older commits were not looked at; `git fetch --unshallow` brings them");
+    }
+    if repository.partial {
+        missing.push("this clone is partial: objects that were never fetched were not looked at; a full clone has them");
+    }
+    if repository.unread_refs {
+        missing.push("refs are kept in a form that is not read here: what is still in HEAD cannot be told");
+    }
+    missing.into_iter().map(str::to_owned).collect()
 }
 
 fn files(scan: &Scan<'_>, path: &Path, target: &mut Target) -> Vec<keymoat_scan::Finding> {
