@@ -11,7 +11,6 @@ use crate::finding::Values;
 use crate::inside::{self, Limits, RowsOut, Texts};
 use crate::known;
 use crate::place::{Inside, Place, Source};
-use crate::postgres;
 use crate::rows::Rows;
 use crate::scan::Scan;
 use crate::text::Searcher;
@@ -52,8 +51,8 @@ impl<'a, 's> Looker<'a, 's> {
     }
 
     /// Searches a database that runs.
-    pub fn postgres(mut self, address: &postgres::Address) {
-        let done = postgres::read(address, &mut RowsOut::new(&[], &mut self));
+    pub fn database(mut self, read: impl FnOnce(&mut RowsOut<'_>) -> Result<(), String>) {
+        let done = read(&mut RowsOut::new(&[], &mut self));
         if let Err(why) = done {
             self.trouble(&[], &why);
         }

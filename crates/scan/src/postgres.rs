@@ -4,16 +4,12 @@
 //! What this user may not read, and what takes too long, is named.
 
 use std::io::{self, Read};
-use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::Stream as _;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use tokio::runtime::Runtime;
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::error::SqlState;
@@ -23,6 +19,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use crate::dump;
 use crate::inside::RowsOut;
 use crate::rows::Table;
+use crate::tls;
 
 /// Where a database is. It is never printed with its password.
 pub struct Address {
@@ -73,24 +70,7 @@ impl Address {
     }
 
     fn tls(&self) -> Result<MakeRustlsConnect, String> {
-        let mut roots = rustls::RootCertStore::empty();
-        match &self.roots {
-            Some(path) => {
-                let unreadable = |error| format!("`{path}` holds no certificate: {error}");
-                for found in CertificateDer::pem_file_iter(Path::new(path)).map_err(unreadable)? {
-                    roots.add(found.map_err(unreadable)?).map_err(|error| format!("`{path}`: {error}"))?;
-                }
-            }
-            None if self.config.get_ssl_mode() != SslMode::Disable => {
-                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            }
-            None => {}
-        }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?;
-        Ok(MakeRustlsConnect::new(builder.with_root_certificates(roots).with_no_client_auth()))
+        Ok(MakeRustlsConnect::new(tls::config(self.roots.as_deref())?.as_ref().clone()))
     }
 }
 
@@ -302,9 +282,7 @@ fn shown(config: &Config) -> String {
 fn is_this_machine(host: &Host) -> bool {
     match host {
         Host::Unix(_) => true,
-        Host::Tcp(name) => {
-            name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-        }
+        Host::Tcp(name) => tls::is_this_machine(name),
     }
 }
 

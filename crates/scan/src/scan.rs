@@ -8,13 +8,14 @@ use keymoat_detect::{Catalogue, Engine};
 
 use crate::finding::{Finding, FingerprintKey, Values};
 use crate::git::{History, Repository, Scanned, StagedFiles};
+use crate::inside::RowsOut;
 use crate::look::Looker;
 use crate::place::Source;
-use crate::postgres;
 use crate::progress::Progress;
 use crate::text::Searcher;
 use crate::tree::Files;
 use crate::trouble::Troubles;
+use crate::{mysql, postgres};
 
 /// What a scan is made with.
 #[derive(Clone, Copy)]
@@ -64,17 +65,24 @@ impl Scan<'_> {
         values.into_findings()
     }
 
-    /// Searches a database that runs, by its address: `postgres://…`. It is only read, table by table; what this user may
+    /// Searches a database that runs, by its address: `postgres://…`, `mysql://…`. It is only read, table by table; what this user may
     /// not read, and whatever else goes wrong, is among the troubles.
     ///
     /// # Errors
     /// When it is no such address; the sentence does not repeat it.
     pub fn database(&self, address: &str) -> Result<Vec<Finding>, String> {
-        let address = postgres::Address::parse(address)?;
         let values = Values::new(self.engine, self.catalogue, self.key);
         let mut searcher = Searcher::new(self.engine, &values);
-        let source = Source::Database(address.shown().to_owned());
-        Looker::new(self, &mut searcher, &values, source).postgres(&address);
+        let mut search = |shown: String, read: &dyn Fn(&mut RowsOut<'_>) -> Result<(), String>| {
+            Looker::new(self, &mut searcher, &values, Source::Database(shown)).database(read);
+        };
+        if address.starts_with("mysql://") || address.starts_with("mariadb://") {
+            let address = mysql::Address::parse(address)?;
+            search(address.shown(), &|out| mysql::read(&address, out));
+        } else {
+            let address = postgres::Address::parse(address)?;
+            search(address.shown().to_owned(), &|out| postgres::read(&address, out));
+        }
         Ok(values.into_findings())
     }
 }

@@ -43,7 +43,7 @@ pub(super) fn read_rows(
     let mut cell = Vec::new();
     while !source.is_over()? {
         number += 1;
-        if number % CHECK_EVERY == 0 {
+        if u64::is_multiple_of(number, CHECK_EVERY) {
             out.check()?;
         }
         let at = Number { line: source.line, row: number };

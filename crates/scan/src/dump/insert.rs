@@ -75,7 +75,7 @@ pub(super) fn read_rows(
                 rows.begin(table, Number { line, row: *number });
                 values.row(rows, out)?;
                 rows.end(out);
-                if *number % CHECK_EVERY == 0 {
+                if number.is_multiple_of(CHECK_EVERY) {
                     out.check()?;
                 }
             }

@@ -1,3 +1,6 @@
+//! Limits, rows of any length, and what becomes of changed and cut files; which containers are opened is tested in
+//! `tests/containers.rs`.
+
 use std::io::Write as _;
 
 use super::*;

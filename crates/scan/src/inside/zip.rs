@@ -69,7 +69,7 @@ impl<'r> Zip<'r> {
         spent: &Spent,
         with: impl FnOnce(Member<'_>) -> io::Result<()>,
     ) -> io::Result<()> {
-        let done = match entry.packed {
+        match entry.packed {
             Some(size) => {
                 let mut packed = (&mut self.stream).take(size);
                 let done = with(open(entry, &mut packed, spent));
@@ -84,8 +84,7 @@ impl<'r> Zip<'r> {
             }
             // The decoder takes what belongs to it and not a byte more; the next header is looked for.
             None => with(open(entry, &mut self.stream, spent)),
-        };
-        done
+        }
     }
 
     /// Goes to the next header of a member; false where the directory begins or the archive ends.
