@@ -34,7 +34,7 @@ pub use postgres::Address as DatabaseAddress;
 pub use progress::{Phase, Progress};
 pub use remote::Remote;
 pub use rows::{Cell, Rows, Spot, Table};
-pub use scan::Scan;
+pub use scan::{Scan, shown_address};
 pub use tree::Files;
 pub use trouble::{Trouble, Troubles};
 pub use unignored::unignored;

@@ -22,7 +22,7 @@ use crate::rows::Table;
 use crate::tls;
 
 /// Where a database is. It is never printed with its password.
-pub struct Address {
+pub(crate) struct Address {
     config: Config,
     roots: Option<String>,
     shown: String,

@@ -76,7 +76,7 @@ impl Scan<'_> {
         let mut search = |shown: String, read: &dyn Fn(&mut RowsOut<'_>) -> Result<(), String>| {
             Looker::new(self, &mut searcher, &values, Source::Database(shown)).database(read);
         };
-        if address.starts_with("mysql://") || address.starts_with("mariadb://") {
+        if is_mysql(address) {
             let address = mysql::Address::parse(address)?;
             search(address.shown(), &|out| mysql::read(&address, out));
         } else {
@@ -85,4 +85,19 @@ impl Scan<'_> {
         }
         Ok(values.into_findings())
     }
+}
+
+/// The address of a database as it may be shown: without user and password.
+///
+/// # Errors
+/// When it is no such address; the sentence does not repeat it.
+pub fn shown_address(address: &str) -> Result<String, String> {
+    match is_mysql(address) {
+        true => mysql::Address::parse(address).map(|address| address.shown()),
+        false => postgres::Address::parse(address).map(|address| address.shown().to_owned()),
+    }
+}
+
+fn is_mysql(address: &str) -> bool {
+    address.starts_with("mysql://") || address.starts_with("mariadb://")
 }

@@ -229,7 +229,7 @@ fn script(kind: Kind) -> String {
             "pushed=$(cat)\nif [ -x \"$before\" ]; then printf '%s\\n' \"$pushed\" | \"$before\" \"$@\" || exit $?; fi\nprintf '%s\\n' \"$pushed\" | \"$keymoat\" hook run pre-receive\n"
         }
     };
-    format!("#!/bin/sh\n{MARK}; `keymoat hook uninstall {name}` takes it out.\n{find}{run}")
+    format!("#!/bin/sh\n{MARK}. To take it out: keymoat hook uninstall {name}\n{find}{run}")
 }
 
 /// What git says, without the line's end.

@@ -29,7 +29,7 @@ use look::Look;
 /// Find keys that stand where others may read them.
 ///
 /// Looks into the repository or directory that you are in, or into whatever is named: a directory (its files, and its
-/// git history where it has one), a bare repository, a file or dump, `-` for stdin, `postgres://…`. The exit code is 1 when something was found,
+/// git history where it has one), a bare repository, a file or dump, `-` for stdin, `postgres://…` or `mysql://…`. The exit code is 1 when something was found,
 /// 0 when nothing was, and 2 when something went wrong or could not be read.
 #[derive(Debug, Clone, Args)]
 pub struct Scan {

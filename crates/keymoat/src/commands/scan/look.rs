@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use keymoat_scan::git::{History, OpenError, Repository};
 use keymoat_scan::report::{Searched, Target};
-use keymoat_scan::{DatabaseAddress, Remote, Scan};
+use keymoat_scan::{Remote, Scan, shown_address};
 
 use crate::error::CliError;
 use crate::output;
@@ -102,12 +102,34 @@ impl Look {
     /// What should be changed although it is no finding.
     pub fn warnings(&self) -> Vec<String> {
         match &self.what {
-            What::Repository(repository) | What::Staged(repository) => {
-                repository.worktree.as_deref().map(keymoat_scan::unignored).unwrap_or_default()
+            What::Repository(repository) => {
+                let mut warnings = what_is_missing(repository);
+                warnings.extend(unignored(repository));
+                warnings
             }
+            What::Staged(repository) => unignored(repository),
             What::Files(_) | What::Stdin | What::Database(_) => Vec::new(),
         }
     }
+}
+
+fn unignored(repository: &Repository) -> Vec<String> {
+    repository.worktree.as_deref().map(keymoat_scan::unignored).unwrap_or_default()
+}
+
+/// What of a history is not on this machine, or cannot be told.
+fn what_is_missing(repository: &Repository) -> Vec<String> {
+    let mut missing = Vec::new();
+    if repository.shallow > 0 {
+        missing.push("this clone is shallow: older commits were not looked at; `git fetch --unshallow` brings them");
+    }
+    if repository.partial {
+        missing.push("this clone is partial: objects that were never fetched were not looked at; a full clone has them");
+    }
+    if repository.unread_refs {
+        missing.push("refs are kept in a form that is not read here: what is still in HEAD cannot be told");
+    }
+    missing.into_iter().map(str::to_owned).collect()
 }
 
 fn files(scan: &Scan<'_>, path: &Path, target: &mut Target) -> Vec<keymoat_scan::Finding> {
@@ -167,23 +189,17 @@ fn named(target: &str, no_history: bool) -> Result<Look, CliError> {
 
 /// A database that runs. It is told without the password that its address may have.
 fn database(scheme: &str, target: &str) -> Result<Look, CliError> {
-    match scheme {
-        "postgres" | "postgresql" => {}
-        "mysql" | "mariadb" => {
-            return Err(CliError::new("a running MySQL is not read")
-                .hint("`mysqldump --all-databases | keymoat scan -` reads what is in it"));
-        }
-        _ => {
-            return Err(CliError::new("a target with `://` is the address of a database")
-                .hint("`postgres://USER@HOST/DATABASE`; files and directories are named by their paths"));
-        }
+    if !DATABASES.contains(&scheme) {
+        return Err(CliError::new("a target with `://` is the address of a database").hint(
+            "`postgres://USER@HOST/DATABASE` or `mysql://…`; files and directories are named by their paths",
+        ));
     }
-    let address = DatabaseAddress::parse(target).map_err(|error| wrong_address(&error))?;
+    let name = shown_address(target).map_err(|error| wrong_address(&error))?;
     let has_password = target.split_once("://").and_then(|(_, rest)| rest.split_once('@'));
     if has_password.is_some_and(|(user, _)| user.contains(':')) {
         output::warn("others on this machine can see the password of this address in the list of processes");
     }
-    Ok(Look { name: address.shown().to_owned(), what: What::Database(target.to_owned()) })
+    Ok(Look { name, what: What::Database(target.to_owned()) })
 }
 
 fn wrong_address(error: &str) -> CliError {
@@ -199,3 +215,5 @@ fn absolute(path: &Path) -> Result<PathBuf, CliError> {
     // `.` at the end would hide the directories above.
     Ok(absolute.components().collect())
 }
+
+const DATABASES: [&str; 4] = ["postgres", "postgresql", "mysql", "mariadb"];
