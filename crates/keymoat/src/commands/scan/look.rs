@@ -121,7 +121,9 @@ fn unignored(repository: &Repository) -> Vec<String> {
 fn what_is_missing(repository: &Repository) -> Vec<String> {
     let mut missing = Vec::new();
     if repository.shallow > 0 {
-        missing.push("this clone is shallow: older commits were not looked at; `git fetch --unshallow` brings them");
+        missing.push(
+            "this clone is shallow: older commits were not looked at; `git fetch --unshallow` brings them",
+        );
     }
     if repository.partial {
         missing.push("this clone is partial: objects that were never fetched were not looked at; a full clone has them");
