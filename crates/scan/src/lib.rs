@@ -30,7 +30,6 @@ mod unignored;
 pub use baseline::{Baseline, BaselineError};
 pub use finding::{Finding, Fingerprint, FingerprintKey};
 pub use place::{CommitRef, Historic, Inside, Place, Source, Standing};
-pub use postgres::Address as DatabaseAddress;
 pub use progress::{Phase, Progress};
 pub use remote::Remote;
 pub use rows::{Cell, Rows, Spot, Table};
