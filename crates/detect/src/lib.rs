@@ -19,8 +19,10 @@ mod file;
 mod hide;
 mod identify;
 mod mask;
+mod near;
 mod pattern;
 mod provider;
+mod question;
 mod redact;
 mod shape;
 mod variable;
@@ -34,7 +36,8 @@ pub use identify::{Certainty, Identification, Known};
 pub use mask::ELLIPSIS;
 pub use provider::{
     Automation, Check, CheckRequest, ClientAuth, DjangoPlaces, Injection, Key, Kind, Links, Method, Mode,
-    OdooPlaces, Overlap, Place, Provider, Rotation, Scheme, Setting, Severity, Template,
+    OdooPlaces, Overlap, Place, Provider, Rotation, Says, Scheme, Setting, Severity, Template,
 };
+pub use question::{Fill, Question, Request, RequestError, Unasked, Verdict};
 pub use redact::{KnownValues, NoneKnown, Redactor, SIEVE_KEY_LEN, Sieve, SieveError, SieveKey};
 pub use variable::VariableMatch;

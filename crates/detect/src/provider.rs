@@ -2,6 +2,7 @@
 //!
 //! Holds facts only. It never calls a provider; gateway, rotation and scanner read these types.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Deserialize;
@@ -457,10 +458,30 @@ pub struct Check {
     pub request: CheckRequest,
     /// Answers that mean the key is alive.
     pub alive: Vec<u16>,
+    /// What the body has to say for that, too; one of these is enough.
+    #[serde(default)]
+    pub alive_if: Vec<Says>,
     /// Answers that mean the key is dead; any other says nothing.
     pub dead: Vec<u16>,
+    /// What the body has to say for that, too; one of these is enough.
+    #[serde(default)]
+    pub dead_if: Vec<Says>,
+    /// Where the answer names the account: JSON pointers (RFC 6901) into the body, or names of headers. All that are
+    /// there are told.
+    #[serde(default)]
+    pub account: Vec<String>,
     /// The documentation it comes from.
     pub source: String,
+}
+
+/// Something that a body in JSON may say.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Says {
+    /// Where in it, as a JSON pointer (RFC 6901).
+    pub at: String,
+    /// What may stand there, as text: `true`, `invalid_auth`.
+    pub is: Vec<String>,
 }
 
 /// The request of a check.
@@ -477,6 +498,14 @@ pub enum CheckRequest {
         url: Template,
         /// Address in test mode, where it is another one.
         test_url: Option<Template>,
+        /// Addresses of other regions: a key is dead when none of them knows it.
+        #[serde(default)]
+        other_urls: Vec<Template>,
+        /// Headers that the provider asks for, none of them secret.
+        #[serde(default)]
+        headers: BTreeMap<String, String>,
+        /// A body in JSON.
+        body: Option<String>,
     },
 }
 

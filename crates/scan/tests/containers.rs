@@ -22,6 +22,7 @@ fn look(path: &Path) -> (Vec<String>, Vec<String>) {
         threads: NonZeroUsize::MIN,
         progress: &(),
         troubles: &troubles,
+        keeper: &(),
     };
     let (findings, _) = scan.tree(path);
     let is_token = |finding: &&Finding| finding.fingerprint == key.of(TOKEN);
