@@ -14,7 +14,7 @@ use crate::checksum::Checksum;
 use crate::pattern::Pattern;
 use crate::provider::{
     Check, CheckRequest, DjangoPlaces, Injection, Key, Kind, Links, Mode, OdooPlaces, Place, Provider,
-    Rotation, Setting, Severity,
+    Rotation, Says, Setting, Severity,
 };
 
 /// Reads one file and checks it; the error names the file, the line and what to do.
@@ -343,8 +343,10 @@ fn check_answers(check: &Check) -> Result<(), (String, &'static str)> {
             "list the HTTP statuses",
         ));
     }
-    let in_both = check.alive.iter().find(|status| check.dead.contains(status));
-    if let Some(status) = in_both.filter(|_| check.alive_if.is_empty() || check.dead_if.is_empty()) {
+    let is_told = |status: u16, says: &[Says]| says.iter().any(|says| says.is_about(status));
+    let mut in_both = check.alive.iter().filter(|status| check.dead.contains(status));
+    let untold = |status: &&u16| !is_told(**status, &check.alive_if) || !is_told(**status, &check.dead_if);
+    if let Some(status) = in_both.find(untold) {
         return Err((
             format!("the [[check]] of `{field}` takes {status} for alive and for dead"),
             "say in `alive_if` and `dead_if` what the body tells",

@@ -458,12 +458,12 @@ pub struct Check {
     pub request: CheckRequest,
     /// Answers that mean the key is alive.
     pub alive: Vec<u16>,
-    /// What the body has to say for that, too; one of these is enough.
+    /// What the body has to say for that, too; of those for a status one is enough.
     #[serde(default)]
     pub alive_if: Vec<Says>,
     /// Answers that mean the key is dead; any other says nothing.
     pub dead: Vec<u16>,
-    /// What the body has to say for that, too; one of these is enough.
+    /// What the body has to say for that, too; of those for a status one is enough.
     #[serde(default)]
     pub dead_if: Vec<Says>,
     /// Where the answer names the account: JSON pointers (RFC 6901) into the body, or names of headers. All that are
@@ -478,10 +478,19 @@ pub struct Check {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Says {
+    /// The status with which it counts; without it, every one.
+    pub status: Option<u16>,
     /// Where in it, as a JSON pointer (RFC 6901).
     pub at: String,
     /// What may stand there, as text: `true`, `invalid_auth`.
     pub is: Vec<String>,
+}
+
+impl Says {
+    /// Whether it counts with this status.
+    pub fn is_about(&self, status: u16) -> bool {
+        self.status.is_none_or(|own| own == status)
+    }
 }
 
 /// The request of a check.

@@ -115,7 +115,8 @@ impl Question {
     pub fn verdict(&self, status: u16, header: &dyn Fn(&str) -> Option<String>, body: &[u8]) -> Verdict {
         let json: Option<serde_json::Value> = serde_json::from_slice(body).ok();
         let holds = |says: &[Says]| {
-            says.is_empty() || json.as_ref().is_some_and(|json| says.iter().any(|says| is_said(says, json)))
+            let mut about = says.iter().filter(|says| says.is_about(status)).peekable();
+            about.peek().is_none() || json.as_ref().is_some_and(|json| about.any(|says| is_said(says, json)))
         };
         if self.check.alive.contains(&status) && holds(&self.check.alive_if) {
             return Verdict::Alive(self.account(header, json.as_ref()));
@@ -466,7 +467,7 @@ mod tests {
     fn answers_and_what_they_say() {
         let (plain, _) = question("stripe", "secret_key");
         let mut with_body = plain.clone();
-        let says = |at: &str, is: &str| vec![Says { at: at.into(), is: vec![is.into()] }];
+        let says = |at: &str, is: &str| vec![Says { status: Some(200), at: at.into(), is: vec![is.into()] }];
         with_body.check = Check {
             alive: vec![200],
             alive_if: says("/ok", "true"),
@@ -482,7 +483,8 @@ mod tests {
             (&with_body, 200, r#"{"ok":true,"team":7}"#, alive("7, made-up")),
             (&with_body, 200, r#"{"ok":false,"error":"invalid_auth"}"#, Verdict::Dead),
             (&with_body, 200, r#"{"ok":false,"error":"ratelimited"}"#, Verdict::Unclear),
-            (&with_body, 401, "no JSON", Verdict::Unclear),
+            (&with_body, 200, "no JSON", Verdict::Unclear),
+            (&with_body, 401, "no JSON", Verdict::Dead),
             (&with_body, 500, r#"{"ok":true}"#, Verdict::Unclear),
             (&plain, 401, "", Verdict::Dead),
             (&plain, 302, "", Verdict::Unclear),

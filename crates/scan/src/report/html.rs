@@ -258,9 +258,12 @@ fn write_rest(page: &mut String, findings: &[&Reported], before: usize) -> fmt::
             String::new()
         };
         let standing = finding.spots.first().map(Spot::standing).unwrap_or_default();
+        let said = finding.liveness.as_ref().map_or_else(String::new, |liveness| {
+            format!("<br><span class=\"more\">{}</span>", Text(&liveness.to_string()))
+        });
         writeln!(
             page,
-            "<tr><td>{number}</td><td>{}</td><td>{}<br><code>{}</code></td><td class=\"path\">{}{more}</td><td>{}</td><td class=\"day\">{}</td></tr>",
+            "<tr><td>{number}</td><td>{}</td><td>{}<br><code>{}</code>{said}</td><td class=\"path\">{}{more}</td><td>{}</td><td class=\"day\">{}</td></tr>",
             Badge(finding),
             Text(&finding.title),
             Text(&finding.mask),

@@ -70,7 +70,7 @@ impl Plan {
                 let tls = tls.clone();
                 async move { call::send(&tls, request).await }
             };
-            known.extend(pace::ask_all(self.asks, ask).await);
+            known.extend(pace::ask_all(self.asks, ask, pace::pause).await);
         }
         report.tell(|finding| {
             let nobody = || Liveness::Unknown { why: "its provider is not known".to_owned() };

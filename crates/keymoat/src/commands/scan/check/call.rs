@@ -20,25 +20,25 @@ pub struct Reply {
 
 /// Sends a request and gives the answer; else why there is none, in words that hold nothing of the request.
 pub async fn send(tls: &TlsConnector, request: Request) -> Result<Reply, String> {
-    match tokio::time::timeout(WITHIN, exchange(tls, request)).await {
+    match tokio::time::timeout(WITHIN, exchange(tls, &request)).await {
         Ok(reply) => reply,
         Err(_) => Err(format!("no answer within {} s", WITHIN.as_secs())),
     }
 }
 
-async fn exchange(tls: &TlsConnector, request: Request) -> Result<Reply, String> {
-    let host = request.host.clone();
+async fn exchange(tls: &TlsConnector, asked: &Request) -> Result<Reply, String> {
+    let host = asked.host.clone();
     let name = rustls::pki_types::ServerName::try_from(host.clone())
         .map_err(|_| format!("`{host}` is no name of a host"))?;
     let unreachable = |error: std::io::Error| format!("{host} cannot be reached: {error}");
-    let stream = tokio::net::TcpStream::connect((host.as_str(), request.port)).await.map_err(unreachable)?;
+    let stream = tokio::net::TcpStream::connect((host.as_str(), asked.port)).await.map_err(unreachable)?;
     let stream = tls.connect(name, stream).await.map_err(unreachable)?;
     let broken = |error: hyper::Error| format!("the connection to {host} broke: {error}");
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     // It ends by itself: with the answer, since there is no further request.
     tokio::spawn(connection);
-    let request = written(request).ok_or_else(|| "it has characters that no request may have".to_owned())?;
+    let request = written(asked).ok_or_else(|| "it has characters that no request may have".to_owned())?;
     let (parts, mut body) = sender.send_request(request).await.map_err(broken)?.into_parts();
     let mut beginning = Vec::new();
     while beginning.len() < MAX_BODY
@@ -51,7 +51,7 @@ async fn exchange(tls: &TlsConnector, request: Request) -> Result<Reply, String>
     Ok(Reply { status: parts.status.as_u16(), headers: parts.headers, body: beginning })
 }
 
-fn written(request: Request) -> Option<http::Request<Full<Bytes>>> {
+fn written(request: &Request) -> Option<http::Request<Full<Bytes>>> {
     let method = match request.method {
         Method::Get => http::Method::GET,
         Method::Post => http::Method::POST,
@@ -61,8 +61,10 @@ fn written(request: Request) -> Option<http::Request<Full<Bytes>>> {
         .uri(request.target.as_str())
         .header(header::HOST, request.authority())
         .header(header::USER_AGENT, concat!("keymoat/", env!("CARGO_PKG_VERSION")))
-        .header(header::ACCEPT, "application/json")
         .header(header::CONNECTION, "close");
+    if request.headers.iter().all(|(name, _)| name != header::ACCEPT.as_str()) {
+        written = written.header(header::ACCEPT, "application/json");
+    }
     for (name, value) in &request.headers {
         let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
         let mut value = HeaderValue::from_bytes(value).ok()?;
