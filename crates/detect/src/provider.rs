@@ -388,6 +388,11 @@ pub enum Scheme {
         /// Its value.
         value: Template,
     },
+    /// The beginning of every path.
+    Path {
+        /// What stands before the path, `/bot{bot_token}`.
+        prefix: Template,
+    },
     /// OAuth 2.0 client credentials (RFC 6749 §4.4): a token is minted, then sent.
     Oauth2Client {
         /// Address that mints live tokens.
@@ -422,7 +427,9 @@ impl Scheme {
         let list: Vec<&Template> = match self {
             Self::Bearer { token } => vec![token],
             Self::Basic { username, password } => vec![username, password],
-            Self::Header { value, .. } | Self::Query { value, .. } => vec![value],
+            Self::Header { value, .. } | Self::Query { value, .. } | Self::Path { prefix: value } => {
+                vec![value]
+            }
             Self::Oauth2Client { token_url, test_token_url, client_id, client_secret, .. } => {
                 let mut list = vec![token_url, client_id, client_secret];
                 list.extend(test_token_url);

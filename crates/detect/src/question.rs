@@ -191,6 +191,15 @@ impl Question {
                 url.push(b'=');
                 url.extend_from_slice(&filled(value, fill, escaped)?);
             }
+            Scheme::Path { prefix } => {
+                let prefix = filled(prefix, fill, escaped_in_path)?;
+                let host = url.strip_prefix(b"https://").ok_or(RequestError::Address)?;
+                let path =
+                    url.len() - host.len() + host.iter().position(|&byte| byte == b'/').unwrap_or(host.len());
+                let rest = Zeroizing::new(url.split_off(path));
+                url.extend_from_slice(&prefix);
+                url.extend_from_slice(&rest);
+            }
             Scheme::Oauth2Client { client_auth, client_id, client_secret, .. } => {
                 header("content-type", Zeroizing::new(b"application/x-www-form-urlencoded".to_vec()));
                 body.extend_from_slice(b"grant_type=client_credentials");
@@ -264,11 +273,22 @@ fn as_it_is(value: &[u8], text: &mut Vec<u8>) {
     text.extend_from_slice(value);
 }
 
-/// Percent-encoded but for unreserved characters (RFC 3986 §2.3). Nothing but dots would lead up a path.
+/// Percent-encoded but for unreserved characters (RFC 3986 §2.3).
 fn escaped(value: &[u8], text: &mut Vec<u8>) {
+    escape(value, text, b"");
+}
+
+/// The same, but for the colon, which a path may hold (RFC 3986 §3.3) and which tokens have.
+fn escaped_in_path(value: &[u8], text: &mut Vec<u8>) {
+    escape(value, text, b":");
+}
+
+/// Nothing but dots would lead up a path.
+fn escape(value: &[u8], text: &mut Vec<u8>, kept: &[u8]) {
     let only_dots = value.iter().all(|&byte| byte == b'.');
     for &byte in value {
         match byte {
+            byte if kept.contains(&byte) => text.push(byte),
             b'.' if only_dots => text.extend_from_slice(b"%2E"),
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => text.push(byte),
             _ => {
@@ -411,6 +431,13 @@ mod tests {
             &[
                 "Post apis.fedex.com /oauth/token | content-type: application/x-www-form-urlencoded | grant_type=client_credentials&client_id=i%2Fd&client_secret=made%20up",
             ],
+        );
+        check(
+            "telegram",
+            "bot_token",
+            Mode::Any,
+            &[("bot_token", "1:A/b")],
+            &["Get api.telegram.org /bot1:A%2Fb/getMe | "],
         );
         check(
             "twilio",

@@ -117,13 +117,21 @@ fn filled(template: &str, values: &BTreeMap<String, String>) -> String {
 fn pointed_at(id: &str, port: u16) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../detect/catalogue/{id}.toml"));
     let text = std::fs::read_to_string(path).unwrap();
+    // Where the key stands before the path, the host stands before the key.
+    let path = text.split_once("scheme = \"path\"").map(|(_, rest)| {
+        let host = rest.split_once("base_url = \"https://").unwrap().1;
+        host.split(['/', '"']).next().unwrap().to_owned()
+    });
     let lines = text.lines().map(|line| {
         let word = line.split(' ').next().unwrap_or_default();
         match word {
             "hosts" => "hosts = [\"127.0.0.1\"]".to_owned(),
-            "how" | "request" | "base_url" | "test_base_url" => {
-                line.replace("https://", &format!("https://127.0.0.1:{port}/"))
-            }
+            "how" | "request" | "base_url" | "test_base_url" => match &path {
+                Some(host) => line
+                    .replace(&format!("https://{host}"), &format!("https://127.0.0.1:{port}"))
+                    .replace("prefix = \"", &format!("prefix = \"/{host}")),
+                None => line.replace("https://", &format!("https://127.0.0.1:{port}/")),
+            },
             _ => line.to_owned(),
         }
     });
@@ -281,6 +289,7 @@ fn without_check_nothing_is_asked() {
     assert_eq!(stub.asked(), []);
     let staged = scan(&home, &["--staged", "--check"]);
     assert!(staged.code == 2 && staged.stderr.contains("--staged"), "{staged:?}");
+    assert_eq!(home.run(&["hook", "run", "--check"]).code, 2);
 }
 
 #[test]
