@@ -113,7 +113,7 @@ impl Report {
         let said = [("active", active), ("dead", dead), ("unknown", unknown)];
         let said: Vec<String> =
             said.iter().map(|(word, count)| format!("{} {word}", thousands(*count as u64))).collect();
-        format!(" Their providers were asked: {}.", said.join(", "))
+        format!(" Checked with the providers: {}.", said.join(", "))
     }
 
     fn where_they_are(&self) -> String {

@@ -160,7 +160,7 @@ fn what_works_comes_first_and_what_is_dead_last() {
     let summary = report.summary();
     assert!(
         summary.starts_with(
-            "4 exposed keys: 1 critical, 1 test, 2 dead. Their providers were asked: 1 active, 2 dead, 1 unknown. "
+            "4 exposed keys: 1 critical, 1 test, 2 dead. Checked with the providers: 1 active, 2 dead, 1 unknown. "
         ),
         "{summary}"
     );
