@@ -34,6 +34,7 @@ pub use engine::{Encoding, Engine, Generic, Hit, Rule, RuleId, Scratch, utf16_to
 pub use entropy::entropy;
 pub use identify::{Certainty, Identification, Known};
 pub use mask::ELLIPSIS;
+pub use near::Near;
 pub use provider::{
     Automation, Check, CheckRequest, ClientAuth, DjangoPlaces, Injection, Key, Kind, Links, Method, Mode,
     OdooPlaces, Overlap, Place, Provider, Rotation, Says, Scheme, Setting, Severity, Template,

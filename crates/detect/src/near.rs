@@ -10,36 +10,44 @@ use regex::bytes::Regex;
 
 use crate::provider::{Key, Provider, Setting, Template};
 
+/// A value that stands near a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Near<'t> {
+    /// The nearest one, in the form that templates want.
+    pub value: &'t [u8],
+    /// Whether it is the only one there, so that it is sure which one goes along with the key.
+    pub is_only: bool,
+}
+
 impl Provider {
-    /// The value of a field or setting that stands nearest to the key at `at`, in the form that templates want.
-    pub fn near<'t>(&self, name: &str, text: &'t [u8], at: &Range<usize>) -> Option<&'t [u8]> {
+    /// The value of a field or setting that stands nearest to the key at `at`.
+    pub fn near<'t>(&self, name: &str, text: &'t [u8], at: &Range<usize>) -> Option<Near<'t>> {
         let from = at.start.saturating_sub(REACH);
         let around = text.get(from..(at.end.saturating_add(REACH)).min(text.len()))?;
         let key = at.start - from..at.end - from;
         let mut found: Vec<Range<usize>> = Vec::new();
         for own in self.keys.iter().filter(|own| own.field == name) {
-            found.extend(
-                assigned(around).filter(|(before, _)| stands_for(before, own)).map(|(_, value)| value),
-            );
-            found.extend(prefixed(own, around));
-            found.retain(|value| around.get(value.clone()).is_some_and(|value| own.matches(value)));
+            let assigned = assigned(around).filter(|(before, _)| stands_for(before, own));
+            let values = assigned.map(|(_, value)| value).chain(prefixed(own, around));
+            found.extend(values.filter(|at| around.get(at.clone()).is_some_and(|value| own.matches(value))));
         }
         if let Some(setting) = self.settings.iter().find(|setting| setting.name == name) {
-            let is_its = |before: &[u8]| names_setting(before, setting);
-            found.extend(
-                assigned(around)
-                    .filter(|(before, _)| is_its(before))
-                    .filter_map(|(_, value)| host_in(around, value)),
-            );
-            found.extend(
-                self.addresses().flat_map(|(address, hosts)| hosts_like(address, name, hosts, around)),
-            );
+            let assigned = assigned(around).filter(|(before, _)| names_setting(before, setting));
+            found.extend(assigned.filter_map(|(_, value)| host_in(around, value)));
+            // A host that is only mentioned may be anybody's.
+            if found.is_empty() {
+                found.extend(
+                    self.addresses().flat_map(|(address, hosts)| hosts_like(address, name, hosts, around)),
+                );
+            }
         }
         let distance =
             |value: &Range<usize>| value.start.saturating_sub(key.end) + key.start.saturating_sub(value.end);
         found.retain(|value| value.end <= key.start || value.start >= key.end);
         found.sort_by_key(|value| (distance(value), value.start));
-        around.get(found.first()?.clone())
+        let value = around.get(found.first()?.clone())?;
+        let is_only = found.iter().all(|other| around.get(other.clone()) == Some(value));
+        Some(Near { value, is_only })
     }
 
     /// The addresses that keys are sent to, with the hosts that are allowed there.
@@ -135,7 +143,7 @@ fn hosts_like(address: &Template, name: &str, hosts: &[String], text: &[u8]) -> 
     // The whole host is the value where nothing stands behind it.
     let is_whole = behind.is_empty();
     let ends: Vec<&str> = match is_whole {
-        true => hosts.iter().filter_map(|host| host.strip_prefix('*')).collect(),
+        true => hosts.iter().map(|host| host.strip_prefix('*').unwrap_or(host)).collect(),
         false => vec![behind],
     };
     for end in ends {
@@ -146,7 +154,11 @@ fn hosts_like(address: &Template, name: &str, hosts: &[String], text: &[u8]) -> 
             }
             let is_label = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
             let start = text[..at].iter().rposition(|&byte| !is_label(byte)).map_or(0, |before| before + 1);
-            if start < at {
+            let is_name = match end.starts_with('.') {
+                true => start < at,
+                false => at == 0 || !is_host(text[at - 1]),
+            };
+            if is_name {
                 found.push(start..if is_whole { after } else { at });
             }
         }
@@ -163,7 +175,53 @@ const REACH: usize = 4096;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use crate::catalogue::Catalogue;
+
+    proptest! {
+        #[test]
+        fn any_text_has_a_value_from_it_or_none(
+            parts in proptest::collection::vec(
+                prop_oneof![
+                    proptest::collection::vec(any::<u8>(), 0..9),
+                    proptest::sample::select(PARTS).prop_map(|part| part.as_bytes().to_vec()),
+                ],
+                0..40,
+            ),
+            start in 0..400_usize,
+            len in 0..50_usize,
+        ) {
+            let text = parts.concat();
+            for (provider, name) in [
+                ("twilio", "account_sid"),
+                ("paypal", "client_id"),
+                ("shopify", "shop"),
+                ("zendesk", "subdomain"),
+                ("gitlab", "gitlab_host"),
+            ] {
+                let provider = Catalogue::builtin().provider(provider).unwrap();
+                if let Some(near) = provider.near(name, &text, &(start..start + len)) {
+                    let is_in = text.windows(near.value.len()).any(|part| part == near.value);
+                    prop_assert!(!near.value.is_empty() && is_in);
+                }
+            }
+        }
+    }
+
+    const PARTS: &[&str] = &[
+        "AC0000a1b2c3d4e5f60718293a4b5c6d7e",
+        "TWILIO_ACCOUNT_SID=",
+        "clientId: \"",
+        "MadeUp0000KeymoatTestClientIdMadeUp0000KeymoatTestClientId",
+        "https://",
+        "made-up",
+        ".myshopify.com",
+        ".zendesk.com",
+        "gitlab.com",
+        "SHOPIFY_SHOP = '",
+        "\n",
+    ];
 
     #[test]
     fn other_halves_and_settings_near_a_key() {
@@ -173,7 +231,9 @@ mod tests {
             let provider = Catalogue::builtin().provider(provider).unwrap();
             let at = text.find("KEY").unwrap();
             let found = provider.near(name, text.as_bytes(), &(at..at + 3));
-            assert_eq!(found, expected.map(str::as_bytes), "{name}: {text}");
+            assert_eq!(found.map(|near| near.value), expected.map(str::as_bytes), "{name}: {text}");
+            // Only one row has two.
+            assert!(found.is_none_or(|near| near.is_only != text.contains("0000\n\n")), "{text}");
         };
         check("twilio", "account_sid", &format!("TWILIO_ACCOUNT_SID={sid}\nx=KEY\n"), Some(sid));
         check("twilio", "account_sid", &format!("Client('{sid}', 'KEY')"), Some(sid));
@@ -201,6 +261,8 @@ mod tests {
         check("shopify", "shop", "made-up.myshopify.com.evil.test KEY", Some("made-up.myshopify.com"));
         check("shopify", "shop", "myshopify.community KEY", None);
         check("zendesk", "subdomain", "https://made-up.zendesk.com/api KEY", Some("made-up"));
-        check("gitlab", "gitlab_host", "CI_SERVER_HOST=git.acme.test KEY", Some("git.acme.test"));
+        check("gitlab", "gitlab_host", "CI_SERVER_HOST=git.acme.test KEY gitlab.com", Some("git.acme.test"));
+        check("gitlab", "gitlab_host", "https://oauth2:KEY@gitlab.com/acme/shop.git", Some("gitlab.com"));
+        check("gitlab", "gitlab_host", "https://oauth2:KEY@my-gitlab.com/acme/shop.git", None);
     }
 }

@@ -261,7 +261,7 @@ const TOKEN: &str = "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";
 const OTHER: &str = "sk_live_51MadeUpExample0000Keymoat4242";
 
 /// A directory with a GitHub token in two files and a Stripe key, both providers at one stub that answers so.
-fn shop(answer: impl Fn(&Asked) -> Answer + Send + 'static) -> (Home, Stub, Authority) {
+fn shop(answer: impl Fn(&Asked) -> Answer + Send + 'static) -> (Home, Stub) {
     let (home, authority) = (Home::new(), Authority::new());
     home.file("ca.pem", &authority.pem);
     let stub = Stub::start(&authority, answer);
@@ -273,7 +273,7 @@ fn shop(answer: impl Fn(&Asked) -> Answer + Send + 'static) -> (Home, Stub, Auth
     }
     home.file("shop/a.env", &format!("GITHUB_TOKEN={TOKEN}\n"));
     home.file("shop/b.py", &format!("token = '{TOKEN}'\nSTRIPE_SECRET_KEY = '{OTHER}'\n"));
-    (home, stub, authority)
+    (home, stub)
 }
 
 fn says(status: u16, body: &str) -> Answer {
@@ -282,7 +282,7 @@ fn says(status: u16, body: &str) -> Answer {
 
 #[test]
 fn without_check_nothing_is_asked() {
-    let (home, stub, _) = shop(|_| says(200, "{}"));
+    let (home, stub) = shop(|_| says(200, "{}"));
     let done = scan(&home, &["shop"]);
     assert!(done.code == 1 && !done.stdout.contains("Checked with the providers"), "{done:?}");
     assert!(done.stderr.is_empty(), "{done:?}");
@@ -294,7 +294,7 @@ fn without_check_nothing_is_asked() {
 
 #[test]
 fn a_value_is_asked_once_and_the_report_tells_the_answer() {
-    let (home, stub, _) = shop(|asked| match asked.target.contains("github") {
+    let (home, stub) = shop(|asked| match asked.target.contains("github") {
         true => says(401, r#"{"message": "Bad credentials"}"#),
         // An account that repeats the key is not shown, nor one that moves the cursor.
         false => says(200, &format!(r#"{{"id": "acct_0000\u001b[2J", "email": "{OTHER}"}}"#)),
@@ -327,7 +327,7 @@ fn a_redirect_is_not_followed() {
     let elsewhere = Authority::new();
     let trap = Stub::start(&elsewhere, |_| says(200, "{}"));
     let port = trap.port;
-    let (home, stub, _) = shop(move |_| Answer {
+    let (home, stub) = shop(move |_| Answer {
         status: 302,
         headers: vec![("Location".to_owned(), format!("https://127.0.0.1:{port}/user"))],
         ..Answer::default()
@@ -342,7 +342,7 @@ fn a_redirect_is_not_followed() {
 
 #[test]
 fn a_key_goes_to_no_host_that_is_not_listed_and_to_nobody_who_is_not_trusted() {
-    let (home, stub, _) = shop(|_| says(200, "{}"));
+    let (home, stub) = shop(|_| says(200, "{}"));
     let text =
         home.read("catalogue/github.toml").replace("hosts = [\"127.0.0.1\"]", "hosts = [\"api.github.com\"]");
     home.file("catalogue/github.toml", &text);
@@ -361,9 +361,28 @@ fn a_key_goes_to_no_host_that_is_not_listed_and_to_nobody_who_is_not_trusted() {
 }
 
 #[test]
+fn a_pair_that_may_be_another_one_is_never_called_dead() {
+    let (home, stub) = shop(|_| says(401, "{}"));
+    home.file("catalogue/twilio.toml", &pointed_at("twilio", stub.port));
+    let result = |sids: &[&str]| {
+        let sids: String = sids.iter().map(|sid| format!("TWILIO_ACCOUNT_SID={sid}\n")).collect();
+        home.file("shop/a.env", &format!("TWILIO_AUTH_TOKEN=0000b1c2d3e4f5061728394a5b6c7d8e\n{sids}"));
+        let findings = found(&scan(&home, &["shop/a.env", "--check", "--format", "json"]));
+        format!("{} {}", findings[0]["check"]["result"], findings[0]["check"]["why"])
+    };
+    let (sid, other) = ("AC0000a1b2c3d4e5f60718293a4b5c6d7e", "AC0000a1b2c3d4e5f60718293a4b5c0001");
+    assert_eq!(result(&[sid, sid]), "\"dead\" null");
+    assert!(
+        result(&[sid, other]).contains("does not go with what stands nearest"),
+        "{}",
+        result(&[sid, other])
+    );
+}
+
+#[test]
 fn what_is_no_answer_leaves_a_key_unknown() {
     let why = |answer: fn() -> Answer| {
-        let (home, _, _) = shop(move |_| answer());
+        let (home, _) = shop(move |_| answer());
         home.file("shop/a.env", "TWILIO_AUTH_TOKEN=0000b1c2d3e4f5061728394a5b6c7d8e\n");
         home.file("shop/b.py", &format!("STRIPE_SECRET_KEY = '{OTHER}'\n"));
         let findings = found(&scan(&home, &["shop", "--check", "--format", "json"]));

@@ -37,6 +37,8 @@ struct Ask {
     mode: Mode,
     /// The key, the values that go along, and parts of them, by the names that templates have for them.
     values: Vec<(String, SecretBytes)>,
+    /// Whether another value may be the one that goes along, so that a refusal proves nothing.
+    is_unsure: bool,
 }
 
 impl Plan {

@@ -26,6 +26,8 @@ pub struct Value {
     values: Vec<(String, SecretBytes)>,
     /// What has to go along and was not seen near it.
     missing: Vec<String>,
+    /// Whether more than one value stands near it that may go along.
+    is_unsure: bool,
 }
 
 impl<'e> Kept<'e> {
@@ -69,8 +71,9 @@ impl Keeper for Kept<'_> {
         };
         let mut missing = std::mem::take(&mut kept.missing);
         missing.retain(|name| match provider.near(name, seen.text, &seen.at) {
-            Some(value) => {
-                kept.values.push((name.clone(), SecretBytes::from_slice(value)));
+            Some(near) => {
+                kept.values.push((name.clone(), SecretBytes::from_slice(near.value)));
+                kept.is_unsure |= !near.is_only;
                 false
             }
             None => true,
@@ -87,7 +90,7 @@ impl Value {
             .part_names()
             .filter_map(|name| Some((name.to_owned(), SecretBytes::from_slice(key.part(value, name)?))));
         values.extend(parts);
-        Self { key: key.clone(), question, values, missing }
+        Self { key: key.clone(), question, values, missing, is_unsure: false }
     }
 }
 
@@ -98,13 +101,13 @@ pub fn ask(
     catalogue: &Catalogue,
     kept: &mut HashMap<Id, Value>,
 ) -> Result<Ask, String> {
-    let Some(Value { key, question, values, missing }) = kept.remove(id) else {
+    let Some(Value { key, question, values, missing, is_unsure }) = kept.remove(id) else {
         return Err(why_not_kept(finding, catalogue));
     };
     if !missing.is_empty() {
         return Err(format!("what goes along with it does not stand near it: {}", missing.join(", ")));
     }
-    let ask = Ask { id: id.clone(), question, mode: key.mode, values };
+    let ask = Ask { id: id.clone(), question, mode: key.mode, values, is_unsure };
     match ask.requests() {
         Ok(_) => Ok(ask),
         Err(error) => Err(error.to_string()),

@@ -74,7 +74,12 @@ where
             }
         }
     }
-    Liveness::Dead
+    match ask.is_unsure {
+        true => Liveness::Unknown {
+            why: "it does not go with what stands nearest to it, and more stands near it".to_owned(),
+        },
+        false => Liveness::Dead,
+    }
 }
 
 /// The hosts that are asked, by authority.
@@ -120,6 +125,7 @@ mod tests {
             question: Question::about(provider, key).unwrap(),
             mode: key.mode,
             values: values.into(),
+            is_unsure: false,
         }
     }
 
