@@ -1,6 +1,6 @@
 //! `keymoat scan --check`: asks providers whether the keys that were found work.
 //!
-//! Nothing else of a scan speaks to anybody. A key goes to the hosts that its provider's file lists, over HTTPS, in a call
+//! Nothing else of a scan asks a provider. A key goes to the hosts that its provider's file lists, over HTTPS, in a call
 //! that changes nothing; it says before whom it asks; no redirect is followed; no host is asked about two keys at once, nor
 //! more often than a few times a second. What to ask, and what an answer says, is `keymoat_detect::Question`'s to know.
 
