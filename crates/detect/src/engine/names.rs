@@ -145,6 +145,9 @@ pub(super) fn what_a_name_says(name: &[u8]) -> Says {
     let Ok(name) = std::str::from_utf8(name) else { return Says::Nothing };
     let words = words_of(name);
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    if words.last() == Some(&"AUTHORIZATION") {
+        return Says::Secret(Strength::Secret);
+    }
     variable::secret_words(&words).map_or(Says::Nothing, |found| match found {
         Some(strength) => Says::Secret(strength),
         None => Says::NotSecret,

@@ -169,6 +169,28 @@ impl Rules {
         self.keys.get(usize::from(id.0)).map(|&index| self.catalogue.at(index))
     }
 
+    /// The secret keys that are used together with another one and that their shape alone does not tell.
+    pub(super) fn partners(&self, id: RuleId) -> impl Iterator<Item = (RuleId, &Key)> {
+        let place = self.keys.get(usize::from(id.0)).copied();
+        let pair = self.key(id).and_then(|(provider, key)| Some((provider, key.pair.as_ref()?)));
+        place.zip(pair).into_iter().flat_map(move |(place, (provider, pair))| {
+            let first = usize::from(id.0) - place.key;
+            let is_one =
+                move |key: &Key| key.needs_context && key.sensitive && key.pair.as_ref() == Some(pair);
+            provider
+                .keys
+                .iter()
+                .enumerate()
+                .filter(move |(_, key)| is_one(key))
+                .map(move |(at, key)| (RuleId((first + at) as u16), key))
+        })
+    }
+
+    /// Whether a rule is one of the provider at this position in the catalogue.
+    pub(super) fn is_of(&self, id: RuleId, owner: u16) -> bool {
+        self.keys.get(usize::from(id.0)).is_some_and(|index| index.provider == usize::from(owner))
+    }
+
     /// How telling the shape of a key is: less is more.
     pub(super) fn rank(&self, id: RuleId) -> u16 {
         self.rank.get(usize::from(id.0)).copied().unwrap_or(u16::MAX)

@@ -32,7 +32,7 @@ pub(super) fn find(engine: &Engine, text: &[u8], middle: Range<usize>) -> Option
     // A pattern does not know what stands for a password that is not there.
     let is_absent = passwords::is_reference(password)
         || passwords::is_reference(user)
-        || passwords::is_placeholder(password);
+        || shape::is_placeholder_for_secret(password);
     if is_absent || whole.is_some() {
         return whole.filter(|_| !is_absent);
     }
