@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Instant;
 
-use keymoat_detect::{Catalogue, Classification, Engine, Hit, Identification, Scratch};
+use keymoat_detect::{Catalogue, Classification, Engine, Generic, Hit, Identification, Scratch};
 use serde_json::Value;
 
 fn main() {
@@ -210,9 +210,7 @@ fn outcome_of(catalogue: &Catalogue, text: &str, is_found: bool) -> Outcome {
         .flat_map(|word| [word, word.rsplit_once(['=', ':']).map_or("", |(_, value)| value)])
         .filter(|word| word.len() > 3)
         .collect();
-    let is_public = |word: &&str| {
-        matches!(catalogue.identify(word.as_bytes()), Identification::Known(known) if !known.key.sensitive)
-    };
+    let is_public = |word: &&str| matches!(catalogue.identify(word.as_bytes()), Identification::Known(known) if !known.key.sensitive);
     let is_identifier = || {
         let pieces: Vec<&str> =
             text.split(|c: char| is_end(c) || "=:".contains(c)).filter(|piece| !piece.is_empty()).collect();
@@ -259,13 +257,18 @@ fn hits_in(engine: &Engine, text: &[u8]) -> Vec<Hit> {
     hits
 }
 
-/// The rules that find something in a text, and their providers.
+/// The rules that find something in a text, and their providers, or the forms that belong to nobody.
 fn names_of(engine: &Engine, text: &str) -> (Vec<String>, Vec<String>) {
     let hits = hits_in(engine, text.as_bytes());
     let rules: Vec<_> = hits.iter().map(|hit| engine.rule(hit.rule)).collect();
-    let providers =
-        rules.iter().filter_map(|rule| rule.provider).map(|provider| provider.id.clone()).collect();
-    (rules.iter().map(|rule| rule.name()).collect(), providers)
+    let owners = rules.iter().filter_map(|rule| match (rule.provider, rule.generic) {
+        (Some(provider), _) => Some(provider.id.clone()),
+        (None, Some(Generic::PrivateKey | Generic::EncryptedPrivateKey)) => Some("private-key".to_owned()),
+        (None, Some(Generic::UrlPassword)) => Some("basic-auth".to_owned()),
+        _ => None,
+    });
+    let owners = owners.collect();
+    (rules.iter().map(|rule| rule.name()).collect(), owners)
 }
 
 fn is_known(catalogue: &Catalogue, peer: &str) -> bool {

@@ -283,8 +283,17 @@ const TUTORIAL_WORDS: &[&str] =
 
 /// Inside a value that should be secret: an example, not a key. A random key of 40 characters has one of
 /// them with a probability below one in a billion.
-const EXAMPLE_WORDS: &[&str] =
-    &["example", "changeme", "placeholder", "change-me", "change_me", "dummy-", "dummy_", "[redacted", "<redacted"];
+const EXAMPLE_WORDS: &[&str] = &[
+    "example",
+    "changeme",
+    "placeholder",
+    "change-me",
+    "change_me",
+    "dummy-",
+    "dummy_",
+    "[redacted",
+    "<redacted",
+];
 
 const INSTRUCTION_VERBS: &[&str] =
     &["your", "my", "insert", "enter", "put", "add", "paste", "replace", "use", "set", "some", "the", "fill"];

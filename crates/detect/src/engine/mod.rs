@@ -153,6 +153,7 @@ impl Candidate {
             Certainty::Checksum => Standing::Checksum,
             Certainty::Shape => Standing::Shape,
             Certainty::Context if key.is_some() => Standing::Context,
+            Certainty::Context if rules.has_owner(hit.rule) => Standing::Owned,
             Certainty::Context => Standing::Guess,
         };
         (standing, matches!(hit.encoding, Encoding::Plain | Encoding::Split))
@@ -164,6 +165,8 @@ impl Candidate {
 enum Standing {
     /// A name says that it is secret.
     Guess,
+    /// A name says that it is secret, and whose it is.
+    Owned,
     /// A form that belongs to nobody: a JSON Web Token says less than whose it is.
     Form,
     /// A key of a provider, by its name and shape.

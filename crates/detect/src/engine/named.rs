@@ -22,7 +22,8 @@ pub(super) fn find(engine: &Engine, text: &[u8], run: &Range<usize>) -> Option<C
         return None;
     }
     let (says, name) = before.says();
-    if let Some(verdict) = by_variable(engine, text, &text[name.clone()], at) {
+    let variable = if name.is_empty() { before.last_name() } else { &text[name.clone()] };
+    if let Some(verdict) = by_variable(engine, text, variable, at) {
         return Some(verdict.candidate());
     }
     // Which of the two is looked at first makes no difference but to the time: most values have no name that says
@@ -73,11 +74,18 @@ impl Near {
             window.start += line.map_or(0, |at| at + 1);
         }
         let mut found = engine.mentions().in_text(&text[window.clone()]);
-        // `line` names a provider in `line_token` and right before a value, and nobody in a line.
+        // `line` names a provider in `line_token`, right before a value, and where a line begins with it; elsewhere it
+        // names nobody.
         let last = before.names.iter().rposition(u8::is_ascii_alphanumeric).map(|at| before.names_at + at);
+        let begins_line = |mention: &Mention| {
+            let line = &text[window.start..window.start + mention.start];
+            let line = line.iter().rposition(|&byte| byte == b'\n').map_or(line, |at| &line[at + 1..]);
+            line.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'"' | b'\'' | b'#'))
+                && name.start == window.start + mention.end + 1
+        };
         found.retain(|mention| {
             let end = window.start + mention.end - 1;
-            !mention.is_everyday || name.contains(&end) || last == Some(end)
+            !mention.is_everyday || name.contains(&end) || last == Some(end) || begins_line(mention)
         });
         Self { window, found }
     }
@@ -204,27 +212,72 @@ fn by_name(
     let is_one = value.len() >= MIN_GENERIC_VALUE
         && !names_a_digest(before.names)
         && text.get(value.end) != Some(&b'(');
-    let rule = match generic {
-        Generic::NamedSecret => secret_of(engine, before, near),
-        _ => engine.rules.generic(generic),
-    };
-    is_one.then(|| Hit::plain(rule, value, Certainty::Context))
+    let is_one = is_one && !before.names.windows(ARN.len()).any(|piece| piece == ARN);
+    if !is_one {
+        return None;
+    }
+    let named = own_mention(before, near);
+    if named.is_none()
+        && let Some(hit) = of_host(engine, text, &value, generic)
+    {
+        return Some(hit);
+    }
+    let rule = named.filter(|_| generic == Generic::NamedSecret).map_or_else(
+        || engine.rules.generic(generic),
+        |mention| engine.rules.of_owner(generic, mention.owner),
+    );
+    Some(Hit::plain(rule, value, Certainty::Context))
 }
 
-/// The rule for a random value: of the provider whose name is part of the value's own, if there is one.
-fn secret_of(engine: &Engine, before: &Before<'_>, near: &Near) -> RuleId {
+/// The provider whose name is part of a value's own name.
+fn own_mention(before: &Before<'_>, near: &Near) -> Option<Mention> {
     let names = before.names_at..before.names_at + before.names.len();
     let own = || near.found.iter().filter(|mention| names.contains(&(near.window.start + mention.end - 1)));
     // Of `TWITCH_STREAM_KEY` the provider is the one whose name is nothing else.
-    let owner = own().find(|mention| !mention.is_everyday).or_else(|| own().next());
-    owner.map_or(engine.rules.generic(Generic::NamedSecret), |mention| engine.rules.named_as(mention.owner))
+    own().find(|mention| !mention.is_everyday).or_else(|| own().next()).copied()
 }
 
-/// The same for the name alone.
+/// The key of the provider whose host stands in the same request: `curl -H "Authorization: Bearer …" https://api.…`.
+fn of_host(engine: &Engine, text: &[u8], value: &Range<usize>, generic: Generic) -> Option<Hit> {
+    let before = value.start.saturating_sub(WINDOW)..value.start;
+    let after = value.end..text.len().min(value.end + WINDOW);
+    let host_in = |part: Range<usize>, is_last: bool| {
+        let bytes = &text[part.clone()];
+        let marks =
+            bytes.windows(ADDRESS.len()).enumerate().filter(|(_, piece)| *piece == ADDRESS).map(|(at, _)| at);
+        let at = if is_last { marks.last() } else { { marks }.next() }?;
+        let (gap, host) = match is_last {
+            true => (&bytes[at..], &bytes[at + ADDRESS.len()..]),
+            false => (&bytes[..at], &bytes[at + ADDRESS.len()..]),
+        };
+        let len = host.iter().position(|&byte| !is_of_host(byte)).unwrap_or(host.len());
+        let lines = gap.iter().filter(|&&byte| byte == b'\n').count();
+        // A request goes over several lines; elsewhere the line before is about something else.
+        let is_near = lines <= if generic == Generic::Authorization { MAX_LINES } else { 0 };
+        engine.mentions().in_text(&host[..len]).first().copied().filter(|_| is_near)
+    };
+    let mention = host_in(before, true).or_else(|| host_in(after, false))?;
+    let keys = engine.mentions().keys_of(mention.owner).iter().map(|key| (key.rule, 0));
+    match best_of(engine, text, value.start, keys) {
+        Some(Verdict::Is(hit)) if hit.span.end == value.end => Some(hit),
+        _ if generic == Generic::NamedPassword => None,
+        _ => {
+            Some(Hit::plain(engine.rules.of_owner(generic, mention.owner), value.clone(), Certainty::Context))
+        }
+    }
+}
+
+fn is_of_host(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-')
+}
+
+/// The rule for a random value whose name says that it is secret: of the provider that is part of the name, if any.
 pub(super) fn secret_named(engine: &Engine, name: &[u8]) -> RuleId {
     let found = engine.mentions().in_text(name);
     let owner = found.iter().find(|mention| !mention.is_everyday).or(found.first());
-    owner.map_or(engine.rules.generic(Generic::NamedSecret), |mention| engine.rules.named_as(mention.owner))
+    owner.map_or(engine.rules.generic(Generic::NamedSecret), |mention| {
+        engine.rules.of_owner(Generic::NamedSecret, mention.owner)
+    })
 }
 
 fn is_word_before_value(piece: &[u8]) -> bool {
@@ -321,6 +374,12 @@ fn end_of_value(text: &[u8], at: usize, quote: Option<u8>) -> usize {
 pub(super) fn names_a_digest(line: &[u8]) -> bool {
     DIGESTS.iter().any(|word| line.windows(word.len()).any(|piece| piece.eq_ignore_ascii_case(word)))
 }
+
+/// Before the host of an address.
+const ADDRESS: &[u8] = b"://";
+
+/// The name of a thing at Amazon, which may end in the id of a key.
+const ARN: &[u8] = b"arn:aws";
 
 const DIGESTS: &[&[u8]] = &[
     b"sha1",

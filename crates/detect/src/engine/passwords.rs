@@ -19,7 +19,11 @@ pub(super) fn by_name(engine: &Engine, text: &[u8], literal: Range<usize>) -> Op
     let Says::Secret(strength) = what_a_name_says(&text[name.clone()]) else { return None };
     let value = Value::behind(text, &name)?;
     let bytes = &text[value.span.clone()];
-    if bytes.is_empty() || bytes.len() > MAX_VALUE_LEN || is_reference(bytes) || shape::is_placeholder_for_secret(bytes) {
+    if bytes.is_empty()
+        || bytes.len() > MAX_VALUE_LEN
+        || is_reference(bytes)
+        || shape::is_placeholder_for_secret(bytes)
+    {
         return None;
     }
     let rule = rule_of(engine, text, &name, strength, &value)?;
@@ -35,8 +39,10 @@ pub(super) fn hash(engine: &Engine, text: &[u8], literal: Range<usize>) -> Optio
         .position(|&byte| !(byte.is_ascii_alphanumeric() || matches!(byte, b'$' | b'.' | b'/' | b'=')))
         .unwrap_or(rest.len());
     let last = rest[..len].rsplit(|&byte| byte == b'$').next()?;
-    let is_one =
-        begins && last.len() >= MIN_HASH && !shape::is_placeholder_for_secret(last) && crate::entropy::entropy(last) > 3.5;
+    let is_one = begins
+        && last.len() >= MIN_HASH
+        && !shape::is_placeholder_for_secret(last)
+        && crate::entropy::entropy(last) > 3.5;
     let rule = engine.rules.generic(Generic::PasswordHash);
     is_one.then(|| Hit::plain(rule, literal.start..literal.start + len, Certainty::Shape))
 }
@@ -84,7 +90,8 @@ pub(super) fn in_a_constructor(engine: &Engine, text: &[u8], literal: Range<usiz
     let (first, second, third, fourth) = (quotes.next()?, quotes.next()?, quotes.next()?, quotes.next()?);
     let between = rest[second + 1..third].trim_ascii();
     let value = &rest[third + 1..fourth];
-    let is_one = first == 0 && between == b"," && is_chosen(value, true) && !shape::is_placeholder_for_secret(value);
+    let is_one =
+        first == 0 && between == b"," && is_chosen(value, true) && !shape::is_placeholder_for_secret(value);
     let start = literal.end + third + 1;
     let rule = engine.rules.generic(Generic::NamedPassword);
     is_one.then(|| Hit::plain(rule, start..start + value.len(), Certainty::Context))

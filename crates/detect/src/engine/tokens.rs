@@ -71,7 +71,9 @@ fn each_run(text: &[u8], wide: &Range<usize>, mut each: impl FnMut(Range<usize>)
 
 /// Where a value begins whose first part is a number, and a colon or a bar: `123456789:AA…`.
 fn begin_of_shape(text: &[u8], start: usize) -> usize {
-    let Some(joint) = start.checked_sub(1).filter(|&at| matches!(text[at], b':' | b'|')) else { return start };
+    let Some(joint) = start.checked_sub(1).filter(|&at| matches!(text[at], b':' | b'|')) else {
+        return start;
+    };
     let begin = start_of(text, joint, start.saturating_sub(MAX_NUMBER), DIGIT);
     let before = begin.checked_sub(1).map_or(0, |at| CLASSES[usize::from(text[at])]);
     if before & TOKEN == 0 { begin } else { start }
@@ -191,7 +193,8 @@ pub(super) fn by_prefix(engine: &Engine, text: &[u8], at: usize) -> Option<Candi
 fn unproved(engine: &Engine, rest: &[u8], at: usize) -> Option<Candidate> {
     let len =
         rest.iter().position(|&byte| CLASSES[usize::from(byte)] & (WORD | JOINT) == 0).unwrap_or(rest.len());
-    let has_checksum = |rule: &RuleId| engine.rules.key(*rule).is_some_and(|(_, key)| key.checksum.disproves());
+    let has_checksum =
+        |rule: &RuleId| engine.rules.key(*rule).is_some_and(|(_, key)| key.checksum.disproves());
     let rule = engine.prefixes.rules_at(rest).find(has_checksum).filter(|_| len >= MIN_UNPROVED)?;
     Some(Candidate::Harmless(Hit::plain(rule, at..at + len, Certainty::Shape)))
 }
