@@ -220,5 +220,11 @@ const MAX_GENERIC_VALUE: usize = 512;
 /// that overlaps.
 const LOOK_AROUND: usize = 1024;
 
+/// Counts what costs time: patterns tried and values read to both ends.
+#[cfg(test)]
+pub(crate) fn count_work(units: usize) {
+    tests::WORK.with(|work| work.set(work.get() + units));
+}
+
 #[cfg(test)]
 mod tests;

@@ -74,7 +74,7 @@ impl Near {
             window.start += line.map_or(0, |at| at + 1);
         }
         let mut found = engine.mentions().in_text(&text[window.clone()]);
-        // `line` names a provider in `line_token`, right before a value, and where a line begins with it; elsewhere it
+        // `linear` names a provider in `linear_token`, right before a value, and where a line begins with it; elsewhere it
         // names nobody.
         let last = before.names.iter().rposition(u8::is_ascii_alphanumeric).map(|at| before.names_at + at);
         let begins_line = |mention: &Mention| {
@@ -85,7 +85,8 @@ impl Near {
         };
         found.retain(|mention| {
             let end = window.start + mention.end - 1;
-            !mention.is_everyday || name.contains(&end) || last == Some(end) || begins_line(mention)
+            let is_tied = last == Some(end) && before.operator != Operator::Space;
+            !mention.is_everyday || name.contains(&end) || is_tied || begins_line(mention)
         });
         Self { window, found }
     }
@@ -120,6 +121,10 @@ fn by_provider(
         return None;
     }
     let is_secret = matches!(says, Says::Secret(_)) || before.scheme;
+    // What has a number of its own is not only keys.
+    if !is_secret && text.get(at..at + UUID_LEN).is_some_and(random::is_uuid) {
+        return None;
+    }
     for &Mention { owner, end, .. } in &near.found {
         let gap = &text[near.window.start + end..at];
         let is_tied = !gap.contains(&b'\n') && gap.len() <= MAX_GAP;
@@ -396,6 +401,9 @@ const DIGESTS: &[&[u8]] = &[
     b"fingerprint",
     b"etag",
 ];
+
+/// `2397f603-c2c4-4897-a8ca-587ace5dc8dd`.
+const UUID_LEN: usize = 36;
 
 /// Between a provider's name and a value without a name of its own.
 const MAX_GAP: usize = 48;

@@ -3,6 +3,7 @@
 //!
 //! Begins at what was found, which is rare, and looks a few lines around it.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use super::names::{Before, Says};
@@ -14,13 +15,22 @@ use crate::shape;
 /// Adds the secrets that stand near the names that were found.
 pub(super) fn find(engine: &Engine, text: &[u8], found: &mut Vec<Candidate>) {
     let mut secrets = Vec::new();
+    // A text full of names would look at each value once for every name around it.
+    let mut seen = HashSet::new();
     for half in found.iter().map(Candidate::hit).filter(|hit| is_name(engine, hit)) {
         let mut partners = engine.rules.partners(half.rule).peekable();
         if partners.peek().is_some() {
             let partners: Vec<_> = partners.collect();
-            each_value(text, &around(text, &half.span), |value| {
-                if value.end <= half.span.start || value.start >= half.span.end {
-                    secrets.extend(secret_at(engine, text, value, &partners));
+            each_run(text, &around(text, &half.span), |run, part| {
+                let id = (run.start, partners[0].0);
+                if seen.contains(&id) || (run.start < half.span.end && half.span.start < run.end) {
+                    return;
+                }
+                let value = tokens::value_around(text, &run);
+                // What an end of the part cuts off, another name may see whole.
+                if part.start <= value.start && value.end <= part.end {
+                    seen.insert(id);
+                    secrets.extend(secret_at(engine, text, &value, &partners));
                 }
             });
         }
@@ -44,19 +54,13 @@ fn around(text: &[u8], half: &Range<usize>) -> Range<usize> {
     half.start - from..half.end + to
 }
 
-/// Calls `each` with every run in a part of a text, and what is tied to it, that is not cut off by an end of the part.
-fn each_value(text: &[u8], part: &Range<usize>, mut each: impl FnMut(&Range<usize>)) {
+/// Calls `each` with every run in a part of a text that is as long as a secret.
+fn each_run(text: &[u8], part: &Range<usize>, mut each: impl FnMut(Range<usize>, &Range<usize>)) {
     let mut at = part.start;
-    while at < part.end {
-        let Some(start) = (at..part.end).find(|&at| tokens::is_token(text[at])) else { return };
-        let end = (start..part.end).find(|&at| !tokens::is_token(text[at])).unwrap_or(part.end);
-        at = end;
-        if end - start >= MIN_SECRET {
-            let value = tokens::value_around(text, &(start..end));
-            at = value.end.max(end);
-            if part.start <= value.start && value.end <= part.end && value.len() <= MAX_SECRET {
-                each(&value);
-            }
+    while let Some(start) = (at..part.end).find(|&at| tokens::is_token(text[at])) {
+        at = (start..part.end).find(|&at| !tokens::is_token(text[at])).unwrap_or(part.end);
+        if at - start >= MIN_SECRET {
+            each(start..at, part);
         }
     }
 }
@@ -69,6 +73,9 @@ fn secret_at(
 ) -> Option<Candidate> {
     let at = named::begin_of_value(text, value);
     let bytes = &text[at..value.end];
+    if bytes.len() > MAX_SECRET {
+        return None;
+    }
     let end_of = |key: &Key| {
         let (judgement, end) = key.judge_beginning(&text[at..text.len().min(at + MAX_SECRET + 1)])?;
         let is_one = judgement == Judgement::Key && (bytes.len()..=MAX_SECRET).contains(&end);

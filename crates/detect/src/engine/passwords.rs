@@ -139,6 +139,9 @@ fn rule_of(
         let generic = if is_login { Generic::LoginFile } else { Generic::NamedPassword };
         return is_one.then(|| engine.rules.generic(generic));
     }
+    if is_written && is_django_hash(bytes) {
+        return Some(engine.rules.generic(Generic::PasswordHash));
+    }
     let is_setting =
         value.quote.is_none() && !value.is_spaced && is_upper(name_text) && is_word_of_its_own(bytes);
     if !is_written || is_code(bytes, value) || !(is_setting || is_chosen(bytes, value.quote.is_some())) {
@@ -252,6 +255,14 @@ impl Value {
             || (is_at_begin && is_at_end)
             || (!self.is_spaced && self.operator == Tie::Assigns)
     }
+}
+
+/// Whether a value is what Django keeps of a password: algorithm, salt and hash, as `pbkdf2_sha256$600000$…$…`
+/// (<https://docs.djangoproject.com/en/stable/topics/auth/passwords/>).
+fn is_django_hash(value: &[u8]) -> bool {
+    let mut parts = value.split(|&byte| byte == b'$');
+    parts.next().is_some_and(|algorithm| DJANGO_HASHES.contains(&algorithm))
+        && parts.last().is_some_and(|hash| hash.len() >= MIN_HASH)
 }
 
 /// Whether a value looks chosen as a password and not written as a word, a label or a name.
@@ -396,6 +407,17 @@ const TYPES: &[&[u8]] = &[b"str", b"string", b"String", b"text", b"char", b"varc
 
 const NAMES_IN_VALUES: &[&[u8]] =
     &[b"password", b"passwd", b"passphrase", b"pwd", b"secret", b"token", b"login", b"username"];
+
+const DJANGO_HASHES: &[&[u8]] = &[
+    b"pbkdf2_sha256",
+    b"pbkdf2_sha1",
+    b"argon2",
+    b"bcrypt_sha256",
+    b"bcrypt",
+    b"scrypt",
+    b"sha1",
+    b"md5",
+];
 
 /// What tests and tutorials take.
 const STOCK: &[&[u8]] = &[

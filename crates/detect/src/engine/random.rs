@@ -41,6 +41,8 @@ struct Counts {
     others: usize,
     /// Neighbours of different kinds.
     changes: usize,
+    /// Neighbours that are both capitals.
+    capital_pairs: usize,
     /// Neighbours that are both letters, and those of them that are usual in words.
     pairs: usize,
     usual_pairs: usize,
@@ -56,6 +58,7 @@ impl Counts {
             digits: 0,
             others: 0,
             changes: 0,
+            capital_pairs: 0,
             pairs: 0,
             usual_pairs: 0,
         };
@@ -77,6 +80,7 @@ impl Counts {
         for pair in value.windows(2) {
             let (a, b) = (kind(pair[0]), kind(pair[1]));
             counts.changes += usize::from(a != b && a != 4 && b != 4);
+            counts.capital_pairs += usize::from(a == 2 && b == 2);
             if a <= 2 && b <= 2 {
                 counts.pairs += 1;
                 counts.usual_pairs += usize::from(is_usual_pair(pair[0], pair[1]));
@@ -91,6 +95,12 @@ impl Counts {
             && self.lower >= 3
             && self.changes * 3 >= self.len
             && self.usual_pairs * 2 < self.pairs
+            && !self.is_camel_case()
+    }
+
+    /// `isFixedColumnsLeft`: capitals stand alone, before words.
+    fn is_camel_case(&self) -> bool {
+        self.capital_pairs == 0 && self.lower * 2 >= self.upper * 5
     }
 }
 
@@ -207,6 +217,8 @@ mod tests {
             "rc0.13.0_20230412_0712-SNAPSHOT",
             "cmp2-qat-1208358310",
             "APIOrganizationExist",
+            "isFixedColumnsLeft",
+            "ZHVtbXkgdGV4dCBkYXRhIGRhdGEgZGF0YQ==",
             "wagtailadmin/0002_admin",
             "2020-01-01T10:00:00",
             "application/vnd.ms-excel12",

@@ -22,6 +22,9 @@ pub(super) fn find(
     let mut data = 0;
     each_run(text, wide, |run| {
         let looks = read(text, &run, wide, &mut begins);
+        if run.len() > MAX_RUN {
+            begins.retain(|&begin| begin <= run.start);
+        }
         for &begin in &begins {
             begins_at(engine, text, begin, found);
         }
@@ -94,6 +97,8 @@ fn end_of(text: &[u8], here: usize, class: u8) -> usize {
 
 /// The run with what is tied to it by dots and slashes, as far as a value may reach.
 pub(super) fn value_around(text: &[u8], run: &Range<usize>) -> Range<usize> {
+    #[cfg(test)]
+    super::count_work(1);
     let floor = run.start.saturating_sub(MAX_RUN);
     let limit = text.len().min(run.end + MAX_RUN);
     start_of(text, run.start, floor, TOKEN | TIE)..end_of(&text[..limit], run.end, TOKEN | TIE)
