@@ -408,16 +408,8 @@ const TYPES: &[&[u8]] = &[b"str", b"string", b"String", b"text", b"char", b"varc
 const NAMES_IN_VALUES: &[&[u8]] =
     &[b"password", b"passwd", b"passphrase", b"pwd", b"secret", b"token", b"login", b"username"];
 
-const DJANGO_HASHES: &[&[u8]] = &[
-    b"pbkdf2_sha256",
-    b"pbkdf2_sha1",
-    b"argon2",
-    b"bcrypt_sha256",
-    b"bcrypt",
-    b"scrypt",
-    b"sha1",
-    b"md5",
-];
+const DJANGO_HASHES: &[&[u8]] =
+    &[b"pbkdf2_sha256", b"pbkdf2_sha1", b"argon2", b"bcrypt_sha256", b"bcrypt", b"scrypt", b"sha1", b"md5"];
 
 /// What tests and tutorials take.
 const STOCK: &[&[u8]] = &[

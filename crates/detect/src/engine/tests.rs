@@ -149,6 +149,14 @@ fn addresses() {
     check(&format!("https://x:{STRIPE}@a.test"), &[&format!("stripe/live_secret {STRIPE}")]);
     check("https://user:password@a.test", &[]);
     check("https://${USER}:${PASSWORD1}@a.test", &[]);
+    check("postgres://postgres:postgres@localhost:5432/shop", &[]);
+    check("https://user:1111@a.test", &[]);
+    let own = "postgres://shop0:shop0@db.madeup.test/shop";
+    check(own, &[&format!("database/url {own}")]);
+    let config = "Endpoint=https://madeup.azconfig.io;Id=0000-l0-s0:MadeUp0000;Secret=MadeUp0000KeymoatTest0123456789abcdefghijkl=";
+    check(config, &[&format!("azure/app_config_connection_string {config}")]);
+    let token = "sha256~MadeUp0000KeymoatTest1a2b3c4d5e6f7g8h9iJkLm";
+    check(token, &[&format!("openshift/user_token {token}")]);
     check("https://a.test/path?mail=a@b.test", &[]);
 }
 
@@ -224,7 +232,8 @@ fn hostile_texts_cost_no_more_than_their_length() {
         "-----BEGIN PRIVATE KEY-----",
         "Endpoint=https://",
     ] {
-        let (once, twice) = (work(&unit.repeat(40_000 / unit.len())), work(&unit.repeat(80_000 / unit.len())));
+        let (once, twice) =
+            (work(&unit.repeat(40_000 / unit.len())), work(&unit.repeat(80_000 / unit.len())));
         assert!(twice <= once * 5 / 2 + 100, "{unit}: {once}, then {twice}");
         // A pattern and a value for every few bytes are the most.
         assert!(twice <= 80_000, "{unit}: {twice}");
@@ -235,9 +244,12 @@ fn hostile_texts_cost_no_more_than_their_length() {
 fn secrets_beside_the_name_of_their_key() {
     let (id, secret) = ("AKIAMADEUPANDOBVIOUS", "q7Zp2LmX9vTb4KsW8nRc/HyJ6dFg3AeU+Mad0000");
     let found = &[&*format!("aws/access_key_id {id}"), &*format!("aws/secret_access_key {secret}")];
-    for text in
-        ["ID SECRET", "new Client('ID', 'SECRET')", "ID\n\n  SECRET\n", "- user: ID\n  pass: SECRET\n  region: x\n"]
-    {
+    for text in [
+        "ID SECRET",
+        "new Client('ID', 'SECRET')",
+        "ID\n\n  SECRET\n",
+        "- user: ID\n  pass: SECRET\n  region: x\n",
+    ] {
         check(&text.replace("ID", id).replace("SECRET", secret), found);
     }
     let sid = "AC0000a1b2c3d4e5f60718293a4b5c6d7e";
@@ -274,7 +286,7 @@ fn whose_a_value_is() {
         check(&text.replace("VALUE", value), &[&format!("{rule} {value}")]);
     }
     check(&format!("SONAR_LOGIN={token}"), &[&format!("sonar/legacy_token {token}")]);
-    let jwt = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJNYWRlVXAwMDAwIn0.MadeUpSignature0000";
+    let jwt = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJNYWRlVXAwMDAwIn0.MadeUpSignature0000KeymoatTest0123456789abc";
     check(&format!("livestorm_key = {jwt}"), &[&format!("livestorm/api_key {jwt}")]);
     check(&format!("some_token = {jwt}"), &[&format!("jwt/token {jwt}")]);
     for text in [
