@@ -286,6 +286,10 @@ pub(super) fn secret_named(engine: &Engine, name: &[u8]) -> RuleId {
 }
 
 fn is_word_before_value(piece: &[u8]) -> bool {
+    // A path names what it likes.
+    if piece.contains(&b'/') {
+        return false;
+    }
     matches!(what_a_name_says(piece), Says::Secret(Strength::Secret | Strength::Key))
         || [&b"private"[..], b"access"].iter().any(|word| piece.to_ascii_lowercase().ends_with(word))
 }

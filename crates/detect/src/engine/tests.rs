@@ -286,8 +286,8 @@ fn whose_a_value_is() {
         check(&text.replace("VALUE", value), &[&format!("{rule} {value}")]);
     }
     check(&format!("SONAR_LOGIN={token}"), &[&format!("sonar/legacy_token {token}")]);
-    let jwt = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJNYWRlVXAwMDAwIn0.MadeUpSignature0000KeymoatTest0123456789abc";
-    check(&format!("livestorm_key = {jwt}"), &[&format!("livestorm/api_key {jwt}")]);
+    let jwt = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJNYWRlVXAwMDAwS2V5bW9hdFRlc3QwMTIzNDU2Nzg5In0.MadeUpSignature0000KeymoatTest0123456789abc";
+    check(&format!("livestorm_key = {jwt}"), &[&format!("livestorm/api_token {jwt}")]);
     check(&format!("some_token = {jwt}"), &[&format!("jwt/token {jwt}")]);
     for text in [
         "keymoat serves the vault 2397f603-c2c4-4897-a8ca-587ace5dc8dd",
