@@ -217,8 +217,8 @@ fn by_name(
     };
     let is_one = value.len() >= MIN_GENERIC_VALUE
         && !names_a_digest(before.names)
-        && text.get(value.end) != Some(&b'(');
-    let is_one = is_one && !before.names.windows(ARN.len()).any(|piece| piece == ARN);
+        && text.get(value.end) != Some(&b'(')
+        && !before.names.windows(ARN.len()).any(|piece| piece == ARN);
     if !is_one {
         return None;
     }
@@ -243,33 +243,30 @@ fn own_mention(before: &Before<'_>, near: &Near) -> Option<Mention> {
     own().find(|mention| !mention.is_everyday).or_else(|| own().next()).copied()
 }
 
-/// The key of the provider whose host stands in the same request: `curl -H "Authorization: Bearer …" https://api.…`.
+/// What stands in a request to a provider's host: `curl -H "Authorization: Bearer …" https://api.…`.
 fn of_host(engine: &Engine, text: &[u8], value: &Range<usize>, generic: Generic) -> Option<Hit> {
-    let before = value.start.saturating_sub(WINDOW)..value.start;
-    let after = value.end..text.len().min(value.end + WINDOW);
-    let host_in = |part: Range<usize>, is_last: bool| {
-        let bytes = &text[part.clone()];
-        let marks =
-            bytes.windows(ADDRESS.len()).enumerate().filter(|(_, piece)| *piece == ADDRESS).map(|(at, _)| at);
-        let at = if is_last { marks.last() } else { { marks }.next() }?;
-        let (gap, host) = match is_last {
-            true => (&bytes[at..], &bytes[at + ADDRESS.len()..]),
-            false => (&bytes[..at], &bytes[at + ADDRESS.len()..]),
-        };
-        let len = host.iter().position(|&byte| !is_of_host(byte)).unwrap_or(host.len());
-        let lines = gap.iter().filter(|&&byte| byte == b'\n').count();
-        // A request goes over several lines; elsewhere the line before is about something else.
-        let is_near = lines <= if generic == Generic::Authorization { MAX_LINES } else { 0 };
-        engine.mentions().in_text(&host[..len]).first().copied().filter(|_| is_near)
+    let before = &text[value.start.saturating_sub(WINDOW)..value.start];
+    let after = &text[value.end..text.len().min(value.end + WINDOW)];
+    let places = |part: &[u8]| {
+        let is_address = |at: &usize| part[*at..].starts_with(ADDRESS);
+        (0..part.len()).filter(is_address).collect::<Vec<_>>()
     };
-    let mention = host_in(before, true).or_else(|| host_in(after, false))?;
-    let keys = engine.mentions().keys_of(mention.owner).iter().map(|key| (key.rule, 0));
+    // A request goes over several lines; elsewhere another line is about something else.
+    let most = if generic == Generic::Authorization { MAX_LINES } else { 0 };
+    let is_near = |gap: &[u8]| gap.iter().filter(|&&byte| byte == b'\n').count() <= most;
+    let near_before = places(before).last().filter(|&&at| is_near(&before[at..])).map(|&at| &before[at..]);
+    let near_after = || places(after).first().filter(|&&at| is_near(&after[..at])).map(|&at| &after[at..]);
+    let owner_of = |address: &[u8]| {
+        let host = &address[ADDRESS.len()..];
+        let len = host.iter().position(|&byte| !is_of_host(byte)).unwrap_or(host.len());
+        engine.mentions().in_text(&host[..len]).first().map(|mention| mention.owner)
+    };
+    let owner = near_before.and_then(owner_of).or_else(|| near_after().and_then(owner_of))?;
+    let keys = engine.mentions().keys_of(owner).iter().map(|key| (key.rule, 0));
     match best_of(engine, text, value.start, keys) {
         Some(Verdict::Is(hit)) if hit.span.end == value.end => Some(hit),
         _ if generic == Generic::NamedPassword => None,
-        _ => {
-            Some(Hit::plain(engine.rules.of_owner(generic, mention.owner), value.clone(), Certainty::Context))
-        }
+        _ => Some(Hit::plain(engine.rules.of_owner(generic, owner), value.clone(), Certainty::Context)),
     }
 }
 

@@ -208,23 +208,21 @@ fn holds_a_secret_word(name: &[u8]) -> bool {
 /// Where the scheme of a credential begins that a text ends with, spaces and quotes before it included.
 fn start_of_scheme(before: &[u8]) -> Option<usize> {
     let word = before.iter().rposition(|byte| !byte.is_ascii_alphabetic()).map_or(0, |at| at + 1);
-    let start = before[..word]
-        .iter()
-        .rposition(|byte| !matches!(byte, b' ' | b'"' | b'\'' | b'`'))
-        .map_or(0, |at| at + 1);
     let is_scheme =
         |schemes: &[&[u8]]| schemes.iter().any(|scheme| scheme.eq_ignore_ascii_case(&before[word..]));
+    let is_scheme_alone = is_scheme(SCHEMES);
+    if !is_scheme_alone && !is_scheme(SCHEMES_IN_NAMES) {
+        return None;
+    }
+    let is_between = |byte: &u8| matches!(byte, b' ' | b'"' | b'\'' | b'`');
+    let start = before[..word].iter().rposition(|byte| !is_between(byte)).map_or(0, |at| at + 1);
     // `Token` is also the end of a name: there the header has to be named.
-    let header = before[..start].trim_ascii_end();
-    let header = header.strip_suffix(b":").or_else(|| header.strip_suffix(b"=")).unwrap_or(header);
-    let is_header = || {
-        let name = header.trim_ascii_end().len().min(MAX_NAME);
-        header.trim_ascii_end()[header.trim_ascii_end().len() - name..]
-            .to_ascii_lowercase()
-            .windows(AUTHORIZATION.len())
-            .any(|piece| piece == AUTHORIZATION)
+    let names_header = || {
+        let name = before[..start].trim_ascii_end();
+        let tail = &name[name.len().saturating_sub(MAX_NAME)..];
+        tail.windows(AUTHORIZATION.len()).any(|piece| piece.eq_ignore_ascii_case(AUTHORIZATION))
     };
-    (is_scheme(SCHEMES) || (is_scheme(SCHEMES_IN_NAMES) && is_header())).then_some(start)
+    (is_scheme_alone || names_header()).then_some(start)
 }
 
 /// Where the part of a line begins in which the name may stand.

@@ -262,7 +262,7 @@ impl Value {
 fn is_django_hash(value: &[u8]) -> bool {
     let mut parts = value.split(|&byte| byte == b'$');
     parts.next().is_some_and(|algorithm| DJANGO_HASHES.contains(&algorithm))
-        && parts.last().is_some_and(|hash| hash.len() >= MIN_HASH)
+        && parts.next_back().is_some_and(|hash| hash.len() >= MIN_HASH)
 }
 
 /// Whether a value looks chosen as a password and not written as a word, a label or a name.
