@@ -112,6 +112,12 @@ impl Key {
         self.judge(value) == Judgement::Key
     }
 
+    /// Whether the whole of `value` has this key's shape, but a wrong checksum, or is printed in the provider's
+    /// documentation.
+    pub fn is_disproved(&self, value: &[u8]) -> bool {
+        self.judge(value) == Judgement::Disproved
+    }
+
     /// What the whole of `value` is to this key.
     pub(crate) fn judge(&self, value: &[u8]) -> Judgement {
         let prefix = self.prefix_of(value);
@@ -225,9 +231,14 @@ impl Kind {
         }
     }
 
+    /// Whether it names a key, an account or an application, whose secret is another value.
+    pub fn is_name(self) -> bool {
+        matches!(self, Self::AccountId | Self::KeyId | Self::ClientId)
+    }
+
     /// Whether keys of this kind are secret unless their file says otherwise.
     pub fn is_sensitive(self) -> bool {
-        !matches!(self, Self::Publishable | Self::AccountId | Self::KeyId | Self::ClientId)
+        !self.is_name() && self != Self::Publishable
     }
 }
 
