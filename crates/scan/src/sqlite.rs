@@ -3,6 +3,7 @@
 //! The file is only read: nothing is locked, no statement runs, no `-wal` or `-shm` comes into being, and a file made to
 //! harm SQLite harms nobody. What was deleted and not overwritten is searched as bytes, and so is a file that is damaged.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt as _;
@@ -61,7 +62,7 @@ pub(crate) fn read(pages: &dyn Pages, out: &mut RowsOut<'_>) -> io::Result<()> {
         let _ = row;
         Ok(())
     })?;
-    database.seen.clear();
+    database.seen.borrow_mut().clear();
     let mut rows = Rows::default();
     let schema = Rc::new(Table::new("sqlite_schema", &SCHEMA.map(str::to_owned), &["name".to_owned()]));
     database.table(&schema, &Columns::default(), FIRST_PAGE, &mut rows, out)?;
@@ -97,7 +98,7 @@ struct Database<'p> {
     count: u32,
     encoding: Encoding,
     /// Each page belongs to one thing, so none is read twice.
-    seen: Seen,
+    seen: Rc<RefCell<Seen>>,
     is_damaged: bool,
 }
 
@@ -146,7 +147,15 @@ impl<'p> Database<'p> {
             _ => Encoding::Utf8,
         };
         let is_damaged = length % page_size as u64 != 0;
-        Ok(Some(Self { pages, page_size, usable, count, encoding, seen: Seen::new(count), is_damaged }))
+        Ok(Some(Self {
+            pages,
+            page_size,
+            usable,
+            count,
+            encoding,
+            seen: Rc::new(RefCell::new(Seen::new(count))),
+            is_damaged,
+        }))
     }
 
     /// Hands out the rows of a table.
@@ -253,14 +262,11 @@ impl<'p> Database<'p> {
             at: 0,
             next,
             left: length,
-            taken: Vec::new(),
+            seen: Rc::clone(&self.seen),
             count: self.count,
         };
         let kinds = payload.header()?;
-        let done = on_row(self, row, &mut Record { payload: &mut payload, kinds });
-        let taken = std::mem::take(&mut payload.taken);
-        self.is_damaged |= !taken.into_iter().all(|page| self.seen.insert(page));
-        done
+        on_row(self, row, &mut Record { payload: &mut payload, kinds })
     }
 
     /// How much of a payload stands in the cell itself.
@@ -281,7 +287,7 @@ impl<'p> Database<'p> {
     }
 
     fn page(&mut self, number: u32) -> io::Result<Option<Page>> {
-        if number == 0 || number > self.count || !self.seen.insert(number) {
+        if number == 0 || number > self.count || !self.seen.borrow_mut().insert(number) {
             self.is_damaged = true;
             return Ok(None);
         }
@@ -388,7 +394,7 @@ struct Payload<'p> {
     at: usize,
     next: u32,
     left: usize,
-    taken: Vec<u32>,
+    seen: Rc<RefCell<Seen>>,
 }
 
 impl Payload<'_> {
@@ -444,11 +450,10 @@ impl Payload<'_> {
 impl Read for Payload<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.at == self.page.len() && self.left > 0 {
-            // As long as a chain may be, it never has a page twice.
-            if self.next == 0 || self.next > self.count || self.taken.len() >= self.count as usize {
+            // A chain of pages that leads back into itself, or into another one, has no end.
+            if self.next == 0 || self.next > self.count || !self.seen.borrow_mut().insert(self.next) {
                 return Err(damaged());
             }
-            self.taken.push(self.next);
             self.page.resize(self.usable, 0);
             self.pages.read_at(u64::from(self.next - 1) * self.page_size as u64, &mut self.page)?;
             self.next = u32_of(&self.page[..4]);
@@ -547,8 +552,8 @@ impl Read for Unused<'_, '_> {
             self.at = 0;
             let page = Page::read(self.database, number)?;
             self.rest = match page {
-                Some(page) if self.database.seen.contains(number) => page.gap().to_vec(),
-                _ if self.database.seen.contains(number) => Vec::new(),
+                Some(page) if self.database.seen.borrow().contains(number) => page.gap().to_vec(),
+                _ if self.database.seen.borrow().contains(number) => Vec::new(),
                 _ => {
                     let mut bytes = vec![0; self.database.page_size];
                     self.database

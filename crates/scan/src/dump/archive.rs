@@ -103,6 +103,12 @@ impl Contents {
     }
 }
 
+/// The version of an archive with these first bytes, where nobody here knows it.
+pub(crate) fn unknown_version(head: &[u8]) -> Option<String> {
+    let [major, minor] = *head.strip_prefix(MAGIC)?.first_chunk()?;
+    (!is_known(major, minor)).then(|| format!("{major}.{minor}"))
+}
+
 /// Reads an archive in custom format.
 ///
 /// # Errors
@@ -212,11 +218,11 @@ impl Head {
     fn read(stream: &mut dyn Read) -> io::Result<Self> {
         let mut fixed = [0; 11];
         stream.read_exact(&mut fixed)?;
-        if &fixed[..5] != b"PGDMP" {
+        if !fixed.starts_with(MAGIC) {
             return Err(wrong("it is no archive of pg_dump"));
         }
         let [_, _, _, _, _, major, minor, _revision, int_size, offset_size, format] = fixed;
-        if major != 1 || !(10..=16).contains(&minor) {
+        if !is_known(major, minor) {
             return Err(wrong(&format!("it has format {major}.{minor} of pg_dump; 1.10 to 1.16 are known")));
         }
         if !(1..=8).contains(&int_size) || !(1..=8).contains(&offset_size) {
@@ -313,6 +319,11 @@ impl Head {
     }
 }
 
+/// PostgreSQL 8.3 to 17.
+fn is_known(major: u8, minor: u8) -> bool {
+    major == 1 && (10..=16).contains(&minor)
+}
+
 fn byte(stream: &mut dyn Read) -> io::Result<u8> {
     let mut byte = [0];
     stream.read_exact(&mut byte)?;
@@ -323,6 +334,7 @@ fn wrong(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
+const MAGIC: &[u8] = b"PGDMP";
 const CUSTOM: u8 = 1;
 const DATA: u8 = 1;
 const LARGE_OBJECTS: u8 = 3;

@@ -28,7 +28,15 @@ pub(super) enum Escapes {
 }
 
 impl Head {
-    pub fn read(text: &[u8]) -> Option<Self> {
+    /// Reads the head of a statement. A short look is enough, unless many columns are named; what is no such statement
+    /// must not cost much, for a file may have nothing else.
+    pub fn find(text: &[u8]) -> Option<Self> {
+        let short = &text[..text.len().min(SHORT)];
+        let is_over = short.len() == text.len() || memchr::memchr(b';', short).is_some();
+        Self::read(short).or_else(|| if is_over { None } else { Self::read(text) })
+    }
+
+    fn read(text: &[u8]) -> Option<Self> {
         let text = match std::str::from_utf8(text) {
             Ok(text) => text,
             // Values may be any bytes; the head is text.
@@ -315,6 +323,8 @@ pub(super) fn from_hex(digits: &[u8]) -> Option<Vec<u8>> {
     digits.chunks(2).map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?)).collect()
 }
 
+/// Most statements name fewer columns.
+const SHORT: usize = 4096;
 /// Longer strings are handed on in pieces.
 const PIECE: usize = 256 << 10;
 const CHECK_EVERY: u64 = 1024;

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::io::{self, Read};
 use std::rc::Rc;
 
-pub(crate) use archive::{Contents, TABLE_OF_CONTENTS, read_archive};
+pub(crate) use archive::{Contents, TABLE_OF_CONTENTS, read_archive, unknown_version};
 pub(crate) use copy::read_table;
 use source::Source;
 
@@ -95,9 +95,9 @@ impl Dump<'_> {
     /// A line that is none of these, and nothing behind it.
     fn line(&mut self, out: &mut RowsOut<'_>) -> io::Result<()> {
         loop {
-            let line = self.source.line;
+            let (line, into_line) = (self.source.line, self.source.into_line);
             let (text, is_whole) = self.source.next_line(PIECE)?;
-            self.rows.between(line, text, out);
+            self.rows.between(line, into_line, text, out);
             let read = text.len();
             self.source.consume(read);
             if is_whole || read == 0 {
@@ -119,7 +119,7 @@ impl Dump<'_> {
     fn insert(&mut self, out: &mut RowsOut<'_>) -> io::Result<()> {
         let head = self.source.peek(LONGEST_HEAD)?;
         if !self.last.as_ref().is_some_and(|last| head.starts_with(&last.head)) {
-            let Some(insert) = insert::Head::read(head) else { return self.line(out) };
+            let Some(insert) = insert::Head::find(head) else { return self.line(out) };
             let head = head[..insert.length].to_vec();
             let known = self.tables.get(&insert.table).cloned().unwrap_or_default();
             let columns = insert.columns.unwrap_or(known.names);
@@ -134,7 +134,13 @@ impl Dump<'_> {
 
     /// Remembers the columns of a table; the statement itself is text as any other.
     fn create(&mut self, out: &mut RowsOut<'_>) -> io::Result<()> {
+        let begin = self.source.peek(LONGEST_KEYWORDS * 4)?;
+        let begin = begin[..begin.len().min(LONGEST_KEYWORDS * 4)].to_ascii_lowercase();
+        if memchr::memmem::find(&begin, b"table").is_none() {
+            return self.line(out);
+        }
         let statement = self.source.peek(LONGEST_HEAD)?;
+        let statement = &statement[..memchr::memchr(b';', statement).unwrap_or(statement.len())];
         if let Some((name, columns)) = schema::create_table(&String::from_utf8_lossy(statement))
             && self.tables.len() < MOST_TABLES
         {

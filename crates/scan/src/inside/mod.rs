@@ -89,6 +89,11 @@ pub(crate) fn is_plain_text(name: &str, head: &[u8]) -> bool {
     memchr::memchr(0, head).is_none() && Kind::of(name, head) == Kind::Plain
 }
 
+/// Whether a file without a name has to be looked into: what is in it is not what its bytes say. SQL is text as well.
+pub(crate) fn holds_more(head: &[u8]) -> bool {
+    !matches!(Kind::of("", &head[..head.len().min(HEAD)]), Kind::Plain | Kind::SqlDump)
+}
+
 /// One file with all that is in it.
 struct Unpack<'a> {
     limits: Limits,
@@ -193,6 +198,12 @@ impl<'a> Unpack<'a> {
     }
 
     fn postgres_archive(&mut self, stream: &mut Begun<'_>) -> io::Result<()> {
+        if let Some(version) = dump::unknown_version(&stream.head) {
+            self.trouble(&format!(
+                "is an archive of pg_dump in format {version}, and 1.10 to 1.16 are known; it was searched as it is"
+            ));
+            return self.plain(stream);
+        }
         let mut out = RowsOut { inside: &self.inside, texts: self.texts };
         dump::read_archive(stream, self.spent, &mut out)
     }
