@@ -101,20 +101,20 @@ impl<'a> Walker<'a> {
         }
         let entries = match fs::read_dir(dir) {
             Ok(entries) => entries,
-            Err(error) => {
-                self.scan.troubles.add(self.shown(dir), format!("cannot be read: {}", error.kind()));
-                return;
-            }
+            Err(error) => return self.unreadable(dir, &error),
         };
         self.rules.push(rules_of(dir));
-        let mut entries: Vec<fs::DirEntry> = entries.flatten().collect();
+        let (entries, broken): (Vec<_>, Vec<_>) = entries.partition(Result::is_ok);
+        broken.into_iter().filter_map(Result::err).for_each(|error| self.unreadable(dir, &error));
+        let mut entries: Vec<fs::DirEntry> = entries.into_iter().flatten().collect();
         entries.sort_by_key(fs::DirEntry::file_name);
         for entry in entries {
             let path = entry.path();
             match entry.file_type() {
                 Ok(kind) if kind.is_dir() => self.subdir(&path, depth),
                 Ok(kind) if kind.is_file() => self.file(path),
-                _ => self.found.special += 1,
+                Ok(_) => self.found.special += 1,
+                Err(error) => self.unreadable(&path, &error),
             }
         }
         self.rules.pop();
@@ -149,8 +149,13 @@ impl<'a> Walker<'a> {
         spoken.into_iter().find(|found| !found.is_none()).is_some_and(|found| found.is_ignore())
     }
 
+    fn unreadable(&self, path: &Path, error: &std::io::Error) {
+        self.scan.troubles.add(self.shown(path), format!("cannot be read: {}", error.kind()));
+    }
+
     fn shown(&self, path: &Path) -> String {
-        path.strip_prefix(self.root).unwrap_or(path).display().to_string()
+        let within = path.strip_prefix(self.root).ok().filter(|rest| !rest.as_os_str().is_empty());
+        within.unwrap_or(path).display().to_string()
     }
 }
 
@@ -201,10 +206,13 @@ fn search_files(
             }
             Ok(mut file) => {
                 found.binaries += u64::from(is_binary(&buffer));
-                // What was read is read once more: these formats begin at their beginning.
-                let _ = file.rewind();
                 let looker = Looker::new(scan, &mut searcher, values, Source::File(shown.clone()));
-                found.bytes += looker.file(&path, &file, &mut dumps);
+                // What was read is read once more: these formats begin at their beginning.
+                found.bytes += match file.rewind() {
+                    Ok(()) => looker.file(&path, &file, &mut dumps),
+                    // A pipe has none any more.
+                    Err(_) => looker.stream(buffer.as_slice().chain(file)),
+                };
                 Ok(())
             }
             Err(error) => Err(error),
