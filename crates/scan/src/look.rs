@@ -100,12 +100,7 @@ impl<'a, 's> Looker<'a, 's> {
 
     /// Searches a stream of which nobody knows yet where it stands, with everything that is in it; `name` is what
     /// troubles are told by, and says what the bytes do not.
-    pub fn keep(
-        scan: &'s Scan<'s>,
-        searcher: &'s mut Searcher<'a>,
-        name: &str,
-        stream: impl Read,
-    ) -> Looked {
+    pub fn keep(scan: &'s Scan<'s>, searcher: &'s mut Searcher<'a>, name: &str, stream: impl Read) -> Looked {
         let (source, into) = (Source::Stream(name.to_owned()), Into::Kept(Vec::new()));
         let mut looker = Self { scan, searcher, source, into, bytes: 0, is_troubled: false };
         inside::look_into(name, stream, Limits::default(), &mut looker);

@@ -116,13 +116,13 @@ impl Repository {
         self.common_dir.join("keymoat/settled-objects")
     }
 
-    /// The git directories of its submodules that were fetched, which are repositories of their own.
-    pub fn submodules(&self) -> Vec<PathBuf> {
+    /// Its submodules that were fetched, which are repositories of their own: their names and git directories.
+    pub fn submodules(&self) -> Vec<(String, PathBuf)> {
         let mut found = Vec::new();
-        git_dirs_below(&self.common_dir.join("modules"), 0, &mut found);
+        git_dirs_below(&self.common_dir.join("modules"), "", 0, &mut found);
         // A linked worktree has its own.
         for worktree in sorted_entries(&self.common_dir.join("worktrees")) {
-            git_dirs_below(&worktree.join("modules"), 0, &mut found);
+            git_dirs_below(&worktree.join("modules"), "", 0, &mut found);
         }
         found.sort();
         found
@@ -300,13 +300,18 @@ fn with_alternates(objects: &Path, depth: usize, found: &mut Vec<PathBuf>) {
     }
 }
 
-fn git_dirs_below(dir: &Path, depth: usize, found: &mut Vec<PathBuf>) {
+fn git_dirs_below(dir: &Path, above: &str, depth: usize, found: &mut Vec<(String, PathBuf)>) {
     for path in sorted_entries(dir) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let name = if above.is_empty() { name.into_owned() } else { format!("{above}/{name}") };
+        if depth > DEEPEST_MODULES || path.is_symlink() {
+            continue;
+        }
         if path.join("HEAD").is_file() && path.join("objects").is_dir() {
-            git_dirs_below(&path.join("modules"), depth + 1, found);
-            found.push(path);
-        } else if path.is_dir() && !path.is_symlink() && depth < DEEPEST_MODULES {
-            git_dirs_below(&path, depth + 1, found);
+            git_dirs_below(&path.join("modules"), &name, depth + 1, found);
+            found.push((name, path));
+        } else if path.is_dir() {
+            git_dirs_below(&path, &name, depth + 1, found);
         }
     }
 }

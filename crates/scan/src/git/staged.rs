@@ -105,7 +105,10 @@ fn look(
         let mut begin = Vec::new();
         (&mut stream).take(BEGINNING).read_to_end(&mut begin).ok()?;
         let is_binary = is_binary(&begin);
-        return Some(Version { is_binary, seen: Looker::keep(scan, searcher, path, begin.as_slice().chain(stream)).seen });
+        return Some(Version {
+            is_binary,
+            seen: Looker::keep(scan, searcher, path, begin.as_slice().chain(stream)).seen,
+        });
     };
     if kind != Kind::Blob {
         return None;

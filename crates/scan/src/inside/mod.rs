@@ -147,7 +147,7 @@ impl<'a> Unpack<'a> {
             Kind::OfficeXml => self.plain(&mut office::Text::new(BufReader::new(stream))),
             Kind::Foreign(what) => {
                 self.trouble(&format!(
-                    "is a {what} archive, which nothing here opens; it was searched as it is"
+                    "is packed as {what}, which nothing here opens; it was searched as it is"
                 ));
                 self.plain(stream)
             }

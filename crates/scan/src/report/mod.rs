@@ -55,6 +55,8 @@ pub struct Report {
 pub struct Target {
     /// As it was named.
     pub name: String,
+    /// Whether it is a submodule of the target before, whose places are told by its own path.
+    pub is_submodule: bool,
     /// Where a repository is pushed to.
     pub remotes: Vec<Remote>,
     /// What was read of it, in words and numbers: `commits`, `files`.
@@ -135,7 +137,7 @@ impl Report {
         troubles: &Troubles,
         about: About,
     ) -> Self {
-        let many = searched.len() > 1;
+        let many = searched.iter().filter(|searched| !searched.target.is_submodule).count() > 1;
         let mut values: BTreeMap<(String, Fingerprint), Reported> = BTreeMap::new();
         let mut targets = Vec::new();
         for Searched { target, findings } in searched {
@@ -175,7 +177,7 @@ impl Report {
 }
 
 fn reported(rule: &Rule<'_>, finding: &Finding, target: &Target, many: bool) -> Reported {
-    let within = many.then_some(target.name.as_str());
+    let within = (many || target.is_submodule).then_some(target.name.as_str());
     let spots = finding.places.iter().map(|place| spot::of(place, within)).collect();
     let mut reported = Reported {
         rule: rule.name(),

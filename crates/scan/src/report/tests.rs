@@ -90,7 +90,7 @@ fn searched(engine: &Engine) -> Vec<Searched> {
     ];
     let remote = Remote { host: "github.com".to_owned(), path: "acme/shop".to_owned() };
     let read = vec![("commits", 53_734), ("bytes", 3_835_000_000)];
-    let target = Target { name: ".".to_owned(), remotes: vec![remote], read };
+    let target = Target { name: ".".to_owned(), is_submodule: false, remotes: vec![remote], read };
     vec![Searched { target, findings }]
 }
 
