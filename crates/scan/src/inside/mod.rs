@@ -13,6 +13,7 @@ mod packed;
 mod pdf;
 mod python;
 mod tar;
+mod turned;
 mod utf16;
 mod zip;
 
@@ -26,6 +27,7 @@ pub(crate) use budget::Spent;
 use budget::Stop;
 use kind::Kind;
 pub(crate) use packed::Packing;
+use turned::Turned;
 
 use crate::dump;
 use crate::rows::{Rows, Table};
@@ -137,14 +139,14 @@ impl<'a> Unpack<'a> {
             Kind::Notebook => self.whole(stream, Self::notebook),
             Kind::PythonCode => self.whole(stream, Self::python),
             Kind::Utf16 { big_endian } => {
-                let mut text = utf16::Utf8::new(BufReader::new(stream), big_endian);
+                let mut text = Turned::new(BufReader::new(stream), utf16::Utf16::new(big_endian));
                 // What was UTF-16 may be a dump or mail all the same; it is not UTF-16 again.
                 self.any(name, &mut text)
             }
             Kind::Sqlite => self.whole(stream, |unpack, bytes| unpack.database(&bytes.as_slice())),
             Kind::SqlDump => dump::read_sql(stream, &mut RowsOut { inside: &self.inside, texts: self.texts }),
             Kind::PostgresArchive => self.postgres_archive(stream),
-            Kind::OfficeXml => self.plain(&mut office::Text::new(BufReader::new(stream))),
+            Kind::OfficeXml => self.plain(&mut Turned::new(BufReader::new(stream), office::Xml::new())),
             Kind::Foreign(what) => {
                 self.trouble(&format!(
                     "is packed as {what}, which nothing here opens; it was searched as it is"
