@@ -39,9 +39,11 @@ impl Table {
             Some(known) if !known.is_empty() => known,
             _ => place("id").or(setting.map(|(name, _)| name)).into_iter().collect(),
         };
-        let column = |name: &String| Column { name: name.clone(), is_telling: is_telling(name) };
+        // A name may stand before each value, and beside each finding.
+        let short = |name: &str| name.chars().take(LONGEST_NAME).collect::<String>();
+        let column = |name: &String| Column { name: short(name), is_telling: is_telling(name) };
         Self {
-            name: name.to_owned(),
+            name: short(name),
             columns: columns.iter().map(column).collect(),
             key,
             company: place("company_id"),
@@ -459,7 +461,7 @@ const BLOCK: usize = 1 << 20;
 const LONGEST_PLAIN: usize = 16 << 10;
 /// Of text between tables lines are counted from here on, for each value.
 const STRETCH: usize = 4 << 10;
-/// Names of settings are shorter.
+/// Names of settings, tables and columns are shorter.
 const LONGEST_NAME: usize = 200;
 /// Keys of rows are shorter.
 const LONGEST_KEY: usize = 64;

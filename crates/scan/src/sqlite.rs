@@ -197,6 +197,9 @@ impl<'p> Database<'p> {
             return Ok(());
         }
         let mut left = size_of(kind);
+        if left > record.payload.left {
+            return Err(damaged());
+        }
         if kind < 12 {
             return record.payload.skip(left);
         }
@@ -232,8 +235,10 @@ impl<'p> Database<'p> {
             if page.kind == INTERIOR_TABLE {
                 continue;
             }
+            // Cells do not overlap, so a page has no more than itself to give.
+            let mut left = self.usable;
             for at in page.cells() {
-                if let Err(error) = self.row_at(&page, at, on_row) {
+                if let Err(error) = self.row_at(&page, at, &mut left, on_row) {
                     match error.kind() {
                         io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => self.is_damaged = true,
                         _ => return Err(error),
@@ -244,7 +249,13 @@ impl<'p> Database<'p> {
         Ok(())
     }
 
-    fn row_at(&mut self, page: &Page, at: usize, on_row: OnRow<'_, 'p>) -> io::Result<()> {
+    fn row_at(
+        &mut self,
+        page: &Page,
+        at: usize,
+        left_in_page: &mut usize,
+        on_row: OnRow<'_, 'p>,
+    ) -> io::Result<()> {
         let mut cell = Bytes { bytes: page.bytes.get(at..self.usable).ok_or_else(damaged)? };
         if page.kind == INTERIOR_INDEX {
             cell.take(4)?;
@@ -252,6 +263,7 @@ impl<'p> Database<'p> {
         let length = usize::try_from(cell.varint()?).map_err(|_| damaged())?;
         let row = if page.kind == LEAF_TABLE { cell.varint()?.cast_signed() } else { 0 };
         let local = self.local(length, page.kind == LEAF_TABLE);
+        *left_in_page = left_in_page.checked_sub(local + SHORTEST_CELL).ok_or_else(damaged)?;
         let first = cell.take(local)?.to_vec();
         let next = if local < length { u32_of(cell.take(4)?) } else { 0 };
         let mut payload = Payload {
@@ -309,7 +321,7 @@ impl Listed {
                 continue;
             }
             let size = size_of(kind);
-            if size > LONGEST_STATEMENT {
+            if size > LONGEST_STATEMENT.min(record.payload.left) {
                 return Err(damaged());
             }
             let mut bytes = vec![0; size];
@@ -608,6 +620,8 @@ const INTERIOR_INDEX: u8 = 2;
 const INTERIOR_TABLE: u8 = 5;
 const LEAF_INDEX: u8 = 10;
 const LEAF_TABLE: u8 = 13;
+/// What stands before a payload has two bytes at least; deleted and short ones are filled up to four.
+const SHORTEST_CELL: usize = 2;
 /// 32,767 columns are the most that SQLite can be built with.
 const LONGEST_HEADER: usize = 32_767 * 9;
 /// SQLite takes statements of up to a megabyte.

@@ -28,15 +28,8 @@ pub(super) enum Escapes {
 }
 
 impl Head {
-    /// Reads the head of a statement. A short look is enough, unless many columns are named; what is no such statement
-    /// must not cost much, for a file may have nothing else.
-    pub fn find(text: &[u8]) -> Option<Self> {
-        let short = &text[..text.len().min(SHORT)];
-        let is_over = short.len() == text.len() || memchr::memchr(b';', short).is_some();
-        Self::read(short).or_else(|| if is_over { None } else { Self::read(text) })
-    }
-
-    fn read(text: &[u8]) -> Option<Self> {
+    /// Reads the head of a statement.
+    pub fn read(text: &[u8]) -> Option<Self> {
         let text = match std::str::from_utf8(text) {
             Ok(text) => text,
             // Values may be any bytes; the head is text.
@@ -158,6 +151,7 @@ impl Values<'_, '_> {
                     };
                     self.text.push(byte);
                     self.source.consume(1);
+                    self.hand_on_if_long(&mut value, column, rows, out);
                 }
                 _ => {
                     let ready = self.source.ready();
@@ -165,9 +159,7 @@ impl Values<'_, '_> {
                     let length = ready.iter().position(ends).unwrap_or(ready.len()).min(PIECE);
                     self.text.extend_from_slice(&ready[..length]);
                     self.source.consume(length);
-                    if self.text.len() >= PIECE {
-                        self.hand_on(&mut value, column, rows, out);
-                    }
+                    self.hand_on_if_long(&mut value, column, rows, out);
                 }
             }
         }
@@ -230,6 +222,9 @@ impl Values<'_, '_> {
                 }
             };
             self.source.consume(taken);
+            if self.text.len() >= PIECE {
+                self.hand_on_piece(prefix, value, column, rows, out);
+            }
         }
         let digits =
             if prefix == Prefix::Hex { Some(&self.text[..]) } else { self.text.strip_prefix(b"\\x") };
@@ -256,6 +251,12 @@ impl Values<'_, '_> {
         self.text = bytes;
         self.hand_on(value, column, rows, out);
         self.text = rest;
+    }
+
+    fn hand_on_if_long(&mut self, value: &mut Value, column: usize, rows: &mut Rows, out: &mut RowsOut<'_>) {
+        if self.text.len() >= PIECE {
+            self.hand_on(value, column, rows, out);
+        }
     }
 
     /// Hands on what there is of a value.
@@ -323,8 +324,6 @@ pub(super) fn from_hex(digits: &[u8]) -> Option<Vec<u8>> {
     digits.chunks(2).map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?)).collect()
 }
 
-/// Most statements name fewer columns.
-const SHORT: usize = 4096;
 /// Longer strings are handed on in pieces.
 const PIECE: usize = 256 << 10;
 const CHECK_EVERY: u64 = 1024;

@@ -13,11 +13,13 @@ pub(super) struct Source<'r> {
     pub line: u64,
     /// How many bytes of that line were taken.
     pub into_line: u64,
+    /// How many bytes were taken in all.
+    pub taken: u64,
 }
 
 impl<'r> Source<'r> {
     pub fn new(stream: &'r mut dyn Read) -> Self {
-        Self { stream, buffer: Vec::new(), start: 0, is_at_end: false, error: None, line: 1, into_line: 0 }
+        Self { stream, buffer: Vec::new(), start: 0, is_at_end: false, error: None, line: 1, into_line: 0, taken: 0 }
     }
 
     /// What has been read and not taken.
@@ -72,6 +74,7 @@ impl<'r> Source<'r> {
             }
             None => self.into_line += bytes as u64,
         }
+        self.taken += bytes as u64;
         self.start += bytes;
     }
 

@@ -237,7 +237,7 @@ impl<'a> Unpack<'a> {
             self.spent.cancel();
         }
         self.spent.member()?;
-        self.inside.push(name.to_owned());
+        self.inside.push(shown(name));
         let done = read(self);
         // What stops everything is told once, by the outermost.
         if let (Err(error), None) = (&done, self.spent.stopped()) {
@@ -248,7 +248,7 @@ impl<'a> Unpack<'a> {
     }
 
     fn unreadable(&mut self, name: &str, why: &str) -> io::Result<()> {
-        self.inside.push(name.to_owned());
+        self.inside.push(shown(name));
         self.trouble(why);
         self.inside.pop();
         Ok(())
@@ -395,6 +395,16 @@ fn why(error: &io::Error) -> String {
     }
 }
 
+/// A name as places tell it: each place has one, so a long name loses its middle.
+fn shown(name: &str) -> String {
+    let length = name.chars().count();
+    if length <= LONGEST_NAME {
+        return name.to_owned();
+    }
+    let part = |from: usize| name.chars().skip(from).take(LONGEST_NAME / 2).collect::<String>();
+    format!("{}…{}", part(0), part(length - LONGEST_NAME / 2))
+}
+
 /// `shop.sql.gz` holds `shop.sql`, and `backup.tgz` some tar archive.
 fn without_extension(name: &str) -> &str {
     match name.rsplit_once('.') {
@@ -403,6 +413,8 @@ fn without_extension(name: &str) -> &str {
     }
 }
 
+/// Longer paths cannot be unpacked on most systems: 255 for a name, some for its directories.
+const LONGEST_NAME: usize = 512;
 /// Enough for every mark, a header of tar and the beginnings of a dump.
 const HEAD: usize = 4096;
 
