@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use keymoat_detect::Engine;
+
 use crate::git::delta::Copied;
 
 /// A part of a text in which hits begin exactly where they do in the text that it was made from.
@@ -16,18 +18,25 @@ pub struct Same {
     pub before: usize,
 }
 
-/// Finds the parts of a text of `len` bytes that need not be looked at, given what was copied from one of `len_before`
-/// bytes. They are in order and do not overlap.
-pub fn same(copied: &[Copied], len_before: usize, len: usize, margin: usize, found: &mut Vec<Same>) {
+/// Finds the parts of `text` that need not be looked at, given what was copied from the text `before`. They are in order
+/// and do not overlap.
+pub fn same(copied: &[Copied], before: &[u8], text: &[u8], found: &mut Vec<Same>) {
     found.clear();
     for part in copied {
         let (start, end) = (part.result, part.result + part.len);
         // The beginning of both texts, or the end of both, is no change.
-        let from = if start == 0 && part.base == 0 { 0 } else { start + margin };
-        let is_end = end == len && part.base + part.len == len_before;
-        let to = if is_end { end } else { end.saturating_sub(margin) };
+        let is_begin = start == 0 && part.base == 0;
+        let is_end = end == text.len() && part.base + part.len == before.len();
         // A search looks at the margin around its range too, so to leave out less than that saves nothing.
-        if to > from && (to - from >= margin || to - from == len) {
+        if !(is_begin && is_end) && part.len < 2 * Engine::NEAR_MARGIN {
+            continue;
+        }
+        let behind =
+            || Engine::margin_behind(text, start).max(Engine::margin_behind(before, part.base));
+        let from = if is_begin { 0 } else { start + behind() };
+        // What stands before the end is the same in both.
+        let to = if is_end { end } else { end.saturating_sub(Engine::margin_before(text, end)) };
+        if to > from && (to - from >= Engine::NEAR_MARGIN || to - from == text.len()) {
             found.push(Same { here: from..to, before: part.base + (from - start) });
         }
     }
@@ -45,34 +54,69 @@ pub fn to_scan(same: &[Same], len: usize) -> impl Iterator<Item = Range<usize>> 
 mod tests {
     use super::*;
 
+    const NEAR: usize = Engine::NEAR_MARGIN;
+    const FAR: usize = Engine::MARGIN;
+
     fn check(
         copied: &[(usize, usize, usize)],
-        len_before: usize,
-        len: usize,
+        before: &[u8],
+        text: &[u8],
         expected: &[(Range<usize>, usize)],
     ) {
         let copied: Vec<_> = copied.iter().map(|&(base, result, len)| Copied { base, result, len }).collect();
         let mut found = Vec::new();
-        same(&copied, len_before, len, 100, &mut found);
+        same(&copied, before, text, &mut found);
         let found: Vec<_> = found.into_iter().map(|same| (same.here, same.before)).collect();
         assert_eq!(found, expected, "{copied:?}");
     }
 
     #[test]
     fn what_need_not_be_looked_at() {
-        check(&[(0, 0, 5000)], 5000, 5000, &[(0..5000, 0)]);
-        check(&[(0, 0, 50)], 50, 50, &[(0..50, 0)]);
+        let words = b"word ".repeat(10_000);
+        let text = |len: usize| &words[..len];
+        check(&[(0, 0, 5000)], text(5000), text(5000), &[(0..5000, 0)]);
+        check(&[(0, 0, 50)], text(50), text(50), &[(0..50, 0)]);
         // Something was added at the end, at the beginning, in the middle.
-        check(&[(0, 0, 5000)], 5000, 5010, &[(0..4900, 0)]);
-        check(&[(0, 10, 5000)], 5000, 5010, &[(110..5010, 100)]);
-        check(&[(0, 0, 1000), (1000, 1010, 4000)], 5000, 5010, &[(0..900, 0), (1110..5010, 1100)]);
+        check(&[(0, 0, 5000)], text(5000), text(5010), &[(0..5000 - NEAR, 0)]);
+        check(&[(0, 10, 5000)], text(5000), text(5010), &[(NEAR + 10..5010, NEAR)]);
+        check(
+            &[(0, 0, 5000), (5000, 5010, 15_000)],
+            text(20_000),
+            text(20_010),
+            &[(0..5000 - NEAR, 0), (5010 + NEAR..20_010, 5000 + NEAR)],
+        );
         // The beginning is of the middle, and the end too.
-        check(&[(10, 0, 4000)], 5000, 4000, &[(100..3900, 110)]);
+        check(&[(10, 0, 4000)], text(5000), text(4000), &[(NEAR..4000 - NEAR, 10 + NEAR)]);
         // Too short to be worth it.
-        check(&[(0, 0, 100), (100, 110, 50)], 400, 160, &[]);
-        check(&[(0, 0, 199)], 5000, 199, &[]);
-        check(&[(0, 0, 200)], 5000, 200, &[(0..100, 0)]);
-        check(&[], 5000, 0, &[]);
+        check(&[(0, 0, 2 * NEAR), (2 * NEAR, 2 * NEAR + 10, 50)], text(9000), text(2 * NEAR + 60), &[(0..NEAR, 0)]);
+        check(&[(0, 0, 2 * NEAR - 1)], text(9000), text(2 * NEAR - 1), &[]);
+        check(&[], text(5000), text(0), &[]);
+    }
+
+    #[test]
+    fn what_is_long_reaches_far() {
+        let words = b"word ".repeat(10_000);
+        let with = |piece: &[u8], at: usize| [&words[..at], piece, &words[at + piece.len()..]].concat();
+        let len = words.len();
+        let pem = b"-----BEGIN ";
+        let long = [b'a'; NEAR];
+        // The change is at 20,000, of ten bytes that were not there before.
+        let changed = [(0, 0, 20_000), (20_000, 20_010, len - 20_010)];
+        for (piece, at, to, from) in [
+            (&pem[..], 10_000, 20_000 - NEAR, 20_010 + NEAR),
+            (&pem[..], 17_000, 20_000 - FAR, 20_010 + FAR),
+            (&pem[..], 20_000, 20_000 - NEAR, 20_010 + FAR),
+            (&long[..], 18_800, 20_000 - FAR, 20_010 + NEAR),
+            (&long[..], 20_010, 20_000 - NEAR, 20_010 + FAR),
+        ] {
+            let expected = [(0..to, 0), (from..len, from - 10)];
+            let text = with(piece, at);
+            let old = [&text[..20_000], &text[20_010..]].concat();
+            check(&changed, &old, &text, &expected);
+        }
+        // A block that begins in the old text alone.
+        let old = with(pem, 19_990);
+        check(&[(20_000, 10, 20_000)], &old, &words[..20_010], &[(10 + FAR..20_010 - NEAR, 20_000 + FAR)]);
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub(crate) struct Searcher<'a> {
 
 /// The text that another one was made from, and how.
 pub(crate) struct Before<'a> {
-    pub len: usize,
+    pub text: &'a [u8],
     pub known: &'a [Known],
     pub copied: &'a [Copied],
 }
@@ -46,7 +46,7 @@ impl<'a> Searcher<'a> {
     pub fn search(&mut self, text: &[u8], before: Option<Before<'_>>) -> Vec<Known> {
         let Some(before) = before else { return self.search_range(text, 0..text.len(), Vec::new()) };
         let mut unchanged = std::mem::take(&mut self.same);
-        same(before.copied, before.len, text.len(), Engine::MARGIN, &mut unchanged);
+        same(before.copied, before.text, text, &mut unchanged);
         let mut known = Vec::new();
         for range in to_scan(&unchanged, text.len()) {
             known = self.search_range(text, range, known);

@@ -8,7 +8,7 @@ use std::ops::Range;
 use zeroize::Zeroizing;
 
 use super::tokens::is_token;
-use super::{Candidate, Encoding, Engine, Hit, MAX_VALUE, literals, settle, tokens};
+use super::{Candidate, Encoding, Engine, Hit, MAX_GENERIC_VALUE, MAX_VALUE, literals, settle, tokens};
 use crate::base64;
 
 /// How often something encoded may be decoded.
@@ -223,7 +223,7 @@ pub fn utf16_to_utf8(bytes: &[u8]) -> Option<Vec<u8>> {
 const MIN_ENCODED: usize = 20;
 
 /// The longest value in pieces.
-const MAX_TIED: usize = MAX_VALUE / 4;
+const MAX_TIED: usize = MAX_GENERIC_VALUE;
 
 /// How far before a run its first piece may begin.
 const MAX_TIED_BEFORE: usize = 256;

@@ -18,6 +18,7 @@ mod passwords;
 mod pem;
 mod prefixes;
 mod random;
+mod reach;
 mod rule;
 mod shapes;
 mod tokens;
@@ -63,7 +64,20 @@ pub struct Scratch {
 impl Engine {
     /// Bytes before and after a value that a decision may look at. A part of a text that is at least this far from any
     /// change has the same hits as before.
-    pub const MARGIN: usize = MAX_VALUE + LOOK_AROUND;
+    pub const MARGIN: usize = reach::FAR;
+
+    /// What [`Engine::margin_before`] and [`Engine::margin_behind`] give at least, and for most places.
+    pub const NEAR_MARGIN: usize = reach::NEAR;
+
+    /// Bytes before `at` in which hits may begin that depend on what stands from `at` on; at most [`Engine::MARGIN`].
+    pub fn margin_before(text: &[u8], at: usize) -> usize {
+        reach::margin_before(text, at)
+    }
+
+    /// Bytes from `at` on in which hits may begin that depend on what stands before `at`; at most [`Engine::MARGIN`].
+    pub fn margin_behind(text: &[u8], at: usize) -> usize {
+        reach::margin_behind(text, at)
+    }
 
     /// Compiles a catalogue; patterns are compiled when they are first needed.
     pub fn new(catalogue: &Catalogue) -> Self {
@@ -80,7 +94,8 @@ impl Engine {
         let end = region.end.min(text.len());
         let region = region.start.min(end)..end;
         // A hit outside may overlap one inside, and one of the two has to go.
-        let wide = region.start.saturating_sub(MAX_VALUE)..(region.end + MAX_GENERIC_VALUE).min(text.len());
+        let back = reach::back(text, region.start);
+        let wide = region.start.saturating_sub(back)..(region.end + MAX_GENERIC_VALUE).min(text.len());
         scratch.found.clear();
         tokens::find(self, text, &wide, Decode::Twice, &mut scratch.found);
         literals::find(self, text, &wide, &mut scratch.found);

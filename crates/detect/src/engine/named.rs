@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::mentions::WINDOW;
 use super::names::{Before, Operator, Says, what_a_name_says, words_of};
 use super::random;
+use super::reach;
 use super::rule::Generic;
 use super::tokens::is_reported;
 use super::{Engine, Hit, MAX_GENERIC_VALUE, MAX_VALUE, RuleId};
@@ -134,7 +135,7 @@ fn best_of(
     at: usize,
     rules: impl Iterator<Item = (RuleId, usize)>,
 ) -> Option<Verdict> {
-    let rest = &text[at..text.len().min(at + MAX_VALUE)];
+    let rest = reach::readable(text, at);
     let mut best: Option<(usize, bool, RuleId, usize)> = None;
     for (rule, score) in rules {
         let (_, key) = engine.rules.key(rule)?;

@@ -48,7 +48,7 @@ pub(super) fn on_a_command_line(engine: &Engine, text: &[u8], literal: Range<usi
         command.windows(option.len()).position(|part| part == option).map(|at| at + option.len())
     };
     let mut at = literal.end + option(b"-u ").or_else(|| option(b"--user "))?;
-    at += text[at..].iter().take_while(|&&byte| byte == b' ').count();
+    at += text[at..].iter().take(MAX_TIE).take_while(|&&byte| byte == b' ').count();
     let quote = text.get(at).copied().filter(|&byte| is_quote(byte));
     at += usize::from(quote.is_some());
     let rest = &text[at..text.len().min(at + MAX_VALUE_LEN)];

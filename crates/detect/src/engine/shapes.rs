@@ -6,9 +6,10 @@ use std::sync::OnceLock;
 
 use regex::bytes::{Regex, RegexBuilder};
 
+use super::reach;
 use super::rule::Rules;
 use super::tokens::is_reported;
-use super::{Candidate, Hit, MAX_VALUE, RuleId};
+use super::{Candidate, Hit, RuleId};
 use crate::identify::Certainty;
 use crate::provider::{Judgement, Key};
 
@@ -40,7 +41,7 @@ impl Shapes {
 
     /// What begins at a place.
     pub(super) fn find(&self, rules: &Rules, text: &[u8], at: usize) -> Option<Candidate> {
-        let rest = &text[at..text.len().min(at + MAX_VALUE)];
+        let rest = reach::readable(text, at);
         if !self.any(rules)?.is_match(rest) {
             return None;
         }

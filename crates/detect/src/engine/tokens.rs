@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::decode::Decode;
-use super::{Candidate, Engine, Hit, MAX_VALUE, decode, named};
+use super::{Candidate, Engine, Hit, MAX_VALUE, decode, named, reach};
 use crate::identify::Certainty;
 use crate::provider::{Judgement, Key, Kind};
 
@@ -166,7 +166,7 @@ fn begins_at(engine: &Engine, text: &[u8], at: usize, found: &mut Vec<Candidate>
 
 /// What begins at a place with a prefix of its own.
 pub(super) fn by_prefix(engine: &Engine, text: &[u8], at: usize) -> Option<Candidate> {
-    let rest = &text[at..text.len().min(at + MAX_VALUE)];
+    let rest = reach::readable(text, at);
     let found = engine.prefixes.rules_at(rest).find_map(|rule| {
         let (_, key) = engine.rules.key(rule)?;
         let (judgement, end) = key.judge_beginning(rest)?;

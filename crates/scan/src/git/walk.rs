@@ -259,7 +259,7 @@ impl Thread<'_, '_, '_> {
         }
         let before = base.filter(|_| walk.delta_aware).and_then(|base| {
             let known = base.known.as_deref()?;
-            Some(Before { len: base.bytes.len(), known, copied: &self.copied })
+            Some(Before { text: &base.bytes, known, copied: &self.copied })
         });
         let known = self.searcher.search(bytes, before);
         self.count_text(bytes.len() as u64);

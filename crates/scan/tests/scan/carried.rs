@@ -17,6 +17,8 @@ fn piece() -> impl Strategy<Value = String> {
         1 => Just("password = \"correct-Horse7battery\"\n".to_owned()),
         1 => Just("postgres://shop:MadeUp0000Pass@db.madeup.test/shop\n".to_owned()),
         1 => Just("# twilio stripe sendgrid\n".to_owned()),
+        1 => (0u8..8).prop_map(|salt| base64(1200, salt).replace('\n', "")),
+        1 => Just(" # keymoat:allow made up".to_owned()),
     ]
 }
 
