@@ -26,7 +26,16 @@ pub(crate) async fn run(minutes: u64) -> Result<()> {
     println!("peak {:.0} a second at {PEAK_CONNECTIONS} connections; sending {rate:.0} a second", peak.rate);
     println!(
         "{:>6} {:>10} {:>9} {:>9} {:>9} {:>9} {:>7} {:>7} {:>10} {:>6}",
-        "minute", "answered", "p50 ms", "p99 ms", "disk p50", "disk p99", "failed", "unsent", "RSS kB", "files"
+        "minute",
+        "answered",
+        "p50 ms",
+        "p99 ms",
+        "disk p50",
+        "disk p99",
+        "failed",
+        "unsent",
+        "RSS kB",
+        "files"
     );
     let mut sizes = Vec::new();
     for minute in 1..=minutes {

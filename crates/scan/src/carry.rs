@@ -31,8 +31,7 @@ pub fn same(copied: &[Copied], before: &[u8], text: &[u8], found: &mut Vec<Same>
         if !(is_begin && is_end) && part.len < 2 * Engine::NEAR_MARGIN {
             continue;
         }
-        let behind =
-            || Engine::margin_behind(text, start).max(Engine::margin_behind(before, part.base));
+        let behind = || Engine::margin_behind(text, start).max(Engine::margin_behind(before, part.base));
         let from = if is_begin { 0 } else { start + behind() };
         // What stands before the end is the same in both.
         let to = if is_end { end } else { end.saturating_sub(Engine::margin_before(text, end)) };
@@ -88,7 +87,12 @@ mod tests {
         // The beginning is of the middle, and the end too.
         check(&[(10, 0, 4000)], text(5000), text(4000), &[(NEAR..4000 - NEAR, 10 + NEAR)]);
         // Too short to be worth it.
-        check(&[(0, 0, 2 * NEAR), (2 * NEAR, 2 * NEAR + 10, 50)], text(9000), text(2 * NEAR + 60), &[(0..NEAR, 0)]);
+        check(
+            &[(0, 0, 2 * NEAR), (2 * NEAR, 2 * NEAR + 10, 50)],
+            text(9000),
+            text(2 * NEAR + 60),
+            &[(0..NEAR, 0)],
+        );
         check(&[(0, 0, 2 * NEAR - 1)], text(9000), text(2 * NEAR - 1), &[]);
         check(&[], text(5000), text(0), &[]);
     }

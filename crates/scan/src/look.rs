@@ -9,7 +9,7 @@ use std::rc::Rc;
 use keymoat_detect::Encoding;
 
 use crate::dump;
-use crate::finding::Values;
+use crate::finding::{Listed, Values};
 use crate::inside::{self, Limits, RowsOut, Texts};
 use crate::known;
 use crate::place::{Inside, Place, Source};
@@ -23,6 +23,7 @@ pub(crate) struct Looker<'a, 's> {
     searcher: &'s mut Searcher<'a>,
     source: Source,
     into: Into<'a, 's>,
+    listed: Listed,
     bytes: u64,
     is_troubled: bool,
 }
@@ -95,14 +96,18 @@ impl<'a, 's> Looker<'a, 's> {
         values: &'s Values<'a>,
         source: Source,
     ) -> Self {
-        Self { scan, searcher, source, into: Into::Values(values), bytes: 0, is_troubled: false }
+        Self::into(scan, searcher, source, Into::Values(values))
+    }
+
+    fn into(scan: &'s Scan<'s>, searcher: &'s mut Searcher<'a>, source: Source, into: Into<'a, 's>) -> Self {
+        Self { scan, searcher, source, into, listed: Listed::default(), bytes: 0, is_troubled: false }
     }
 
     /// Searches a stream of which nobody knows yet where it stands, with everything that is in it; `name` is what
     /// troubles are told by, and says what the bytes do not.
     pub fn keep(scan: &'s Scan<'s>, searcher: &'s mut Searcher<'a>, name: &str, stream: impl Read) -> Looked {
         let (source, into) = (Source::Stream(name.to_owned()), Into::Kept(Vec::new()));
-        let mut looker = Self { scan, searcher, source, into, bytes: 0, is_troubled: false };
+        let mut looker = Self::into(scan, searcher, source, into);
         inside::look_into(name, stream, Limits::default(), &mut looker);
         let Into::Kept(seen) = looker.into else { unreachable!("it was made to keep") };
         Looked { seen, is_troubled: looker.is_troubled }
@@ -139,9 +144,13 @@ impl Texts for Looker<'_, '_> {
         let mut text = UpToError { stream: text, error: None };
         let members = || Within { members: inside.to_vec(), ..Within::default() };
         let within = (!inside.is_empty()).then(|| Box::new(members()));
-        let (into, source) = (&mut self.into, &self.source);
+        let (into, source, listed) = (&mut self.into, &self.source, &mut self.listed);
+        let values = self.searcher.values;
         let streamed = self.searcher.search_stream(&mut text, |sighting| {
             let (line, column, known) = (sighting.line, sighting.column, sighting.known);
+            if !listed.takes(known.value, values) {
+                return;
+            }
             let within = within.clone();
             into.add(Seen { value: known.value, encoding: known.encoding, line, column, within }, source);
         })?;
@@ -152,6 +161,9 @@ impl Texts for Looker<'_, '_> {
     fn rows(&mut self, inside: &[String], rows: &Rows, region: Range<usize>) {
         self.bytes += region.len() as u64;
         for known in self.searcher.search_range(rows.text(), region, Vec::new()) {
+            if !self.listed.takes(known.value, self.searcher.values) {
+                continue;
+            }
             let spot = rows.spot(&(known.start..known.start + 1));
             let known_as = spot.cell.as_ref().and_then(|cell| known::name_of(self.scan.catalogue, cell));
             let is_within = !inside.is_empty() || spot.cell.is_some();

@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
-use crate::finding::Values;
+use crate::finding::{Listed, Values};
 use crate::inside;
 use crate::look::{Dumps, Looker};
 use crate::place::{Place, Source};
@@ -250,10 +250,12 @@ fn search_text(
         found.bytes += buffer.len() as u64;
         return Ok(());
     }
-    let whole = std::mem::take(buffer);
+    let (whole, mut listed) = (std::mem::take(buffer), Listed::default());
     let streamed = searcher.search_stream(whole.as_slice().chain(&mut file), |sighting| {
         let (line, column, encoding) = (sighting.line, sighting.column, sighting.known.encoding);
-        values.add_place(sighting.known.value, Place { source: source(), line, column, encoding });
+        if listed.takes(sighting.known.value, values) {
+            values.add_place(sighting.known.value, Place { source: source(), line, column, encoding });
+        }
     })?;
     found.bytes += streamed.bytes;
     Ok(())

@@ -19,7 +19,16 @@ pub(super) struct Source<'r> {
 
 impl<'r> Source<'r> {
     pub fn new(stream: &'r mut dyn Read) -> Self {
-        Self { stream, buffer: Vec::new(), start: 0, is_at_end: false, error: None, line: 1, into_line: 0, taken: 0 }
+        Self {
+            stream,
+            buffer: Vec::new(),
+            start: 0,
+            is_at_end: false,
+            error: None,
+            line: 1,
+            into_line: 0,
+            taken: 0,
+        }
     }
 
     /// What has been read and not taken.

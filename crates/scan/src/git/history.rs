@@ -16,7 +16,7 @@ use super::repository::Repository;
 use super::sightings::{SeenBlob, Sightings};
 use super::trace::{self, Learnt, NOTHING, Trace, UNKNOWN};
 use super::walk::{Done, Walk};
-use crate::finding::Values;
+use crate::finding::{Listed, Values};
 use crate::inside;
 use crate::look::Looker;
 use crate::place::{Historic, Source, Standing};
@@ -390,8 +390,13 @@ impl<'t> LooseThread<'t> {
             // To its end, for what is broken is told.
             io::copy(&mut object.content, &mut io::sink())?;
         } else if object.len > STREAMED {
-            let (mut seen, content) = (Vec::new(), bytes.as_slice().chain(object.content));
-            self.searcher.search_stream(content, |sighting| seen.push(sighting))?;
+            let (mut seen, mut listed, values) = (Vec::new(), Listed::default(), self.searcher.values);
+            let content = bytes.as_slice().chain(object.content);
+            self.searcher.search_stream(content, |sighting| {
+                if listed.takes(sighting.known.value, values) {
+                    seen.push(sighting);
+                }
+            })?;
             self.sightings.add_streamed(id, &seen);
         } else {
             object.content.read_to_end(&mut bytes)?;

@@ -14,7 +14,7 @@ use super::delta::{self, Copied, DeltaError};
 use super::inflating::Inflating;
 use super::pack::{Content, Entry, EntryError, Forest, Pack};
 use super::sightings::Sightings;
-use crate::finding::Known;
+use crate::finding::{Known, Listed};
 use crate::inside;
 use crate::look::Looker;
 use crate::scan::Scan;
@@ -358,8 +358,12 @@ impl Thread<'_, '_, '_> {
             self.count_looked_into(is_binary, entry.len);
             return Ok(());
         }
-        let mut seen = Vec::new();
-        let streamed = self.searcher.search_stream(&mut reader, |sighting| seen.push(sighting));
+        let (mut seen, mut listed, values) = (Vec::new(), Listed::default(), self.searcher.values);
+        let streamed = self.searcher.search_stream(&mut reader, |sighting| {
+            if listed.takes(sighting.known.value, values) {
+                seen.push(sighting);
+            }
+        });
         streamed.map_err(|_| EntryError::Inflate)?;
         self.count_text(entry.len);
         self.sightings.add_streamed(self.id(node), &seen);

@@ -139,10 +139,14 @@ impl Report {
     ) -> Self {
         let many = searched.iter().filter(|searched| !searched.target.is_submodule).count() > 1;
         let mut values: BTreeMap<(String, Fingerprint), Reported> = BTreeMap::new();
-        let mut targets = Vec::new();
+        let (mut targets, mut warnings) = (Vec::new(), about.warnings);
         for Searched { target, findings } in searched {
             for finding in findings {
                 let rule = engine.rule(finding.rule);
+                if finding.unlisted > 0 {
+                    let (title, mask, more) = (title(&rule), &finding.mask, finding.unlisted);
+                    warnings.push(format!("{title} {mask} stands in {more} more places than are listed"));
+                }
                 let new = reported(&rule, &finding, &target, many);
                 match values.entry((new.rule.clone(), new.fingerprint)) {
                     std::collections::btree_map::Entry::Occupied(mut entry) => entry.get_mut().join(new),
@@ -164,7 +168,7 @@ impl Report {
             targets,
             findings,
             known,
-            warnings: about.warnings,
+            warnings,
             skipped: Skipped::of(troubles),
             baseline,
         }

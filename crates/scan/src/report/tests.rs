@@ -54,7 +54,8 @@ fn finding(engine: &Engine, name: &str, value: &str, places: Vec<Place>) -> Find
     let rule = rule(engine, name);
     let fingerprint = FingerprintKey::new([7; 32]).of(value.as_bytes());
     let mask = catalogue().mask(value.as_bytes());
-    Finding { rule, fingerprint, mask, severity: engine.rule(rule).severity, places }
+    let severity = engine.rule(rule).severity;
+    Finding { rule, fingerprint, mask, severity, places, unlisted: 0 }
 }
 
 const LIVE: &str = "sk_live_51MadeUpExample0000Keymoat4242";
