@@ -227,6 +227,16 @@ fn an_own_catalogue_adds_to_what_is_found() {
     let done = home.run(&["scan", "a.txt", "--catalogue", "providers"]);
     assert!(done.code == 1 && done.stdout.contains("Acme secret key  acmeshop_…9876"), "{done:?}");
     assert_eq!(home.run(&["scan", "a.txt", "--catalogue", "none"]).code, 2);
+    // A pattern that backtracks elsewhere takes linear time here; one that is too large is refused.
+    let text = home.read("providers/acme.toml");
+    let with = |pattern: &str| text.replace("acmeshop_[0-9A-Za-z]{32}", pattern);
+    home.file("long.txt", &format!("acmeshop_{}!", "aB3d".repeat(200_000)));
+    home.file("providers/acme.toml", &with("acmeshop_(?:[0-9A-Za-z]+)+(?:[0-9A-Za-z]*)*"));
+    let done = home.run(&["scan", "a.txt", "long.txt", "--catalogue", "providers"]);
+    assert!(done.code == 1 && done.stdout.contains("acmeshop_…9876"), "{done:?}");
+    home.file("providers/acme.toml", &with("acmeshop_(?:(?:[a-z]{1,100}){1,100}){1,100}"));
+    let done = home.run(&["scan", "a.txt", "--catalogue", "providers"]);
+    assert!(done.code == 2 && done.stderr.contains("the pattern does not compile"), "{done:?}");
 }
 
 #[test]
