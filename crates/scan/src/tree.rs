@@ -34,6 +34,8 @@ pub struct Files {
     pub ignored: u64,
     /// Symbolic links, sockets, pipes and devices.
     pub special: u64,
+    /// Repositories in it, of which only the files were searched.
+    pub repositories: u64,
 }
 
 impl Files {
@@ -43,6 +45,7 @@ impl Files {
         self.bytes += other.bytes;
         self.ignored += other.ignored;
         self.special += other.special;
+        self.repositories += other.repositories;
         self.ignored_but_searched.extend(other.ignored_but_searched);
         self.ignored_but_searched.sort();
     }
@@ -122,6 +125,8 @@ impl<'a> Walker<'a> {
 
     fn subdir(&mut self, dir: &Path, depth: usize) {
         if is_git_dir(dir) {
+            // Its own history is another source, which whoever scans knows of.
+            self.found.repositories += u64::from(dir.parent() != Some(self.root));
             return;
         }
         if self.ignores(dir, true) {

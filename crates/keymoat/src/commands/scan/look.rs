@@ -176,6 +176,9 @@ fn files(scan: &Scan<'_>, path: &Path, target: &mut Target) -> Vec<keymoat_scan:
         ("ignored", read.ignored),
         ("bytes", read.bytes),
     ]);
+    if read.repositories > 0 {
+        target.read.push(("repositories without their histories", read.repositories));
+    }
     findings
 }
 
