@@ -176,7 +176,9 @@ fn whatever_a_file_is_the_rest_of_the_scan_goes_on() {
 /// a test that runs as root.)
 #[test]
 fn parts_of_a_repository_that_cannot_be_read_are_told() {
-    let rows: &[(&str, fn(&Path), &str)] = &[
+    /// A part, how it comes to be unreadable, and what is said.
+    type Row = (&'static str, fn(&Path), &'static str);
+    let rows: &[Row] = &[
         ("packed-refs", |path| fs::create_dir(path).unwrap(), "cannot be read: is a directory"),
         ("objects/zz", |path| symlink("zz", path).unwrap(), "cannot be read: filesystem loop"),
         ("logs/refs/heads/other", |path| symlink("other", path).unwrap(), "cannot be read: filesystem loop"),
