@@ -116,7 +116,8 @@ fn fuzz(workspace: &Workspace, binaries: &Path, name: &str, seconds: u64) -> Res
     fs::create_dir_all(&corpus)?;
     fs::create_dir_all(&artifacts)?;
     let mut command = std::process::Command::new(binaries.join(name));
-    command.arg(format!("-max_total_time={seconds}")).arg("-rss_limit_mb=2048").arg("-print_final_stats=1");
+    command.arg(format!("-max_total_time={seconds}")).arg("-print_final_stats=1");
+    command.args(["-rss_limit_mb=2048", SLOWEST]);
     command.arg(format!("-artifact_prefix={}/", artifacts.display())).arg(&corpus);
     command.args(seeds(workspace, name));
     // One input may take its time; one that hangs is found by the program itself.
@@ -153,6 +154,8 @@ fn tail(text: &str) -> String {
 const COVERAGE: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions -Coverflow-checks -Ccodegen-units=1";
+/// What takes longer counts as broken; libFuzzer measures in whole seconds, and a busy machine is slow.
+const SLOWEST: &str = "-timeout=5";
 /// Each target, when nothing else is said.
 const SECONDS: u64 = 30;
 /// A day.

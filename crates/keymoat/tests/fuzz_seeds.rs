@@ -2,6 +2,7 @@
 //! doubled. Real fuzzing, which learns from what it has tried, is `cargo xtask fuzz`; to build for it takes too long for
 //! each run of the tests.
 #![allow(
+    clippy::duplicate_mod,
     clippy::unwrap_used,
     missing_docs,
     unused_attributes,

@@ -123,6 +123,9 @@ fn files_streams_and_what_is_not_there() {
     check(&["log.txt", "--baseline", "none"], 2, "--update-baseline makes it");
     check(&["log.txt", "-o", "none/report.html"], 2, "cannot write");
     check(&["log.txt", "--update-baseline"], 2, "--baseline");
+    std::fs::write(home.path().join("sealed.7z"), b"7z\xbc\xaf\x27\x1c\0\x04").unwrap();
+    check(&["sealed.7z"], 2, "not read: sealed.7z is packed as 7z, which nothing here opens");
+    check(&["sealed.7z", "log.txt"], 1, "not read: sealed.7z is packed as 7z");
     let done = home.run_with_stdin(&["scan", "-"], &format!("Authorization: {TOKEN}\n"));
     assert!(done.code == 1 && done.stdout.contains("stdin:1"), "{done:?}");
     let done = home.run_with_stdin(&["scan", "-"], "nothing\n");
@@ -179,6 +182,37 @@ fn what_is_staged_and_what_is_allowed() {
 }
 
 #[test]
+fn histories_of_submodules_are_searched() {
+    let home = Home::new();
+    let library = Repository::new(&home, "library");
+    library.write("old.env", &format!("SHOPIFY_TOKEN={TOKEN}\n"));
+    library.commit("Begin");
+    library.write("old.env", "SHOPIFY_TOKEN=\n");
+    library.commit("Take the token out");
+    let shop = shop(&home);
+    let url = format!("file://{}", library.path("").display());
+    shop.git(&["-c", "protocol.file.allow=always", "submodule", "--quiet", "add", &url, "vendor/library"]);
+    let document = found(&shop.keymoat(&["scan", "--format", "json"]));
+    let findings = document["findings"].as_array().unwrap();
+    let token = findings.iter().find(|finding| finding["provider"] == "shopify").unwrap();
+    let place = &token["places"][0];
+    assert_eq!((&place["path"], &place["reach"]), (&"vendor/library/old.env".into(), &"history".into()));
+    let target = |index: usize| &document["targets"][index]["name"];
+    assert_eq!((target(0), target(1)), (&"shop".into(), &"vendor/library".into()));
+    // Of several targets each place is told from its target on; the submodule stays where it is.
+    let several = found(&home.run(&["scan", "shop", "library", "--format", "json"]));
+    let paths: Vec<&str> = several["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|finding| finding["provider"] == "shopify")
+        .flat_map(|finding| finding["places"].as_array().unwrap())
+        .map(|place| place["path"].as_str().unwrap())
+        .collect();
+    assert_eq!(paths, ["library/old.env", "shop/vendor/library/old.env"]);
+}
+
+#[test]
 fn an_own_catalogue_adds_to_what_is_found() {
     let home = Home::new();
     std::fs::create_dir(home.path().join("providers")).unwrap();
@@ -193,6 +227,16 @@ fn an_own_catalogue_adds_to_what_is_found() {
     let done = home.run(&["scan", "a.txt", "--catalogue", "providers"]);
     assert!(done.code == 1 && done.stdout.contains("Acme secret key  acmeshop_…9876"), "{done:?}");
     assert_eq!(home.run(&["scan", "a.txt", "--catalogue", "none"]).code, 2);
+    // A pattern that backtracks elsewhere takes linear time here; one that is too large is refused.
+    let text = home.read("providers/acme.toml");
+    let with = |pattern: &str| text.replace("acmeshop_[0-9A-Za-z]{32}", pattern);
+    home.file("long.txt", &format!("acmeshop_{}!", "aB3d".repeat(200_000)));
+    home.file("providers/acme.toml", &with("acmeshop_(?:[0-9A-Za-z]+)+(?:[0-9A-Za-z]*)*"));
+    let done = home.run(&["scan", "a.txt", "long.txt", "--catalogue", "providers"]);
+    assert!(done.code == 1 && done.stdout.contains("acmeshop_…9876"), "{done:?}");
+    home.file("providers/acme.toml", &with("acmeshop_(?:(?:[a-z]{1,100}){1,100}){1,100}"));
+    let done = home.run(&["scan", "a.txt", "--catalogue", "providers"]);
+    assert!(done.code == 2 && done.stderr.contains("the pattern does not compile"), "{done:?}");
 }
 
 #[test]

@@ -28,6 +28,8 @@ pub struct Finding {
     pub severity: Severity,
     /// Where it stands; never empty.
     pub places: Vec<Place>,
+    /// How many more places it has in files that have it very often.
+    pub unlisted: u64,
 }
 
 /// A keyed hash of a value: the same value under the same key has the same one, and nobody without the key can tell
@@ -119,6 +121,27 @@ pub(crate) struct Known {
     pub encoding: Encoding,
 }
 
+/// How often values stand in one thing. A token in each line of a log has a hundred million places, and nobody reads
+/// on after a thousand.
+#[derive(Debug, Default)]
+pub(crate) struct Listed(HashMap<u32, u64>);
+
+impl Listed {
+    /// Whether one more place of a value is listed; one that is not is counted.
+    pub fn takes(&mut self, value: u32, values: &Values<'_>) -> bool {
+        let count = self.0.entry(value).or_default();
+        *count += 1;
+        let is_listed = *count <= LONGEST_LIST;
+        if !is_listed {
+            values.leave_out(value);
+        }
+        is_listed
+    }
+}
+
+/// Places of one value in one thing.
+const LONGEST_LIST: u64 = 1000;
+
 /// All values that were found so far, each once.
 #[derive(Debug)]
 pub(crate) struct Values<'a> {
@@ -155,7 +178,7 @@ impl<'a> Values<'a> {
             *numbers.entry((hit.rule, fingerprint)).or_insert_with(|| {
                 let mask = self.catalogue.mask(value);
                 let (rule, severity) = (hit.rule, rule.severity);
-                findings.push(Finding { rule, fingerprint, mask, severity, places: Vec::new() });
+                findings.push(Finding { rule, fingerprint, mask, severity, places: Vec::new(), unlisted: 0 });
                 (findings.len() - 1) as u32
             })
         });
@@ -165,6 +188,11 @@ impl<'a> Values<'a> {
     /// Adds a place to a value.
     pub fn add_place(&self, value: u32, place: Place) {
         self.found().findings[value as usize].places.push(place);
+    }
+
+    /// Counts a place of a value that is not listed.
+    pub fn leave_out(&self, value: u32) {
+        self.found().findings[value as usize].unlisted += 1;
     }
 
     /// All findings: the worst first, then by rule and fingerprint; the places of each in order.

@@ -3,6 +3,7 @@
 //! The engine looks at what stands before a value, so a cell of a telling column has the column's name before it, and the
 //! value of a table of names and values its name. Everything else stands as in a dump: cells separated by tabs.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -38,9 +39,11 @@ impl Table {
             Some(known) if !known.is_empty() => known,
             _ => place("id").or(setting.map(|(name, _)| name)).into_iter().collect(),
         };
-        let column = |name: &String| Column { name: name.clone(), is_telling: is_telling(name) };
+        // A name may stand before each value, and beside each finding.
+        let short = |name: &str| name.chars().take(LONGEST_NAME).collect::<String>();
+        let column = |name: &String| Column { name: short(name), is_telling: is_telling(name) };
         Self {
-            name: name.to_owned(),
+            name: short(name),
             columns: columns.iter().map(column).collect(),
             key,
             company: place("company_id"),
@@ -85,6 +88,8 @@ pub struct Cell {
 pub struct Spot {
     /// The line in the file, from 1; nothing where there is no file.
     pub line: Option<u64>,
+    /// The column in it, from 1; nothing in tables.
+    pub column: Option<u64>,
     /// The cell; nothing between tables.
     pub cell: Option<Cell>,
 }
@@ -109,9 +114,11 @@ struct Row {
     line: u64,
     /// Its number in the table.
     number: u64,
+    /// How far into its line it begins; only of text between tables.
+    into_line: u64,
     table: Option<Rc<Table>>,
-    /// Its cells begin here; nothing where they have to be counted.
-    cells: Option<usize>,
+    /// Which cells it has; nothing where they have to be counted.
+    cells: Option<Range<usize>>,
     /// What was known of it when its beginning was given away.
     known: Option<Box<Cell>>,
 }
@@ -145,22 +152,27 @@ impl Rows {
     /// Where a value stands that takes this part of the text.
     pub fn spot(&self, value: &Range<usize>) -> Spot {
         let Some(index) = self.rows.partition_point(|row| row.start <= value.start).checked_sub(1) else {
-            return Spot { line: None, cell: None };
+            return Spot { line: None, column: None, cell: None };
         };
         let row = &self.rows[index];
         let into = &self.text[row.start..value.start.min(self.text.len())];
         let lines = if row.table.is_none() { memchr::memchr_iter(b'\n', into).count() as u64 } else { 0 };
         let line = (row.line > 0 && !self.has_no_lines).then_some(row.line + lines);
         let cell = row.table.as_ref().map(|table| self.cell(index, row, table, value));
-        Spot { line, cell }
+        let into_line = match memchr::memrchr(b'\n', into) {
+            Some(end) => (into.len() - end - 1) as u64,
+            None => row.into_line + into.len() as u64,
+        };
+        let column = (row.table.is_none() && line.is_some()).then_some(into_line + 1);
+        Spot { line, column, cell }
     }
 
     fn cell(&self, index: usize, row: &Row, table: &Table, value: &Range<usize>) -> Cell {
         let cells = self.cells_of(index);
-        let column =
-            cells.iter().rev().find(|cell| cell.text.start <= value.start).map_or(0, |cell| cell.column);
+        let before = cells.partition_point(|cell| cell.text.start <= value.start);
+        let column = before.checked_sub(1).map_or(0, |last| cells[last].column);
         let text = |column: usize| {
-            let cell = cells.iter().find(|cell| cell.column == column)?;
+            let cell = &cells[cells.binary_search_by_key(&column, |cell| cell.column).ok()?];
             let is_other = cell.text.end <= value.start || cell.text.start >= value.end;
             let text = std::str::from_utf8(&self.text[cell.text.clone()]).ok()?;
             (is_other && may_be_shown(text)).then_some(text)
@@ -184,11 +196,11 @@ impl Rows {
         }
     }
 
-    fn cells_of(&self, index: usize) -> Vec<CellText> {
+    /// The cells of a row, in the order of their columns.
+    fn cells_of(&self, index: usize) -> Cow<'_, [CellText]> {
         let row = &self.rows[index];
-        if let Some(first) = row.cells {
-            let end = self.rows[index + 1..].iter().find_map(|row| row.cells).unwrap_or(self.cells.len());
-            return self.cells[first..end].to_vec();
+        if let Some(cells) = &row.cells {
+            return Cow::Borrowed(&self.cells[cells.clone()]);
         }
         let end = self.rows.get(index + 1).map_or(self.text.len(), |next| next.start);
         let mut start = row.start;
@@ -198,7 +210,7 @@ impl Rows {
             start = range.end + 1;
             CellText { column, text: range }
         };
-        line.split(|byte| *byte == b'\t').enumerate().map(cell).collect()
+        Cow::Owned(line.split(|byte| *byte == b'\t').enumerate().map(cell).collect())
     }
 
     /// A row as it stands in a dump, where nothing in it needs another form; false where it does.
@@ -219,21 +231,29 @@ impl Rows {
         fits
     }
 
-    /// Text that stands in no table; whole lines as far as there are any.
-    pub(crate) fn between(&mut self, line: u64, text: &[u8], out: &mut RowsOut<'_>) {
-        let continues = self.rows.last().is_some_and(|row| row.table.is_none());
-        if !continues {
-            self.push(None, Number { line, row: 0 }, None);
+    /// Text that stands in no table, and begins in this line so far into it.
+    pub(crate) fn between(&mut self, mut line: u64, mut into_line: u64, text: &[u8], out: &mut RowsOut<'_>) {
+        for piece in text.chunks(STRETCH) {
+            let is_short = |row: &Row| self.text.len() - row.start < STRETCH;
+            if !self.rows.last().is_some_and(|row| row.table.is_none() && is_short(row)) {
+                self.push(None, Number { line, row: 0 }, None);
+                self.rows.last_mut().into_iter().for_each(|row| row.into_line = into_line);
+            }
+            self.text.extend_from_slice(piece);
+            line += memchr::memchr_iter(b'\n', piece).count() as u64;
+            into_line = match memchr::memrchr(b'\n', piece) {
+                Some(end) => (piece.len() - end - 1) as u64,
+                None => into_line + piece.len() as u64,
+            };
+            self.give(out);
         }
-        self.text.extend_from_slice(text);
-        self.give(out);
     }
 
     /// Begins a row.
     pub(crate) fn begin(&mut self, table: &Rc<Table>, number: Number) {
         self.setting.clear();
         let cells = self.cells.len();
-        self.push(Some(table), number, Some(cells));
+        self.push(Some(table), number, Some(cells..cells));
     }
 
     /// A cell of the row, or the beginning of one.
@@ -261,6 +281,8 @@ impl Rows {
         }
         let start = self.text.len();
         self.cells.push(CellText { column, text: start..start });
+        let end = self.cells.len();
+        self.rows.last_mut().and_then(|row| row.cells.as_mut()).into_iter().for_each(|cells| cells.end = end);
         self.more(text, out);
     }
 
@@ -290,12 +312,13 @@ impl Rows {
         *self = Self { has_no_lines: self.has_no_lines, ..Self::default() };
     }
 
-    fn push(&mut self, table: Option<&Rc<Table>>, number: Number, cells: Option<usize>) {
+    fn push(&mut self, table: Option<&Rc<Table>>, number: Number, cells: Option<Range<usize>>) {
         let Number { line, row: number } = number;
         self.rows.push(Row {
             start: self.text.len(),
             line,
             number,
+            into_line: 0,
             table: table.cloned(),
             cells,
             known: None,
@@ -321,37 +344,31 @@ impl Rows {
     /// Makes a row begin later than it does; gives the place.
     fn cut(&mut self, index: usize, keep: usize) -> usize {
         let row = &self.rows[index];
-        let Some(table) = row.table.clone() else {
-            // Of text between tables only the line has to be known.
-            let lines = memchr::memchr_iter(b'\n', &self.text[row.start..keep]).count() as u64;
-            if self.rows[index].line > 0 {
-                self.rows[index].line += lines;
-            }
-            self.rows[index].start = keep;
-            return keep;
-        };
+        // Stretches of text between tables are short.
+        let Some(table) = row.table.clone() else { return row.start };
         let known = self.cell(index, row, &table, &(keep..keep));
         let cells = self.cells_of(index);
-        let first = row.cells.unwrap_or(self.cells.len());
+        let range = row.cells.clone().unwrap_or_default();
         let gone = cells.iter().take_while(|cell| cell.text.end <= keep).count();
-        for cell in &mut self.cells[first..] {
+        for cell in &mut self.cells[range.clone()] {
             cell.text.start = cell.text.start.max(keep);
             cell.text.end = cell.text.end.max(keep);
         }
         let row = &mut self.rows[index];
         row.known = Some(Box::new(known));
         row.start = keep;
-        row.cells = Some(first + gone);
+        row.cells = Some(range.start + gone..range.end);
         keep
     }
 
     fn forget(&mut self, index: usize, keep: usize) {
         self.rows.drain(..index);
-        let first = self.rows.iter().find_map(|row| row.cells).unwrap_or(self.cells.len());
+        let cells = |row: &Row| row.cells.as_ref().map(|cells| cells.start);
+        let first = self.rows.iter().find_map(cells).unwrap_or(self.cells.len());
         self.cells.drain(..first);
         for row in &mut self.rows {
             row.start -= keep;
-            row.cells = row.cells.map(|cells| cells - first);
+            row.cells = row.cells.take().map(|cells| cells.start - first..cells.end - first);
         }
         for cell in &mut self.cells {
             cell.text = cell.text.start - keep..cell.text.end - keep;
@@ -440,9 +457,11 @@ const HARMLESS: [&str; 6] = ["_id", "_uid", "_count", "_date", "author", "_at"];
 
 /// Enough that the parts which are searched twice cost little, and little enough for the processor's cache.
 const BLOCK: usize = 1 << 20;
-/// Longer rows are taken apart, so that memory does not grow with them.
-const LONGEST_PLAIN: usize = 64 << 10;
-/// Names of settings are shorter.
+/// Longer rows are taken apart: cells of others are counted for each value.
+const LONGEST_PLAIN: usize = 16 << 10;
+/// Of text between tables lines are counted from here on, for each value.
+const STRETCH: usize = 4 << 10;
+/// Names of settings, tables and columns are shorter.
 const LONGEST_NAME: usize = 200;
 /// Keys of rows are shorter.
 const LONGEST_KEY: usize = 64;

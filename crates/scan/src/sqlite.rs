@@ -3,6 +3,7 @@
 //! The file is only read: nothing is locked, no statement runs, no `-wal` or `-shm` comes into being, and a file made to
 //! harm SQLite harms nobody. What was deleted and not overwritten is searched as bytes, and so is a file that is damaged.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt as _;
@@ -61,7 +62,7 @@ pub(crate) fn read(pages: &dyn Pages, out: &mut RowsOut<'_>) -> io::Result<()> {
         let _ = row;
         Ok(())
     })?;
-    database.seen.clear();
+    database.seen.borrow_mut().clear();
     let mut rows = Rows::default();
     let schema = Rc::new(Table::new("sqlite_schema", &SCHEMA.map(str::to_owned), &["name".to_owned()]));
     database.table(&schema, &Columns::default(), FIRST_PAGE, &mut rows, out)?;
@@ -97,7 +98,7 @@ struct Database<'p> {
     count: u32,
     encoding: Encoding,
     /// Each page belongs to one thing, so none is read twice.
-    seen: Seen,
+    seen: Rc<RefCell<Seen>>,
     is_damaged: bool,
 }
 
@@ -146,7 +147,15 @@ impl<'p> Database<'p> {
             _ => Encoding::Utf8,
         };
         let is_damaged = length % page_size as u64 != 0;
-        Ok(Some(Self { pages, page_size, usable, count, encoding, seen: Seen::new(count), is_damaged }))
+        Ok(Some(Self {
+            pages,
+            page_size,
+            usable,
+            count,
+            encoding,
+            seen: Rc::new(RefCell::new(Seen::new(count))),
+            is_damaged,
+        }))
     }
 
     /// Hands out the rows of a table.
@@ -188,6 +197,9 @@ impl<'p> Database<'p> {
             return Ok(());
         }
         let mut left = size_of(kind);
+        if left > record.payload.left {
+            return Err(damaged());
+        }
         if kind < 12 {
             return record.payload.skip(left);
         }
@@ -223,8 +235,10 @@ impl<'p> Database<'p> {
             if page.kind == INTERIOR_TABLE {
                 continue;
             }
+            // Cells do not overlap, so a page has no more than itself to give.
+            let mut left = self.usable;
             for at in page.cells() {
-                if let Err(error) = self.row_at(&page, at, on_row) {
+                if let Err(error) = self.row_at(&page, at, &mut left, on_row) {
                     match error.kind() {
                         io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => self.is_damaged = true,
                         _ => return Err(error),
@@ -235,7 +249,13 @@ impl<'p> Database<'p> {
         Ok(())
     }
 
-    fn row_at(&mut self, page: &Page, at: usize, on_row: OnRow<'_, 'p>) -> io::Result<()> {
+    fn row_at(
+        &mut self,
+        page: &Page,
+        at: usize,
+        left_in_page: &mut usize,
+        on_row: OnRow<'_, 'p>,
+    ) -> io::Result<()> {
         let mut cell = Bytes { bytes: page.bytes.get(at..self.usable).ok_or_else(damaged)? };
         if page.kind == INTERIOR_INDEX {
             cell.take(4)?;
@@ -243,6 +263,7 @@ impl<'p> Database<'p> {
         let length = usize::try_from(cell.varint()?).map_err(|_| damaged())?;
         let row = if page.kind == LEAF_TABLE { cell.varint()?.cast_signed() } else { 0 };
         let local = self.local(length, page.kind == LEAF_TABLE);
+        *left_in_page = left_in_page.checked_sub(local + SHORTEST_CELL).ok_or_else(damaged)?;
         let first = cell.take(local)?.to_vec();
         let next = if local < length { u32_of(cell.take(4)?) } else { 0 };
         let mut payload = Payload {
@@ -253,14 +274,11 @@ impl<'p> Database<'p> {
             at: 0,
             next,
             left: length,
-            taken: Vec::new(),
+            seen: Rc::clone(&self.seen),
             count: self.count,
         };
         let kinds = payload.header()?;
-        let done = on_row(self, row, &mut Record { payload: &mut payload, kinds });
-        let taken = std::mem::take(&mut payload.taken);
-        self.is_damaged |= !taken.into_iter().all(|page| self.seen.insert(page));
-        done
+        on_row(self, row, &mut Record { payload: &mut payload, kinds })
     }
 
     /// How much of a payload stands in the cell itself.
@@ -281,7 +299,7 @@ impl<'p> Database<'p> {
     }
 
     fn page(&mut self, number: u32) -> io::Result<Option<Page>> {
-        if number == 0 || number > self.count || !self.seen.insert(number) {
+        if number == 0 || number > self.count || !self.seen.borrow_mut().insert(number) {
             self.is_damaged = true;
             return Ok(None);
         }
@@ -303,7 +321,7 @@ impl Listed {
                 continue;
             }
             let size = size_of(kind);
-            if size > LONGEST_STATEMENT {
+            if size > LONGEST_STATEMENT.min(record.payload.left) {
                 return Err(damaged());
             }
             let mut bytes = vec![0; size];
@@ -388,7 +406,7 @@ struct Payload<'p> {
     at: usize,
     next: u32,
     left: usize,
-    taken: Vec<u32>,
+    seen: Rc<RefCell<Seen>>,
 }
 
 impl Payload<'_> {
@@ -444,11 +462,10 @@ impl Payload<'_> {
 impl Read for Payload<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.at == self.page.len() && self.left > 0 {
-            // As long as a chain may be, it never has a page twice.
-            if self.next == 0 || self.next > self.count || self.taken.len() >= self.count as usize {
+            // A chain of pages that leads back into itself, or into another one, has no end.
+            if self.next == 0 || self.next > self.count || !self.seen.borrow_mut().insert(self.next) {
                 return Err(damaged());
             }
-            self.taken.push(self.next);
             self.page.resize(self.usable, 0);
             self.pages.read_at(u64::from(self.next - 1) * self.page_size as u64, &mut self.page)?;
             self.next = u32_of(&self.page[..4]);
@@ -547,8 +564,8 @@ impl Read for Unused<'_, '_> {
             self.at = 0;
             let page = Page::read(self.database, number)?;
             self.rest = match page {
-                Some(page) if self.database.seen.contains(number) => page.gap().to_vec(),
-                _ if self.database.seen.contains(number) => Vec::new(),
+                Some(page) if self.database.seen.borrow().contains(number) => page.gap().to_vec(),
+                _ if self.database.seen.borrow().contains(number) => Vec::new(),
                 _ => {
                     let mut bytes = vec![0; self.database.page_size];
                     self.database
@@ -603,6 +620,8 @@ const INTERIOR_INDEX: u8 = 2;
 const INTERIOR_TABLE: u8 = 5;
 const LEAF_INDEX: u8 = 10;
 const LEAF_TABLE: u8 = 13;
+/// What stands before a payload has two bytes at least; deleted and short ones are filled up to four.
+const SHORTEST_CELL: usize = 2;
 /// 32,767 columns are the most that SQLite can be built with.
 const LONGEST_HEADER: usize = 32_767 * 9;
 /// SQLite takes statements of up to a megabyte.

@@ -11,7 +11,7 @@ use crate::git::delta::Copied;
 /// What a thread needs to search texts.
 pub(crate) struct Searcher<'a> {
     engine: &'a Engine,
-    values: &'a Values<'a>,
+    pub values: &'a Values<'a>,
     scratch: Scratch,
     hits: Vec<Hit>,
     same: Vec<Same>,

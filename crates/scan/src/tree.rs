@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
-use crate::finding::Values;
+use crate::finding::{Listed, Values};
 use crate::inside;
 use crate::look::{Dumps, Looker};
 use crate::place::{Place, Source};
@@ -34,6 +34,8 @@ pub struct Files {
     pub ignored: u64,
     /// Symbolic links, sockets, pipes and devices.
     pub special: u64,
+    /// Repositories in it, of which only the files were searched.
+    pub repositories: u64,
 }
 
 impl Files {
@@ -43,6 +45,7 @@ impl Files {
         self.bytes += other.bytes;
         self.ignored += other.ignored;
         self.special += other.special;
+        self.repositories += other.repositories;
         self.ignored_but_searched.extend(other.ignored_but_searched);
         self.ignored_but_searched.sort();
     }
@@ -101,20 +104,20 @@ impl<'a> Walker<'a> {
         }
         let entries = match fs::read_dir(dir) {
             Ok(entries) => entries,
-            Err(error) => {
-                self.scan.troubles.add(self.shown(dir), format!("cannot be read: {}", error.kind()));
-                return;
-            }
+            Err(error) => return self.unreadable(dir, &error),
         };
         self.rules.push(rules_of(dir));
-        let mut entries: Vec<fs::DirEntry> = entries.flatten().collect();
+        let (entries, broken): (Vec<_>, Vec<_>) = entries.partition(Result::is_ok);
+        broken.into_iter().filter_map(Result::err).for_each(|error| self.unreadable(dir, &error));
+        let mut entries: Vec<fs::DirEntry> = entries.into_iter().flatten().collect();
         entries.sort_by_key(fs::DirEntry::file_name);
         for entry in entries {
             let path = entry.path();
             match entry.file_type() {
                 Ok(kind) if kind.is_dir() => self.subdir(&path, depth),
                 Ok(kind) if kind.is_file() => self.file(path),
-                _ => self.found.special += 1,
+                Ok(_) => self.found.special += 1,
+                Err(error) => self.unreadable(&path, &error),
             }
         }
         self.rules.pop();
@@ -122,6 +125,8 @@ impl<'a> Walker<'a> {
 
     fn subdir(&mut self, dir: &Path, depth: usize) {
         if is_git_dir(dir) {
+            // Its own history is another source, which whoever scans knows of.
+            self.found.repositories += u64::from(dir.parent() != Some(self.root));
             return;
         }
         if self.ignores(dir, true) {
@@ -149,8 +154,13 @@ impl<'a> Walker<'a> {
         spoken.into_iter().find(|found| !found.is_none()).is_some_and(|found| found.is_ignore())
     }
 
+    fn unreadable(&self, path: &Path, error: &std::io::Error) {
+        self.scan.troubles.add(self.shown(path), format!("cannot be read: {}", error.kind()));
+    }
+
     fn shown(&self, path: &Path) -> String {
-        path.strip_prefix(self.root).unwrap_or(path).display().to_string()
+        let within = path.strip_prefix(self.root).ok().filter(|rest| !rest.as_os_str().is_empty());
+        within.unwrap_or(path).display().to_string()
     }
 }
 
@@ -201,10 +211,13 @@ fn search_files(
             }
             Ok(mut file) => {
                 found.binaries += u64::from(is_binary(&buffer));
-                // What was read is read once more: these formats begin at their beginning.
-                let _ = file.rewind();
                 let looker = Looker::new(scan, &mut searcher, values, Source::File(shown.clone()));
-                found.bytes += looker.file(&path, &file, &mut dumps);
+                // What was read is read once more: these formats begin at their beginning.
+                found.bytes += match file.rewind() {
+                    Ok(()) => looker.file(&path, &file, &mut dumps),
+                    // A pipe has none any more.
+                    Err(_) => looker.stream(buffer.as_slice().chain(file)),
+                };
                 Ok(())
             }
             Err(error) => Err(error),
@@ -242,10 +255,12 @@ fn search_text(
         found.bytes += buffer.len() as u64;
         return Ok(());
     }
-    let whole = std::mem::take(buffer);
+    let (whole, mut listed) = (std::mem::take(buffer), Listed::default());
     let streamed = searcher.search_stream(whole.as_slice().chain(&mut file), |sighting| {
         let (line, column, encoding) = (sighting.line, sighting.column, sighting.known.encoding);
-        values.add_place(sighting.known.value, Place { source: source(), line, column, encoding });
+        if listed.takes(sighting.known.value, values) {
+            values.add_place(sighting.known.value, Place { source: source(), line, column, encoding });
+        }
     })?;
     found.bytes += streamed.bytes;
     Ok(())

@@ -78,6 +78,40 @@ fn a_running_database_is_read_and_nothing_else() {
         troubles.list().into_iter().map(|trouble| format!("{} {}", trouble.what, trouble.why)).collect();
     assert_eq!(troubles, [format!("{server} › hidden may not be read by this user: secret")]);
     assert_eq!(number(), before + 1, "nothing was written");
+    goes_away(&cluster, &scan);
+}
+
+/// A database whose server ends the connection while a table is read.
+fn goes_away(cluster: &Cluster, scan: &Scan<'_>) {
+    cluster.sql("postgres", "CREATE DATABASE shaky").unwrap();
+    let script = format!(
+        "CREATE TABLE a (id int PRIMARY KEY, body text);
+         INSERT INTO a VALUES (1, '{TOKEN}');
+         CREATE TABLE b (id int PRIMARY KEY, body text);
+         INSERT INTO b VALUES (1, 'x');
+         CREATE FUNCTION ends() RETURNS boolean LANGUAGE sql SECURITY DEFINER
+             AS 'SELECT pg_catalog.pg_terminate_backend(pg_catalog.pg_backend_pid())';
+         ALTER TABLE b ENABLE ROW LEVEL SECURITY;
+         CREATE POLICY p ON b USING (public.ends());
+         CREATE TABLE c (id int PRIMARY KEY, body text);
+         GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader;"
+    );
+    cluster.sql("shaky", &script).unwrap();
+    let troubles = Troubles::default();
+    let scan = Scan { troubles: &troubles, ..*scan };
+    let server = format!("postgres://127.0.0.1:{}/shaky", cluster.port());
+    let findings = scan.database(&server.replace("://", "://reader@")).unwrap();
+    assert_eq!(findings[0].places[0].source.to_string(), format!("{server} › a.body, id 1"));
+    let told: Vec<String> =
+        troubles.list().into_iter().map(|trouble| format!("{} {}", trouble.what, trouble.why)).collect();
+    for says in [
+        format!("{server} cannot be reached: "),
+        format!("{server} › b could not be read to its end: "),
+        format!("{server} › b shows this user only some of its rows"),
+    ] {
+        assert!(told.iter().any(|told| told.starts_with(&says)), "{says} {told:?}");
+    }
+    assert_eq!(told.len(), 3, "{told:?}");
 }
 
 #[test]
@@ -103,4 +137,42 @@ fn a_server_that_is_not_there() {
         "{trouble:?}"
     );
     assert!(!scan.database("postgres://reader:hunter2@/").unwrap_err().contains("hunter2"));
+}
+
+/// Whatever answers in place of a database, or hangs up: a line about it.
+#[test]
+fn a_server_that_hangs_up_or_is_none() {
+    let (catalogue, key) = (Catalogue::builtin(), FingerprintKey::new([7; 32]));
+    let engine = Engine::new(catalogue);
+    // Of MySQL: a greeting that is cut off, and one that is none.
+    let answers: [&[u8]; 5] = [
+        b"",
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"\x4a\0\0\0\x0a5.5",
+        b"\xff\xff\xff\0\x0a",
+        b"R\0\0\0\x08",
+    ];
+    for scheme in ["postgres", "mysql"] {
+        for answer in answers {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let server = std::thread::spawn(move || {
+                let (mut stream, _) = listener.accept().unwrap();
+                std::io::Write::write_all(&mut stream, answer).unwrap();
+                // What was asked is read, so that hanging up is no reset.
+                stream.shutdown(std::net::Shutdown::Write).unwrap();
+                std::io::copy(&mut stream, &mut std::io::sink()).ok();
+            });
+            let troubles = Troubles::default();
+            let threads = NonZeroUsize::MIN;
+            let scan =
+                Scan { engine: &engine, catalogue, key: &key, threads, progress: &(), troubles: &troubles, keeper: &() };
+            let address = format!("{scheme}://reader:hunter2@127.0.0.1:{port}/vault");
+            assert_eq!(scan.database(&address).unwrap(), []);
+            let told = troubles.list();
+            let is_clear = told.len() == 1 && !told[0].why.is_empty() && !told[0].why.contains("hunter2");
+            assert!(is_clear, "{scheme} {answer:?}: {told:?}");
+            server.join().unwrap();
+        }
+    }
 }

@@ -3,6 +3,7 @@
 //! Versions 1.10 (PostgreSQL 8.3) to 1.16 (PostgreSQL 17). The file is read from its beginning to its end, so an archive
 //! may come out of a pipe or lie in another one.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::io::{self, BufReader, Read};
 use std::rc::Rc;
@@ -20,7 +21,12 @@ pub(crate) const TABLE_OF_CONTENTS: &str = "toc.dat";
 pub(crate) struct Contents {
     head: Head,
     entries: Vec<Entry>,
+    /// Which entry has this number, and which this file.
+    by_id: HashMap<i64, usize>,
+    by_file: HashMap<String, usize>,
     keys: HashMap<String, Vec<String>>,
+    /// The tables by their definitions, once somebody has asked.
+    tables: OnceCell<Rc<HashMap<String, Columns>>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -62,15 +68,17 @@ impl Contents {
         let constraints = entries.iter().filter(|entry| entry.kind == "CONSTRAINT");
         let key = |entry: &Entry| Some((altered_table(&entry.definition)?, primary_key(&entry.definition)?));
         let keys = constraints.filter_map(key).collect();
-        Ok(Self { head, entries, keys })
+        let by_id = entries.iter().enumerate().rev().map(|(index, entry)| (entry.id, index)).collect();
+        let files = entries.iter().enumerate().rev().filter(|(_, entry)| !entry.file.is_empty());
+        let by_file = files.map(|(index, entry)| (entry.file.clone(), index)).collect();
+        Ok(Self { head, entries, by_id, by_file, keys, tables: OnceCell::new() })
     }
 
     /// The table whose rows are in this file of a directory or tar archive.
     pub fn file(&self, name: &str) -> Option<Rc<Table>> {
         let stem =
             [".gz", ".lz4", ".zst"].iter().find_map(|packed| name.strip_suffix(packed)).unwrap_or(name);
-        let entry = self.entries.iter().find(|entry| !entry.file.is_empty() && entry.file == stem)?;
-        self.table(entry)
+        self.table(&self.entries[*self.by_file.get(stem)?])
     }
 
     /// The definitions of everything, as text.
@@ -85,8 +93,11 @@ impl Contents {
         Some(Rc::new(Table::new(&name, &columns, &key)))
     }
 
-    /// The tables by their definitions.
-    fn tables(&self) -> HashMap<String, Columns> {
+    fn tables(&self) -> Rc<HashMap<String, Columns>> {
+        Rc::clone(self.tables.get_or_init(|| Rc::new(self.defined_tables())))
+    }
+
+    fn defined_tables(&self) -> HashMap<String, Columns> {
         let definitions = self.entries.iter().filter(|entry| entry.kind == "TABLE");
         let mut tables: HashMap<_, _> =
             definitions.filter_map(|entry| create_table(&entry.definition)).collect();
@@ -99,8 +110,14 @@ impl Contents {
     }
 
     fn entry(&self, id: i64) -> Option<&Entry> {
-        self.entries.iter().find(|entry| entry.id == id)
+        self.by_id.get(&id).map(|index| &self.entries[*index])
     }
+}
+
+/// The version of an archive with these first bytes, where nobody here knows it.
+pub(crate) fn unknown_version(head: &[u8]) -> Option<String> {
+    let [major, minor] = *head.strip_prefix(MAGIC)?.first_chunk()?;
+    (!is_known(major, minor)).then(|| format!("{major}.{minor}"))
 }
 
 /// Reads an archive in custom format.
@@ -212,11 +229,11 @@ impl Head {
     fn read(stream: &mut dyn Read) -> io::Result<Self> {
         let mut fixed = [0; 11];
         stream.read_exact(&mut fixed)?;
-        if &fixed[..5] != b"PGDMP" {
+        if !fixed.starts_with(MAGIC) {
             return Err(wrong("it is no archive of pg_dump"));
         }
         let [_, _, _, _, _, major, minor, _revision, int_size, offset_size, format] = fixed;
-        if major != 1 || !(10..=16).contains(&minor) {
+        if !is_known(major, minor) {
             return Err(wrong(&format!("it has format {major}.{minor} of pg_dump; 1.10 to 1.16 are known")));
         }
         if !(1..=8).contains(&int_size) || !(1..=8).contains(&offset_size) {
@@ -313,6 +330,11 @@ impl Head {
     }
 }
 
+/// PostgreSQL 8.3 to 17.
+fn is_known(major: u8, minor: u8) -> bool {
+    major == 1 && (10..=16).contains(&minor)
+}
+
 fn byte(stream: &mut dyn Read) -> io::Result<u8> {
     let mut byte = [0];
     stream.read_exact(&mut byte)?;
@@ -323,13 +345,14 @@ fn wrong(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
+const MAGIC: &[u8] = b"PGDMP";
 const CUSTOM: u8 = 1;
 const DATA: u8 = 1;
 const LARGE_OBJECTS: u8 = 3;
 /// A database with more objects than a million is nobody's shop.
-const MOST_ENTRIES: i64 = 1 << 22;
-/// All names and definitions together.
-const LONGEST_CONTENTS: u64 = 256 << 20;
+const MOST_ENTRIES: i64 = 1 << 20;
+/// All names and definitions together, which are held in memory.
+const LONGEST_CONTENTS: u64 = 64 << 20;
 /// Functions are the longest definitions.
-const LONGEST_STRING: u64 = 64 << 20;
+const LONGEST_STRING: u64 = 16 << 20;
 const BUFFER: usize = 64 << 10;

@@ -28,6 +28,7 @@ pub(super) enum Escapes {
 }
 
 impl Head {
+    /// Reads the head of a statement.
     pub fn read(text: &[u8]) -> Option<Self> {
         let text = match std::str::from_utf8(text) {
             Ok(text) => text,
@@ -150,6 +151,7 @@ impl Values<'_, '_> {
                     };
                     self.text.push(byte);
                     self.source.consume(1);
+                    self.hand_on_if_long(&mut value, column, rows, out);
                 }
                 _ => {
                     let ready = self.source.ready();
@@ -157,9 +159,7 @@ impl Values<'_, '_> {
                     let length = ready.iter().position(ends).unwrap_or(ready.len()).min(PIECE);
                     self.text.extend_from_slice(&ready[..length]);
                     self.source.consume(length);
-                    if self.text.len() >= PIECE {
-                        self.hand_on(&mut value, column, rows, out);
-                    }
+                    self.hand_on_if_long(&mut value, column, rows, out);
                 }
             }
         }
@@ -222,6 +222,9 @@ impl Values<'_, '_> {
                 }
             };
             self.source.consume(taken);
+            if self.text.len() >= PIECE {
+                self.hand_on_piece(prefix, value, column, rows, out);
+            }
         }
         let digits =
             if prefix == Prefix::Hex { Some(&self.text[..]) } else { self.text.strip_prefix(b"\\x") };
@@ -248,6 +251,12 @@ impl Values<'_, '_> {
         self.text = bytes;
         self.hand_on(value, column, rows, out);
         self.text = rest;
+    }
+
+    fn hand_on_if_long(&mut self, value: &mut Value, column: usize, rows: &mut Rows, out: &mut RowsOut<'_>) {
+        if self.text.len() >= PIECE {
+            self.hand_on(value, column, rows, out);
+        }
     }
 
     /// Hands on what there is of a value.

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::io::{self, Read};
 use std::rc::Rc;
 
-pub(crate) use archive::{Contents, TABLE_OF_CONTENTS, read_archive};
+pub(crate) use archive::{Contents, TABLE_OF_CONTENTS, read_archive, unknown_version};
 pub(crate) use copy::read_table;
 use source::Source;
 
@@ -44,17 +44,18 @@ pub(crate) fn looks_like_sql(head: &[u8]) -> bool {
 /// # Errors
 /// Those of reading; what came before was handed out.
 pub(crate) fn read_sql(stream: &mut dyn Read, out: &mut RowsOut<'_>) -> io::Result<()> {
-    read_sql_of(HashMap::new(), Rows::default(), stream, out)
+    read_sql_of(Rc::default(), Rows::default(), stream, out)
 }
 
 /// Reads SQL on tables that are known.
 fn read_sql_of(
-    tables: HashMap<String, Columns>,
+    known: Rc<HashMap<String, Columns>>,
     rows: Rows,
     stream: &mut dyn Read,
     out: &mut RowsOut<'_>,
 ) -> io::Result<()> {
-    let mut dump = Dump { source: Source::new(stream), rows, tables, last: None };
+    let (source, tables) = (Source::new(stream), HashMap::new());
+    let mut dump = Dump { source, rows, known, tables, names: 0, may_look_from: 0, last: None };
     let done = dump.read(out);
     dump.rows.finish(out);
     done
@@ -63,8 +64,14 @@ fn read_sql_of(
 struct Dump<'r> {
     source: Source<'r>,
     rows: Rows,
-    /// What `CREATE TABLE` said, for rows that do not name their columns.
+    /// What is known of tables, for rows that do not name their columns.
+    known: Rc<HashMap<String, Columns>>,
+    /// The same as `CREATE TABLE` said on the way.
     tables: HashMap<String, Columns>,
+    /// How long the names in `tables` are.
+    names: usize,
+    /// Where in the file the next long look at a statement may begin: one that comes to nothing costs a lot.
+    may_look_from: u64,
     /// Of the statement before: many insert one row each and begin all the same.
     last: Option<Inserts>,
 }
@@ -95,9 +102,9 @@ impl Dump<'_> {
     /// A line that is none of these, and nothing behind it.
     fn line(&mut self, out: &mut RowsOut<'_>) -> io::Result<()> {
         loop {
-            let line = self.source.line;
+            let (line, into_line) = (self.source.line, self.source.into_line);
             let (text, is_whole) = self.source.next_line(PIECE)?;
-            self.rows.between(line, text, out);
+            self.rows.between(line, into_line, text, out);
             let read = text.len();
             self.source.consume(read);
             if is_whole || read == 0 {
@@ -111,17 +118,21 @@ impl Dump<'_> {
         let statement = copy::statement(head);
         self.line(out)?;
         let Some((name, columns)) = statement else { return Ok(()) };
-        let key = self.tables.get(&name).map(|table| table.key.clone()).unwrap_or_default();
+        let key = self.table(&name).map(|table| table.key.clone()).unwrap_or_default();
         let table = Rc::new(Table::new(&name, &columns, &key));
         copy::read_rows(&table, &mut self.source, &mut self.rows, out)
+    }
+
+    fn table(&self, name: &str) -> Option<&Columns> {
+        self.tables.get(name).or_else(|| self.known.get(name))
     }
 
     fn insert(&mut self, out: &mut RowsOut<'_>) -> io::Result<()> {
         let head = self.source.peek(LONGEST_HEAD)?;
         if !self.last.as_ref().is_some_and(|last| head.starts_with(&last.head)) {
-            let Some(insert) = insert::Head::read(head) else { return self.line(out) };
-            let head = head[..insert.length].to_vec();
-            let known = self.tables.get(&insert.table).cloned().unwrap_or_default();
+            let Some(insert) = self.head()? else { return self.line(out) };
+            let head = self.source.ready()[..insert.length].to_vec();
+            let known = self.table(&insert.table).cloned().unwrap_or_default();
             let columns = insert.columns.unwrap_or(known.names);
             let table = Rc::new(Table::new(&insert.table, &columns, &known.key));
             self.last = Some(Inserts { head, table, escapes: insert.escapes, rows: 0 });
@@ -132,13 +143,56 @@ impl Dump<'_> {
         insert::read_rows(&last.table, last.escapes, &mut last.rows, source, rows, out)
     }
 
+    /// What stands before the first row of the statement that is next. A short look is enough, unless many columns are
+    /// named.
+    fn head(&mut self) -> io::Result<Option<insert::Head>> {
+        let text = self.source.peek(LONGEST_HEAD)?;
+        let short = &text[..text.len().min(SHORT_HEAD)];
+        let found = insert::Head::read(short);
+        if found.is_some() || short.len() == text.len() || memchr::memchr(b';', short).is_some() {
+            return Ok(found);
+        }
+        if !self.may_look() {
+            return Ok(None);
+        }
+        let found = insert::Head::read(self.source.ready());
+        self.has_looked(found.is_some());
+        Ok(found)
+    }
+
+    fn may_look(&self) -> bool {
+        self.source.taken >= self.may_look_from
+    }
+
+    /// Notes what became of a long look.
+    fn has_looked(&mut self, has_found: bool) {
+        if !has_found {
+            self.may_look_from = self.source.taken + LONGEST_HEAD as u64 / 4;
+        }
+    }
+
     /// Remembers the columns of a table; the statement itself is text as any other.
     fn create(&mut self, out: &mut RowsOut<'_>) -> io::Result<()> {
+        let begin = self.source.peek(LONGEST_KEYWORDS * 4)?;
+        let begin = begin[..begin.len().min(LONGEST_KEYWORDS * 4)].to_ascii_lowercase();
+        if memchr::memmem::find(&begin, b"table").is_none() {
+            return self.line(out);
+        }
         let statement = self.source.peek(LONGEST_HEAD)?;
-        if let Some((name, columns)) = schema::create_table(&String::from_utf8_lossy(statement))
-            && self.tables.len() < MOST_TABLES
-        {
-            self.tables.insert(name, columns);
+        let end = memchr::memchr(b';', statement);
+        if end.is_none() && !self.may_look() {
+            return self.line(out);
+        }
+        let statement = self.source.ready();
+        let statement = &statement[..end.unwrap_or(statement.len())];
+        let found = schema::create_table(&String::from_utf8_lossy(statement));
+        self.has_looked(found.is_some() && end.is_some());
+        if let Some((name, columns)) = found {
+            let names = name.len() + columns.names.iter().map(String::len).sum::<usize>();
+            if self.names + names <= LONGEST_NAMES {
+                self.names += names;
+                self.tables.insert(name, columns);
+            }
         }
         self.line(out)
     }
@@ -150,5 +204,7 @@ const LONGEST_KEYWORDS: usize = 16;
 const LONGEST_HEAD: usize = 256 << 10;
 /// Longer lines are handed on in pieces.
 const PIECE: usize = 256 << 10;
-/// The names of more tables than any product has.
-const MOST_TABLES: usize = 100_000;
+/// Most statements name fewer columns.
+const SHORT_HEAD: usize = 4096;
+/// Of all tables and columns together: more than any product has.
+const LONGEST_NAMES: usize = 16 << 20;

@@ -30,7 +30,7 @@ pub(crate) fn create_table(statement: &str) -> Option<(String, Columns)> {
     let body = words.rest.trim_start().strip_prefix('(')?;
     let (body, behind) = within_parentheses(body);
     let mut columns = Columns::default();
-    for item in items(body) {
+    for item in items(body).into_iter().take(MOST_COLUMNS) {
         columns.add(item);
     }
     let behind = behind.to_ascii_lowercase();
@@ -184,7 +184,8 @@ impl Words<'_> {
 
 fn key_of(text: &str) -> Vec<String> {
     let start = text.find('(').unwrap_or(text.len());
-    column_list(&text[start..]).map(|(names, _)| names).unwrap_or_default()
+    let key = column_list(&text[start..]).map(|(names, _)| names).unwrap_or_default();
+    if key.len() > MOST_IN_A_KEY { Vec::new() } else { key }
 }
 
 fn find(text: &str, words: &str) -> Option<usize> {
@@ -233,6 +234,11 @@ fn items(text: &str) -> Vec<&str> {
     items.push(&text[start..]);
     items
 }
+
+/// SQLite can be built for so many; others have fewer.
+const MOST_COLUMNS: usize = 32_767;
+/// PostgreSQL takes 32, MySQL 16.
+const MOST_IN_A_KEY: usize = 64;
 
 #[cfg(test)]
 mod tests {

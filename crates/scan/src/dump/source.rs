@@ -11,11 +11,24 @@ pub(super) struct Source<'r> {
     error: Option<io::Error>,
     /// The line of the next byte, from 1.
     pub line: u64,
+    /// How many bytes of that line were taken.
+    pub into_line: u64,
+    /// How many bytes were taken in all.
+    pub taken: u64,
 }
 
 impl<'r> Source<'r> {
     pub fn new(stream: &'r mut dyn Read) -> Self {
-        Self { stream, buffer: Vec::new(), start: 0, is_at_end: false, error: None, line: 1 }
+        Self {
+            stream,
+            buffer: Vec::new(),
+            start: 0,
+            is_at_end: false,
+            error: None,
+            line: 1,
+            into_line: 0,
+            taken: 0,
+        }
     }
 
     /// What has been read and not taken.
@@ -63,7 +76,14 @@ impl<'r> Source<'r> {
     /// Takes bytes.
     pub fn consume(&mut self, bytes: usize) {
         let taken = &self.buffer[self.start..self.start + bytes];
-        self.line += memchr::memchr_iter(b'\n', taken).count() as u64;
+        match memchr::memrchr(b'\n', taken) {
+            Some(end) => {
+                self.line += memchr::memchr_iter(b'\n', taken).count() as u64;
+                self.into_line = (bytes - end - 1) as u64;
+            }
+            None => self.into_line += bytes as u64,
+        }
+        self.taken += bytes as u64;
         self.start += bytes;
     }
 

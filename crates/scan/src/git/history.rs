@@ -1,8 +1,10 @@
 //! The whole history of a repository: all blobs searched, then the ones with hits traced.
 
 use std::collections::HashSet;
+use std::io::{self, Read as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use gix_hash::{ObjectId, oid};
 
@@ -14,8 +16,10 @@ use super::repository::Repository;
 use super::sightings::{SeenBlob, Sightings};
 use super::trace::{self, Learnt, NOTHING, Trace, UNKNOWN};
 use super::walk::{Done, Walk};
-use crate::finding::Values;
-use crate::place::{Historic, Place, Source, Standing};
+use crate::finding::{Listed, Values};
+use crate::inside;
+use crate::look::Looker;
+use crate::place::{Historic, Source, Standing};
 use crate::progress::Phase;
 use crate::scan::Scan;
 use crate::text::{Searcher, is_binary};
@@ -43,8 +47,10 @@ pub struct Scanned {
     pub blobs: u64,
     /// Of them, searched.
     pub texts: u64,
-    /// Of them, left out because they are no text.
+    /// Of them, no text.
     pub binaries: u64,
+    /// Of both, looked into: archives, documents, databases. All other binaries were left out.
+    pub opened: u64,
     /// Bytes of the texts and the binaries.
     pub bytes: u64,
     /// Bytes that had to be looked at.
@@ -131,8 +137,7 @@ impl Pass<'_> {
         self.scanned.known += u64::from(pack.len()) - listed.len() as u64;
         let forest = Forest::of(pack, listed, scan.troubles, is_first);
         scan.progress.begin(Phase::Searching, forest.wanted_blobs);
-        let threads = scan.threads.get();
-        let walk = Walk::new(pack, &forest, scan.troubles, scan.progress, self.history.delta_aware, threads);
+        let walk = Walk::new(pack, &forest, scan, self.history.delta_aware);
         let outcomes = on_all_threads(scan, || {
             let mut searcher = Searcher::new(scan.engine, values);
             let mut own = Sightings::default();
@@ -159,32 +164,21 @@ impl Pass<'_> {
     /// Searches the loose blobs.
     fn search_loose(&mut self) {
         let (scan, values) = (self.scan, self.values);
-        let mut loose = self.objects.loose();
+        let mut loose = self.objects.loose(scan.troubles);
         self.loose.all = loose.iter().map(|(id, _)| *id).collect();
         loose.retain(|(id, _)| self.known.settled.find(id).is_none() && self.known.trees.find(id).is_none());
         self.scanned.known += (self.loose.all.len() - loose.len()) as u64;
         scan.progress.begin(Phase::Searching, loose.len() as u64);
-        let next = AtomicUsize::new(0);
+        let (next, opened) = (AtomicUsize::new(0), Mutex::new(()));
         let outcomes = on_all_threads(scan, || {
-            let mut searcher = Searcher::new(scan.engine, values);
-            let (mut done, mut own, mut seen) = (Done::default(), Sightings::default(), LooseSeen::default());
+            let mut thread = LooseThread::new(scan, values, &opened);
             while let Some((id, path)) = loose.get(next.fetch_add(1, Ordering::Relaxed))
                 && !scan.progress.is_cancelled()
             {
                 scan.progress.advance(1);
-                let Some(object) = Loose::open(path) else {
-                    scan.troubles.add(format!("object {id}"), BROKEN);
-                    own.unread.push(*id);
-                    continue;
-                };
-                match object.kind {
-                    Kind::Blob => search_loose_blob(*id, object, scan, &mut searcher, &mut own, &mut done),
-                    Kind::Commit => seen.commits.push(*id),
-                    Kind::Tree => seen.trees.push(*id),
-                    Kind::Tag => {}
-                }
+                thread.object(*id, path);
             }
-            (done, own, searcher.searched, seen)
+            (thread.done, thread.sightings, thread.searcher.searched, thread.seen)
         });
         for (done, own, searched, mut seen) in outcomes {
             self.loose.commits.append(&mut seen.commits);
@@ -197,6 +191,7 @@ impl Pass<'_> {
     fn add(&mut self, (done, own, searched): (Done, Sightings, u64)) {
         self.scanned.texts += done.texts;
         self.scanned.binaries += done.binaries;
+        self.scanned.opened += done.opened;
         self.scanned.bytes += done.bytes;
         self.scanned.remade += done.remade;
         self.scanned.searched += searched;
@@ -249,7 +244,10 @@ impl Pass<'_> {
     /// Whether there was more than the blobs with hits that were known.
     fn has_news(&self) -> bool {
         let is_known = |blob: &SeenBlob| self.known.blobs.find(&blob.id).is_some();
-        self.scanned.blobs != self.known.blobs.len() as u64
+        let is_troubled_only = |id: &&ObjectId| self.known.blobs.find(id).is_none();
+        // These are read each time, and there is nothing to keep of them.
+        let troubled = self.sightings.troubled.iter().filter(is_troubled_only).count();
+        self.scanned.blobs != (self.known.blobs.len() + troubled) as u64
             || !self.sightings.blobs.iter().all(is_known)
             || !self.loose.commits.is_empty()
             || !self.loose.trees.is_empty()
@@ -272,6 +270,7 @@ impl Pass<'_> {
             && self.sightings.unread.is_empty()
             && learnt.as_ref().is_none_or(|learnt| learnt.complete);
         let mut open: HashSet<&oid> = self.sightings.unread.iter().map(AsRef::as_ref).collect();
+        open.extend(self.sightings.troubled.iter().map(AsRef::as_ref));
         open.extend(self.sightings.blobs.iter().map(|blob| blob.id.as_ref()));
         let node_of = |known: Option<u32>| if complete { known } else { None };
         let mut trees: Vec<(ObjectId, u32)> = Vec::new();
@@ -338,42 +337,81 @@ impl Pass<'_> {
     }
 }
 
-fn search_loose_blob(
-    id: ObjectId,
-    object: Loose,
-    scan: &Scan<'_>,
-    searcher: &mut Searcher<'_>,
-    sightings: &mut Sightings,
-    done: &mut Done,
-) {
-    let len = object.len;
-    let read = if len > STREAMED {
-        let mut seen = Vec::new();
-        let streamed = searcher.search_stream(object.content, |sighting| seen.push(sighting)).ok();
-        streamed.map(|streamed| {
-            sightings.add_streamed(id, &seen);
-            streamed.binary
-        })
-    } else {
-        object.read(STREAMED).map(|bytes| {
-            let binary = is_binary(&bytes);
-            let known = if binary { Vec::new() } else { searcher.search(&bytes, None) };
-            if !known.is_empty() {
-                sightings.add(id, &bytes, &known);
-            }
-            binary
-        })
-    };
-    match read {
-        Some(true) => done.binaries += 1,
-        Some(false) => done.texts += 1,
-        None => {
-            scan.troubles.add(format!("object {id}"), BROKEN);
-            sightings.unread.push(id);
-            return;
+/// One thread that searches loose objects.
+struct LooseThread<'t> {
+    scan: &'t Scan<'t>,
+    /// What is looked into comes one at a time, for unpacking needs memory of its own.
+    opened: &'t Mutex<()>,
+    searcher: Searcher<'t>,
+    done: Done,
+    sightings: Sightings,
+    seen: LooseSeen,
+}
+
+impl<'t> LooseThread<'t> {
+    fn new(scan: &'t Scan<'t>, values: &'t Values<'t>, opened: &'t Mutex<()>) -> Self {
+        let searcher = Searcher::new(scan.engine, values);
+        let (done, sightings, seen) = (Done::default(), Sightings::default(), LooseSeen::default());
+        Self { scan, opened, searcher, done, sightings, seen }
+    }
+
+    fn object(&mut self, id: ObjectId, path: &Path) {
+        let Some(object) = Loose::open(path) else { return self.give_up(id) };
+        match object.kind {
+            Kind::Blob => self.blob(id, object),
+            Kind::Commit => self.seen.commits.push(id),
+            Kind::Tree => self.seen.trees.push(id),
+            Kind::Tag => {}
         }
     }
-    done.bytes += len;
+
+    fn blob(&mut self, id: ObjectId, object: Loose) {
+        let len = object.len;
+        match self.search(id, object) {
+            Ok(true) => self.done.binaries += 1,
+            Ok(false) => self.done.texts += 1,
+            Err(_) => return self.give_up(id),
+        }
+        self.done.bytes += len;
+    }
+
+    /// Searches a blob; gives whether it is no text.
+    fn search(&mut self, id: ObjectId, mut object: Loose) -> io::Result<bool> {
+        let mut bytes = Vec::new();
+        (&mut object.content).take(BEGINNING).read_to_end(&mut bytes)?;
+        let is_binary = is_binary(&bytes);
+        if inside::holds_more(&bytes) {
+            let _alone = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+            let content = bytes.as_slice().chain(object.content);
+            let looked = Looker::keep(self.scan, &mut self.searcher, &format!("object {id}"), content);
+            self.sightings.add_looked(id, looked);
+            self.done.opened += 1;
+        } else if is_binary {
+            // To its end, for what is broken is told.
+            io::copy(&mut object.content, &mut io::sink())?;
+        } else if object.len > STREAMED {
+            let (mut seen, mut listed, values) = (Vec::new(), Listed::default(), self.searcher.values);
+            let content = bytes.as_slice().chain(object.content);
+            self.searcher.search_stream(content, |sighting| {
+                if listed.takes(sighting.known.value, values) {
+                    seen.push(sighting);
+                }
+            })?;
+            self.sightings.add_streamed(id, &seen);
+        } else {
+            object.content.read_to_end(&mut bytes)?;
+            let known = self.searcher.search(&bytes, None);
+            if !known.is_empty() {
+                self.sightings.add(id, &bytes, &known);
+            }
+        }
+        Ok(is_binary)
+    }
+
+    fn give_up(&mut self, id: ObjectId) {
+        self.scan.troubles.add(format!("object {id}"), BROKEN);
+        self.sightings.unread.push(id);
+    }
 }
 
 /// Runs the same on all threads and collects what comes of it.
@@ -441,13 +479,14 @@ fn tell_lost(blob: &SeenBlob, values: &Values<'_>) {
 }
 
 fn add_places(blob: &SeenBlob, value: u32, historic: &Historic, values: &Values<'_>) {
+    let source = Source::History(Box::new(historic.clone()));
     for seen in blob.seen.iter().filter(|seen| seen.value == value) {
-        let source = Source::History(Box::new(historic.clone()));
-        let place = Place { source, line: seen.line, column: seen.column, encoding: seen.encoding };
-        values.add_place(value, place);
+        values.add_place(value, seen.place_in(&source));
     }
 }
 
 const BROKEN: &str = "is a broken loose object; `git fsck` says more";
+/// As far as a NUL is looked for; the marks of archives stand before that.
+const BEGINNING: u64 = 8000;
 /// Longer loose blobs are not taken into memory.
 const STREAMED: u64 = 8 << 20;

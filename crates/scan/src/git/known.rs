@@ -289,7 +289,7 @@ impl Input<'_> {
 }
 
 /// The number at the end changes with how blobs are read and searched here; the rules have their own id.
-const MAGIC: &[u8] = b"keymoat settled objects 1\n";
+const MAGIC: &[u8] = b"keymoat settled objects 2\n";
 const CHECKSUM: usize = 32;
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::BufReader;
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -13,7 +13,7 @@ use super::delta;
 use super::inflating::Inflating;
 use super::object::{Kind, loose_header};
 use super::pack::{Content, Pack};
-use super::repository::{Repository, sorted_entries};
+use super::repository::{Repository, entries_of};
 use crate::trouble::Troubles;
 
 /// Where all objects are.
@@ -28,7 +28,11 @@ impl Objects {
     pub fn open(repository: &Repository, troubles: &Troubles) -> Self {
         let mut packs = Vec::new();
         for dir in &repository.object_dirs {
-            let files = sorted_entries(&dir.join("pack"));
+            if let Err(error) = fs::metadata(dir) {
+                let why = format!("is borrowed from and cannot be read: {}", error.kind());
+                troubles.add(dir.display().to_string(), why);
+            }
+            let files = entries_of(&dir.join("pack"), troubles);
             let has_extension = |path: &Path, wanted| path.extension().is_some_and(|found| found == wanted);
             for index in files.iter().filter(|path| has_extension(path, "idx")) {
                 match Pack::open(index, repository.hash) {
@@ -51,16 +55,16 @@ impl Objects {
         self.packs.iter().enumerate().find_map(|(number, pack)| Some((number, pack.find(id)?)))
     }
 
-    /// Lists the loose objects that no pack has, each once.
-    pub fn loose(&self) -> Vec<(ObjectId, PathBuf)> {
+    /// Lists the loose objects that no pack has, each once. Directories that cannot be read are told.
+    pub fn loose(&self, troubles: &Troubles) -> Vec<(ObjectId, PathBuf)> {
         let mut found = Vec::new();
         for dir in &self.loose_dirs {
-            for first in sorted_entries(dir) {
+            for first in entries_of(dir, troubles) {
                 let Some(start) = first.file_name().and_then(|name| name.to_str()) else { continue };
                 if start.len() != 2 {
                     continue;
                 }
-                for path in sorted_entries(&first) {
+                for path in entries_of(&first, troubles) {
                     let rest = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
                     let id = ObjectId::from_hex(format!("{start}{rest}").as_bytes());
                     found.extend(id.ok().filter(|id| id.kind() == self.hash).map(|id| (id, path)));
@@ -90,7 +94,7 @@ impl Loose {
         let read = read_some(&mut Inflating::new(file()?, u64::MAX), &mut header);
         let (kind, len, start) = loose_header(&header[..read])?;
         let mut content = Inflating::new(file()?, len.checked_add(start as u64)?);
-        std::io::Read::read_exact(&mut content, &mut header[..start]).ok()?;
+        content.read_exact(&mut header[..start]).ok()?;
         Some(Self { kind, len, content })
     }
 
@@ -100,13 +104,13 @@ impl Loose {
             return None;
         }
         let mut bytes = Vec::new();
-        std::io::Read::read_to_end(&mut self.content, &mut bytes).ok()?;
+        self.content.read_to_end(&mut bytes).ok()?;
         (bytes.len() as u64 == self.len).then_some(bytes)
     }
 }
 
 /// Reads until the buffer is full, the stream ends, or makes no sense.
-fn read_some(stream: &mut impl std::io::Read, buffer: &mut [u8]) -> usize {
+fn read_some(stream: &mut impl Read, buffer: &mut [u8]) -> usize {
     let mut filled = 0;
     while filled < buffer.len() {
         match stream.read(&mut buffer[filled..]) {
@@ -214,14 +218,28 @@ impl<'a> Reader<'a> {
         Some(use_bytes(&self.delta))
     }
 
+    /// A blob that is too long for [`Reader::read`], as it comes. Nothing where it is missing, broken or a delta.
+    pub fn stream(&mut self, id: &oid) -> Option<Box<dyn Read + 'a>> {
+        let Some((pack, place)) = self.in_pack(id) else {
+            let loose = self.loose(id).filter(|loose| loose.kind == Kind::Blob)?;
+            return Some(Box::new(loose.content));
+        };
+        let file = &self.objects.packs[pack];
+        let entry = file.entry(file.offset(place)).ok()?;
+        let is_whole = entry.content == Content::Whole(Kind::Blob);
+        is_whole.then(|| Box::new(Inflating::new(file.compressed(&entry), entry.len)) as Box<dyn Read + 'a>)
+    }
+
     fn read_loose(&self, id: &oid) -> Option<Object> {
+        let loose = self.loose(id)?;
+        let kind = loose.kind;
+        Some((kind, Rc::new(loose.read(LONGEST)?)))
+    }
+
+    fn loose(&self, id: &oid) -> Option<Loose> {
         let hex = id.to_string();
         let (start, rest) = hex.split_at(2);
-        self.objects.loose_dirs.iter().find_map(|dir| {
-            let loose = Loose::open(&dir.join(start).join(rest))?;
-            let kind = loose.kind;
-            Some((kind, Rc::new(loose.read(LONGEST)?)))
-        })
+        self.objects.loose_dirs.iter().find_map(|dir| Loose::open(&dir.join(start).join(rest)))
     }
 
     fn remember(&mut self, pack: usize, offset: u64, kind: Kind, bytes: Vec<u8>) -> Rc<Vec<u8>> {

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use gix_hash::ObjectId;
@@ -115,26 +116,32 @@ impl Repository {
         self.common_dir.join("keymoat/settled-objects")
     }
 
-    /// The git directories of its submodules that were fetched, which are repositories of their own.
-    pub fn submodules(&self) -> Vec<PathBuf> {
+    /// Its submodules that were fetched, which are repositories of their own: their names and git directories.
+    pub fn submodules(&self) -> Vec<(String, PathBuf)> {
         let mut found = Vec::new();
-        git_dirs_below(&self.common_dir.join("modules"), 0, &mut found);
+        git_dirs_below(&self.common_dir.join("modules"), "", 0, &mut found);
+        // A linked worktree has its own.
+        for worktree in sorted_entries(&self.common_dir.join("worktrees")) {
+            git_dirs_below(&worktree.join("modules"), "", 0, &mut found);
+        }
         found.sort();
         found
     }
 
     /// What points into the history. A ref that cannot be read is told.
     pub fn tips(&self, troubles: &Troubles) -> Tips {
+        // Whether it can be read at all; what stands in it may lead nowhere yet.
+        content_of(&self.git_dir.join("HEAD"), troubles);
         let mut tips = Tips { head: self.head(&self.git_dir), ..Tips::default() };
-        self.packed_refs(&mut tips);
+        self.packed_refs(&mut tips, troubles);
         let mut dirs = vec![self.common_dir.clone()];
-        dirs.extend(sorted_entries(&self.common_dir.join("worktrees")));
+        dirs.extend(entries_of(&self.common_dir.join("worktrees"), troubles));
         for dir in dirs {
             if let Some(id) = self.head(&dir) {
                 tips.refs.push(("HEAD".to_owned(), id));
             }
             self.loose_refs(&dir.join("refs"), "refs", &mut tips, troubles);
-            self.reflogs(&dir.join("logs"), "logs", &mut tips);
+            self.reflogs(&dir.join("logs"), "logs", &mut tips, troubles);
         }
         // A loose ref wins over the packed one of its name.
         tips.refs.reverse();
@@ -161,12 +168,13 @@ impl Repository {
 
     fn packed_ref(&self, name: &str) -> Option<ObjectId> {
         let mut tips = Tips::default();
-        self.packed_refs(&mut tips);
+        // What cannot be read was told.
+        self.packed_refs(&mut tips, &Troubles::default());
         tips.refs.into_iter().find(|(packed, _)| packed == name).map(|(_, id)| id)
     }
 
-    fn packed_refs(&self, tips: &mut Tips) {
-        let bytes = fs::read(self.common_dir.join("packed-refs")).unwrap_or_default();
+    fn packed_refs(&self, tips: &mut Tips, troubles: &Troubles) {
+        let bytes = content_of(&self.common_dir.join("packed-refs"), troubles);
         for line in String::from_utf8_lossy(&bytes).lines() {
             // `#` begins the header, `^` what the tag before leads to.
             if let Some((id, name)) = line.split_once(' ')
@@ -178,7 +186,7 @@ impl Repository {
     }
 
     fn loose_refs(&self, dir: &Path, name: &str, tips: &mut Tips, troubles: &Troubles) {
-        for path in sorted_entries(dir) {
+        for path in entries_of(dir, troubles) {
             let name = format!("{name}/{}", path.file_name().unwrap_or_default().to_string_lossy());
             if path.is_dir() {
                 self.loose_refs(&path, &name, tips, troubles);
@@ -194,14 +202,14 @@ impl Repository {
         }
     }
 
-    fn reflogs(&self, dir: &Path, name: &str, tips: &mut Tips) {
-        for path in sorted_entries(dir) {
+    fn reflogs(&self, dir: &Path, name: &str, tips: &mut Tips, troubles: &Troubles) {
+        for path in entries_of(dir, troubles) {
             let name = format!("{name}/{}", path.file_name().unwrap_or_default().to_string_lossy());
             if path.is_dir() {
-                self.reflogs(&path, &name, tips);
+                self.reflogs(&path, &name, tips, troubles);
                 continue;
             }
-            let bytes = fs::read(&path).unwrap_or_default();
+            let bytes = content_of(&path, troubles);
             let hex = self.hash.len_in_hex();
             let ids = bytes.split(|byte| *byte == b'\n').flat_map(|line| {
                 let id = |from: usize| std::str::from_utf8(line.get(from..from + hex)?).ok();
@@ -292,19 +300,43 @@ fn with_alternates(objects: &Path, depth: usize, found: &mut Vec<PathBuf>) {
     }
 }
 
-fn git_dirs_below(dir: &Path, depth: usize, found: &mut Vec<PathBuf>) {
+fn git_dirs_below(dir: &Path, above: &str, depth: usize, found: &mut Vec<(String, PathBuf)>) {
     for path in sorted_entries(dir) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let name = if above.is_empty() { name.into_owned() } else { format!("{above}/{name}") };
+        if depth > DEEPEST_MODULES || path.is_symlink() {
+            continue;
+        }
         if path.join("HEAD").is_file() && path.join("objects").is_dir() {
-            git_dirs_below(&path.join("modules"), depth + 1, found);
-            found.push(path);
-        } else if path.is_dir() && !path.is_symlink() && depth < DEEPEST_MODULES {
-            git_dirs_below(&path, depth + 1, found);
+            git_dirs_below(&path.join("modules"), &name, depth + 1, found);
+            found.push((name, path));
+        } else if path.is_dir() {
+            git_dirs_below(&path, &name, depth + 1, found);
         }
     }
 }
 
-/// What stands in a directory; nothing where there is none.
-pub(super) fn sorted_entries(dir: &Path) -> Vec<PathBuf> {
+/// What stands in a directory, in order; nothing where there is none. One that cannot be read is told.
+pub(super) fn entries_of(dir: &Path, troubles: &Troubles) -> Vec<PathBuf> {
+    if let Err(error) = fs::read_dir(dir)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        troubles.add(dir.display().to_string(), format!("cannot be read: {}", error.kind()));
+    }
+    sorted_entries(dir)
+}
+
+/// What stands in a file; nothing where there is none. One that cannot be read is told.
+fn content_of(path: &Path, troubles: &Troubles) -> Vec<u8> {
+    fs::read(path).unwrap_or_else(|error| {
+        if error.kind() != io::ErrorKind::NotFound {
+            troubles.add(path.display().to_string(), format!("cannot be read: {}", error.kind()));
+        }
+        Vec::new()
+    })
+}
+
+fn sorted_entries(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
     paths.sort();

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{self, Read as _};
 
 use gix_hash::oid;
 
@@ -12,18 +13,21 @@ use super::object::{Kind, Mode, commit, tree_entries};
 use super::objects::{Objects, Reader};
 use super::repository::Repository;
 use crate::finding::Values;
-use crate::place::{Place, Source};
+use crate::inside;
+use crate::look::{Looker, Seen};
+use crate::place::Source;
 use crate::scan::Scan;
 use crate::text::{Lines, Searcher, is_binary};
+use crate::trouble::Troubles;
 
 /// What was read of what is staged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StagedFiles {
     /// Files that differ from `HEAD`.
     pub changed: u64,
-    /// Of them, searched.
+    /// Of them, text.
     pub texts: u64,
-    /// Of them, left out because they are no text.
+    /// Of them, no text; what is in them was searched all the same.
     pub binaries: u64,
 }
 
@@ -31,8 +35,15 @@ pub struct StagedFiles {
 pub(crate) fn search(repository: &Repository, scan: &Scan<'_>, values: &Values<'_>) -> StagedFiles {
     let mut staged = StagedFiles::default();
     let path = &repository.index;
-    // Before the first `git add` there is none.
-    let Ok(bytes) = fs::read(path) else { return staged };
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        // Before the first `git add` there is none.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return staged,
+        Err(error) => {
+            scan.troubles.add(path.display().to_string(), format!("cannot be read: {}", error.kind()));
+            return staged;
+        }
+    };
     let listed = match entries(&bytes, repository.hash.len_in_bytes()) {
         Ok(listed) => listed,
         Err(error) => {
@@ -51,31 +62,67 @@ pub(crate) fn search(repository: &Repository, scan: &Scan<'_>, values: &Values<'
         }
         staged.changed += 1;
         let path = String::from_utf8_lossy(&entry.path).into_owned();
-        let Some((Kind::Blob, text)) = reader.read(oid::from_bytes_unchecked(&entry.id)) else {
+        let Some(now) = look(&path, &entry.id, &mut reader, &mut searcher, scan) else {
             scan.troubles.add(path, "is staged and cannot be read; `git add` it again");
             continue;
         };
-        if is_binary(&text) {
-            staged.binaries += 1;
+        match now.is_binary {
+            true => staged.binaries += 1,
+            false => staged.texts += 1,
+        }
+        if now.seen.is_empty() {
             continue;
         }
-        staged.texts += 1;
-        let known = searcher.search(&text, None);
-        if known.is_empty() {
-            continue;
-        }
-        let before = before.and_then(|id| reader.read(oid::from_bytes_unchecked(id)));
-        let before = before.map(|(_, text)| searcher.search(&text, None)).unwrap_or_default();
-        let mut lines = Lines::default();
-        for known in &known {
-            let (line, column) = lines.at(&text, known.start);
-            if before.iter().all(|old| old.value != known.value) {
-                let source = Source::Staged(path.clone());
-                values.add_place(known.value, Place { source, line, column, encoding: known.encoding });
-            }
-        }
+        // What is wrong with the version before is nobody's trouble now.
+        let unheard = Troubles::default();
+        let quiet = Scan { troubles: &unheard, ..*scan };
+        let before = before.and_then(|id| look(&path, id, &mut reader, &mut searcher, &quiet));
+        let before = before.map(|before| before.seen).unwrap_or_default();
+        let source = Source::Staged(path);
+        let is_new = |seen: &&Seen| before.iter().all(|old| old.value != seen.value);
+        now.seen.iter().filter(is_new).for_each(|seen| values.add_place(seen.value, seen.place_in(&source)));
     }
     staged
+}
+
+/// What stands in a version of a file.
+struct Version {
+    is_binary: bool,
+    seen: Vec<Seen>,
+}
+
+/// Searches a version of a file, with everything that is in it. Nothing where it cannot be read.
+fn look(
+    path: &str,
+    id: &[u8],
+    reader: &mut Reader<'_>,
+    searcher: &mut Searcher<'_>,
+    scan: &Scan<'_>,
+) -> Option<Version> {
+    let id = oid::from_bytes_unchecked(id);
+    let Some((kind, bytes)) = reader.read(id) else {
+        let mut stream = reader.stream(id)?;
+        let mut begin = Vec::new();
+        (&mut stream).take(BEGINNING).read_to_end(&mut begin).ok()?;
+        let is_binary = is_binary(&begin);
+        return Some(Version {
+            is_binary,
+            seen: Looker::keep(scan, searcher, path, begin.as_slice().chain(stream)).seen,
+        });
+    };
+    if kind != Kind::Blob {
+        return None;
+    }
+    let is_binary = is_binary(&bytes);
+    if is_binary || !inside::is_plain_text(path, &bytes) {
+        return Some(Version { is_binary, seen: Looker::keep(scan, searcher, path, bytes.as_slice()).seen });
+    }
+    let mut lines = Lines::default();
+    let seen = searcher.search(&bytes, None).into_iter().map(|known| {
+        let (line, column) = lines.at(&bytes, known.start);
+        Seen { value: known.value, encoding: known.encoding, line, column, within: None }
+    });
+    Some(Version { is_binary, seen: seen.collect() })
 }
 
 /// The blobs of `HEAD` at the paths of an index; of directories in which nothing is listed, nothing.
@@ -113,3 +160,6 @@ fn committed(
     }
     found
 }
+
+/// As far as a NUL is looked for.
+const BEGINNING: u64 = 8000;

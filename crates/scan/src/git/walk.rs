@@ -11,29 +11,31 @@ use gix_hash::ObjectId;
 use gix_zlib::Inflate;
 
 use super::delta::{self, Copied, DeltaError};
+use super::inflating::Inflating;
 use super::pack::{Content, Entry, EntryError, Forest, Pack};
 use super::sightings::Sightings;
-use crate::finding::Known;
-use crate::progress::Progress;
+use crate::finding::{Known, Listed};
+use crate::inside;
+use crate::look::Looker;
+use crate::scan::Scan;
 use crate::text::{Before, Searcher, is_binary};
-use crate::trouble::Troubles;
 
 /// What the threads of a walk share.
 pub(crate) struct Walk<'a> {
     pub pack: &'a Pack,
     pub forest: &'a Forest,
-    pub troubles: &'a Troubles,
-    pub progress: &'a dyn Progress,
+    pub scan: &'a Scan<'a>,
     /// Whether of a delta only what is new is searched.
     pub delta_aware: bool,
     next_root: AtomicUsize,
     waiting: Mutex<Waiting>,
     changed: Condvar,
     idle: AtomicUsize,
-    threads: usize,
     held: Arc<AtomicUsize>,
     /// One at a time, so that memory is bounded by the largest and not by the number of threads.
     large: Mutex<()>,
+    /// The same of what is looked into, which may need memory to unpack.
+    opened: Mutex<()>,
     stopped: AtomicBool,
 }
 
@@ -73,6 +75,8 @@ pub(crate) struct Done {
     pub texts: u64,
     /// Blobs that are no text.
     pub binaries: u64,
+    /// Blobs that were looked into, text or not.
+    pub opened: u64,
     /// The bytes of both.
     pub bytes: u64,
     /// How often a text was made again.
@@ -80,27 +84,19 @@ pub(crate) struct Done {
 }
 
 impl<'a> Walk<'a> {
-    pub fn new(
-        pack: &'a Pack,
-        forest: &'a Forest,
-        troubles: &'a Troubles,
-        progress: &'a dyn Progress,
-        delta_aware: bool,
-        threads: usize,
-    ) -> Self {
+    pub fn new(pack: &'a Pack, forest: &'a Forest, scan: &'a Scan<'a>, delta_aware: bool) -> Self {
         Self {
             pack,
             forest,
-            troubles,
-            progress,
+            scan,
             delta_aware,
             next_root: AtomicUsize::new(0),
             waiting: Mutex::default(),
             changed: Condvar::new(),
             idle: AtomicUsize::new(0),
-            threads,
             held: Arc::default(),
             large: Mutex::default(),
+            opened: Mutex::default(),
             stopped: AtomicBool::new(false),
         }
     }
@@ -120,7 +116,7 @@ impl<'a> Walk<'a> {
             done: Done::default(),
         };
         loop {
-            if self.progress.is_cancelled() {
+            if self.scan.progress.is_cancelled() {
                 self.stopped.store(true, Ordering::Relaxed);
                 self.changed.notify_all();
                 return thread.done;
@@ -153,7 +149,7 @@ impl<'a> Walk<'a> {
                 self.idle.store(waiting.idle, Ordering::Relaxed);
                 return Some(pending);
             }
-            if waiting.idle == self.threads || self.stopped.load(Ordering::Relaxed) {
+            if waiting.idle == self.scan.threads.get() || self.stopped.load(Ordering::Relaxed) {
                 self.changed.notify_all();
                 return None;
             }
@@ -190,12 +186,16 @@ impl Thread<'_, '_, '_> {
         let _alone = is_large(entry.len).then(|| walk.large.lock().unwrap_or_else(PoisonError::into_inner));
         walk.forest.children(node, &mut self.children);
         let is_leaf = self.children.is_empty();
-        if is_leaf && entry.len > LOOKED_INTO_FIRST && self.begins_binary(&entry)? {
-            self.count_binary(entry.len);
-            return Ok(());
-        }
-        if is_leaf && is_large(entry.len) {
-            return self.stream(node, &entry);
+        if is_leaf && entry.len > LOOKED_INTO_FIRST {
+            self.read_beginning(&entry)?;
+            let holds_more = inside::holds_more(&self.delta);
+            if !holds_more && is_binary(&self.delta) {
+                self.count_binary(entry.len);
+                return Ok(());
+            }
+            if is_large(entry.len) {
+                return self.stream(node, &entry, holds_more);
+            }
         }
         let mut bytes = self.spare.pop().unwrap_or_default();
         limit(entry.len)?;
@@ -246,6 +246,11 @@ impl Thread<'_, '_, '_> {
     fn look_at(&mut self, node: u32, bytes: &[u8], base: Option<&Text>) -> Option<Vec<Known>> {
         let walk = self.walk;
         if !walk.forest.is_wanted(node) {
+            return None;
+        }
+        if inside::holds_more(bytes) {
+            self.look_into(node, bytes);
+            self.count_looked_into(is_binary(bytes), bytes.len() as u64);
             return None;
         }
         if is_binary(bytes) {
@@ -325,21 +330,40 @@ impl Thread<'_, '_, '_> {
         Ok(Arc::new(Text { bytes, known: None, held: Arc::clone(&walk.held) }))
     }
 
-    /// Whether the beginning says that the rest need not be inflated.
-    fn begins_binary(&mut self, entry: &Entry) -> Result<bool, EntryError> {
+    /// Looks into an archive, a document, a database.
+    fn look_into(&mut self, node: u32, stream: impl std::io::Read) {
+        let (walk, id) = (self.walk, self.id(node));
+        let _alone = walk.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let looked = Looker::keep(walk.scan, self.searcher, &format!("object {id}"), stream);
+        self.sightings.add_looked(id, looked);
+    }
+
+    /// Reads as much of a blob as says whether the rest has to be inflated; it is in `delta` then.
+    fn read_beginning(&mut self, entry: &Entry) -> Result<(), EntryError> {
         self.delta.resize(BEGINNING, 0);
         self.inflate.reset();
         let compressed = self.walk.pack.compressed(entry);
         let (.., written) =
             self.inflate.once(compressed, &mut self.delta).map_err(|_| EntryError::Inflate)?;
-        Ok(is_binary(&self.delta[..written]))
+        self.delta.truncate(written);
+        Ok(())
     }
 
     /// Searches a blob that does not fit into memory well, and that nothing hangs on.
-    fn stream(&mut self, node: u32, entry: &Entry) -> Result<(), EntryError> {
-        let mut reader = super::inflating::Inflating::new(self.walk.pack.compressed(entry), entry.len);
-        let mut seen = Vec::new();
-        let streamed = self.searcher.search_stream(&mut reader, |sighting| seen.push(sighting));
+    fn stream(&mut self, node: u32, entry: &Entry, holds_more: bool) -> Result<(), EntryError> {
+        let mut reader = Inflating::new(self.walk.pack.compressed(entry), entry.len);
+        if holds_more {
+            let is_binary = is_binary(&self.delta);
+            self.look_into(node, reader);
+            self.count_looked_into(is_binary, entry.len);
+            return Ok(());
+        }
+        let (mut seen, mut listed, values) = (Vec::new(), Listed::default(), self.searcher.values);
+        let streamed = self.searcher.search_stream(&mut reader, |sighting| {
+            if listed.takes(sighting.known.value, values) {
+                seen.push(sighting);
+            }
+        });
         streamed.map_err(|_| EntryError::Inflate)?;
         self.count_text(entry.len);
         self.sightings.add_streamed(self.id(node), &seen);
@@ -354,9 +378,9 @@ impl Thread<'_, '_, '_> {
             nodes.extend(&self.children);
             if walk.forest.is_wanted(at) {
                 let why = if at == node { error.to_string() } else { LOST_BASE.to_owned() };
-                walk.troubles.add(format!("object {}", self.id(at)), why);
+                walk.scan.troubles.add(format!("object {}", self.id(at)), why);
                 self.sightings.unread.push(self.id(at));
-                walk.progress.advance(1);
+                walk.scan.progress.advance(1);
             }
         }
     }
@@ -365,16 +389,21 @@ impl Thread<'_, '_, '_> {
         self.walk.pack.id(self.walk.forest.place(node)).to_owned()
     }
 
+    fn count_looked_into(&mut self, is_binary: bool, bytes: u64) {
+        self.done.opened += 1;
+        if is_binary { self.count_binary(bytes) } else { self.count_text(bytes) }
+    }
+
     fn count_text(&mut self, bytes: u64) {
         self.done.texts += 1;
         self.done.bytes += bytes;
-        self.walk.progress.advance(1);
+        self.walk.scan.progress.advance(1);
     }
 
     fn count_binary(&mut self, bytes: u64) {
         self.done.binaries += 1;
         self.done.bytes += bytes;
-        self.walk.progress.advance(1);
+        self.walk.scan.progress.advance(1);
     }
 
     fn reuse(&mut self, bytes: Vec<u8>) {
@@ -408,7 +437,7 @@ const LARGE: u64 = 8 << 20;
 const LONGEST_IN_MEMORY: usize = 1 << 30;
 /// Of longer blobs the beginning is looked at first: most of them are pictures and archives.
 const LOOKED_INTO_FIRST: u64 = 32 << 10;
-/// As far as a NUL is looked for.
+/// As far as a NUL is looked for; the marks of archives stand before that.
 const BEGINNING: usize = 8000;
 const LARGEST_SPARE: usize = 1 << 20;
 const MOST_SPARE: usize = 4;

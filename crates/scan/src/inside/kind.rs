@@ -22,7 +22,7 @@ pub(super) enum Kind {
     PostgresArchive,
     /// Text of an office document.
     OfficeXml,
-    /// An archive that nothing here opens, with its name.
+    /// An archive that nothing here opens, with the name of its format.
     Foreign(&'static str),
     /// Text, or bytes that are searched as they are.
     Plain,
@@ -49,10 +49,15 @@ impl Kind {
             (b"\xed\xab\xee\xdb", Self::Foreign("rpm")),
             (b"\x1f\x9d", Self::Foreign("compress")),
             (b"!<arch>\n", Self::Foreign("ar")),
+            (b"MSCF\0\0\0\0", Self::Foreign("cab")),
+            (b"xar!\0", Self::Foreign("xar")),
+            (b"LZIP\x01", Self::Foreign("lzip")),
+            (b"hsqs", Self::Foreign("squashfs")),
         ];
         let by_magic = magic.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, kind)| *kind);
         by_magic
             .or_else(|| super::tar::is_header(head).then_some(Self::Tar))
+            .or_else(|| is_python_code(head).then_some(Self::PythonCode))
             .or_else(|| utf16_without_mark(head))
             .or_else(|| crate::dump::looks_like_sql(head).then_some(Self::SqlDump))
     }
@@ -76,10 +81,16 @@ impl Kind {
     }
 }
 
+/// Code objects of Python 3.7 and later, whose files say in four bytes how they are to be compared with their source.
+fn is_python_code(head: &[u8]) -> bool {
+    let is_code = |byte: &u8| matches!(byte & 0x7f, b'c');
+    head.get(2..4) == Some(b"\r\n") && head.get(5..8) == Some(&[0; 3]) && head.get(16).is_some_and(is_code)
+}
+
 /// Every second byte of Western text in UTF-16 is zero, and none of the others.
 fn utf16_without_mark(head: &[u8]) -> Option<Kind> {
     let head = &head[..head.len().min(512) & !1];
-    if head.len() < 16 {
+    if head.len() < 16 || memchr::memchr(0, head).is_none() {
         return None;
     }
     let zeros = |odd: usize| head.iter().skip(odd).step_by(2).filter(|byte| **byte == 0).count();

@@ -85,13 +85,16 @@ pub(super) fn is_mail(head: &[u8]) -> bool {
     let is_name = |name: &[u8]| {
         !name.is_empty() && name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-')
     };
+    if !is_name(&first_line[..colon]) {
+        return false;
+    }
     let lower = head[..head.len().min(4096)].to_ascii_lowercase();
     let has = |name: &str| {
         lower.starts_with(&name.as_bytes()[1..]) || memchr::memmem::find(&lower, name.as_bytes()).is_some()
     };
     let of_mail =
         ["\nreceived:", "\nmessage-id:", "\nmime-version:", "\nreturn-path:"].iter().any(|name| has(name));
-    is_name(&first_line[..colon]) && of_mail && has("\nfrom:") && (has("\ndate:") || has("\nsubject:"))
+    of_mail && has("\nfrom:") && (has("\ndate:") || has("\nsubject:"))
 }
 
 fn is_blank_before(message: &[u8]) -> bool {

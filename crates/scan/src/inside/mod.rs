@@ -13,6 +13,7 @@ mod packed;
 mod pdf;
 mod python;
 mod tar;
+mod turned;
 mod utf16;
 mod zip;
 
@@ -26,6 +27,7 @@ pub(crate) use budget::Spent;
 use budget::Stop;
 use kind::Kind;
 pub(crate) use packed::Packing;
+use turned::Turned;
 
 use crate::dump;
 use crate::rows::{Rows, Table};
@@ -89,6 +91,11 @@ pub(crate) fn is_plain_text(name: &str, head: &[u8]) -> bool {
     memchr::memchr(0, head).is_none() && Kind::of(name, head) == Kind::Plain
 }
 
+/// Whether a file without a name has to be looked into: what is in it is not what its bytes say. SQL is text as well.
+pub(crate) fn holds_more(head: &[u8]) -> bool {
+    !matches!(Kind::of("", &head[..head.len().min(HEAD)]), Kind::Plain | Kind::SqlDump)
+}
+
 /// One file with all that is in it.
 struct Unpack<'a> {
     limits: Limits,
@@ -132,17 +139,17 @@ impl<'a> Unpack<'a> {
             Kind::Notebook => self.whole(stream, Self::notebook),
             Kind::PythonCode => self.whole(stream, Self::python),
             Kind::Utf16 { big_endian } => {
-                let mut text = utf16::Utf8::new(BufReader::new(stream), big_endian);
+                let mut text = Turned::new(BufReader::new(stream), utf16::Utf16::new(big_endian));
                 // What was UTF-16 may be a dump or mail all the same; it is not UTF-16 again.
                 self.any(name, &mut text)
             }
             Kind::Sqlite => self.whole(stream, |unpack, bytes| unpack.database(&bytes.as_slice())),
             Kind::SqlDump => dump::read_sql(stream, &mut RowsOut { inside: &self.inside, texts: self.texts }),
             Kind::PostgresArchive => self.postgres_archive(stream),
-            Kind::OfficeXml => self.plain(&mut office::Text::new(BufReader::new(stream))),
+            Kind::OfficeXml => self.plain(&mut Turned::new(BufReader::new(stream), office::Xml::new())),
             Kind::Foreign(what) => {
                 self.trouble(&format!(
-                    "is a {what} archive, which nothing here opens; it was searched as it is"
+                    "is packed as {what}, which nothing here opens; it was searched as it is"
                 ));
                 self.plain(stream)
             }
@@ -193,6 +200,12 @@ impl<'a> Unpack<'a> {
     }
 
     fn postgres_archive(&mut self, stream: &mut Begun<'_>) -> io::Result<()> {
+        if let Some(version) = dump::unknown_version(&stream.head) {
+            self.trouble(&format!(
+                "is an archive of pg_dump in format {version}, and 1.10 to 1.16 are known; it was searched as it is"
+            ));
+            return self.plain(stream);
+        }
         let mut out = RowsOut { inside: &self.inside, texts: self.texts };
         dump::read_archive(stream, self.spent, &mut out)
     }
@@ -224,7 +237,7 @@ impl<'a> Unpack<'a> {
             self.spent.cancel();
         }
         self.spent.member()?;
-        self.inside.push(name.to_owned());
+        self.inside.push(shown(name));
         let done = read(self);
         // What stops everything is told once, by the outermost.
         if let (Err(error), None) = (&done, self.spent.stopped()) {
@@ -235,7 +248,7 @@ impl<'a> Unpack<'a> {
     }
 
     fn unreadable(&mut self, name: &str, why: &str) -> io::Result<()> {
-        self.inside.push(name.to_owned());
+        self.inside.push(shown(name));
         self.trouble(why);
         self.inside.pop();
         Ok(())
@@ -382,6 +395,16 @@ fn why(error: &io::Error) -> String {
     }
 }
 
+/// A name as places tell it: each place has one, so a long name loses its middle.
+fn shown(name: &str) -> String {
+    let length = name.chars().count();
+    if length <= LONGEST_NAME {
+        return name.to_owned();
+    }
+    let part = |from: usize| name.chars().skip(from).take(LONGEST_NAME / 2).collect::<String>();
+    format!("{}…{}", part(0), part(length - LONGEST_NAME / 2))
+}
+
 /// `shop.sql.gz` holds `shop.sql`, and `backup.tgz` some tar archive.
 fn without_extension(name: &str) -> &str {
     match name.rsplit_once('.') {
@@ -390,6 +413,8 @@ fn without_extension(name: &str) -> &str {
     }
 }
 
+/// Longer paths cannot be unpacked on most systems: 255 for a name, some for its directories.
+const LONGEST_NAME: usize = 512;
 /// Enough for every mark, a header of tar and the beginnings of a dump.
 const HEAD: usize = 4096;
 

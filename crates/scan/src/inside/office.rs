@@ -2,7 +2,7 @@
 //!
 //! A word that is partly bold stands in several runs, each with tags around it; here it is one word again.
 
-use std::io::{self, BufRead, Read};
+use super::turned::Turn;
 
 /// Whether a member of a zip archive is the text of a document.
 pub(super) fn is_text(member: &str) -> bool {
@@ -10,14 +10,11 @@ pub(super) fn is_text(member: &str) -> bool {
     member.ends_with(".xml") && (of_microsoft || matches!(member, "content.xml" | "styles.xml" | "meta.xml"))
 }
 
-/// The text between tags. Paragraphs and rows are lines, cells are separated by tabs.
-pub(super) struct Text<R> {
-    inner: R,
+/// Takes the text between tags out of XML. Paragraphs and rows are lines, cells are separated by tabs.
+pub(super) struct Xml {
     state: State,
     /// The name of a tag, or an entity, as far as it was read.
     name: Vec<u8>,
-    out: Vec<u8>,
-    at: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,49 +26,16 @@ enum State {
     Entity,
 }
 
-impl<R: BufRead> Text<R> {
-    pub fn new(inner: R) -> Self {
-        Self { inner, state: State::Text, name: Vec::new(), out: Vec::new(), at: 0 }
-    }
-
-    fn fill(&mut self) -> io::Result<()> {
-        self.out.clear();
-        self.at = 0;
-        while self.out.is_empty() {
-            let buffer = self.inner.fill_buf()?;
-            if buffer.is_empty() {
-                return Ok(());
-            }
-            let read = buffer.len();
-            let machine = Machine { state: &mut self.state, name: &mut self.name, out: &mut self.out };
-            machine.take(buffer);
-            self.inner.consume(read);
-        }
-        Ok(())
+impl Xml {
+    pub fn new() -> Self {
+        Self { state: State::Text, name: Vec::new() }
     }
 }
 
-impl<R: BufRead> Read for Text<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.at == self.out.len() {
-            self.fill()?;
-        }
-        let read = (&self.out[self.at..]).read(buffer)?;
-        self.at += read;
-        Ok(read)
-    }
-}
-
-struct Machine<'a> {
-    state: &'a mut State,
-    name: &'a mut Vec<u8>,
-    out: &'a mut Vec<u8>,
-}
-
-impl Machine<'_> {
-    fn take(self, bytes: &[u8]) {
+impl Turn for Xml {
+    fn turn(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
         for &byte in bytes {
-            *self.state = match (*self.state, byte) {
+            self.state = match (self.state, byte) {
                 (State::Text, b'<') => {
                     self.name.clear();
                     State::TagName
@@ -81,11 +45,11 @@ impl Machine<'_> {
                     State::Entity
                 }
                 (State::Text, _) => {
-                    self.out.push(byte);
+                    out.push(byte);
                     State::Text
                 }
                 (State::Entity, b';') => {
-                    entity(self.name, self.out);
+                    entity(&self.name, out);
                     State::Text
                 }
                 (State::Entity, b'<') => {
@@ -93,7 +57,7 @@ impl Machine<'_> {
                     State::TagName
                 }
                 (State::TagName | State::Tag, b'>') => {
-                    self.out.extend(separator(self.name));
+                    out.extend(separator(&self.name));
                     State::Text
                 }
                 (State::TagName, b' ' | b'\t' | b'\r' | b'\n') => State::Tag,
@@ -101,7 +65,7 @@ impl Machine<'_> {
                     if self.name.len() < LONGEST_NAME {
                         self.name.push(byte);
                     }
-                    *self.state
+                    self.state
                 }
                 (State::Tag, b'"' | b'\'') => State::Quoted(byte),
                 (State::Tag, _) => State::Tag,
@@ -150,12 +114,15 @@ const LONGEST_NAME: usize = 64;
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+
+    use super::super::turned::Turned;
     use super::*;
 
     fn text_of(xml: &str) -> String {
         let mut text = String::new();
         // Small buffers, so that every state is met at a border.
-        let mut reader = Text::new(std::io::BufReader::with_capacity(3, xml.as_bytes()));
+        let mut reader = Turned::new(std::io::BufReader::with_capacity(3, xml.as_bytes()), Xml::new());
         reader.read_to_string(&mut text).unwrap();
         text
     }

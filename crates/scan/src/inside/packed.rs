@@ -1,5 +1,6 @@
 //! One packed stream: which kinds there are, and what comes out of them.
 
+use std::error::Error;
 use std::io::{self, BufRead, Read};
 
 use ruzstd::decoding::StreamingDecoder;
@@ -72,11 +73,11 @@ impl<R: BufRead> Read for ZstdFrames<R> {
                         return Ok(0);
                     }
                     let frame = StreamingDecoder::new_with_max_window_size(source, ZSTD_WINDOW)
-                        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
+                        .map_err(|error| plain_error(&error))?;
                     *self = Self::Frame(Box::new(frame));
                 }
                 Self::Frame(frame) => {
-                    let read = frame.read(buffer)?;
+                    let read = frame.read(buffer).map_err(|error| plain_error(&error))?;
                     if read > 0 || buffer.is_empty() {
                         return Ok(read);
                     }
@@ -86,6 +87,20 @@ impl<R: BufRead> Read for ZstdFrames<R> {
             }
         }
     }
+}
+
+/// What the reader of zstd meets lies deep in its own errors.
+fn plain_error(error: &(dyn Error + 'static)) -> io::Error {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        match error.downcast_ref::<io::Error>() {
+            Some(error) if error.get_ref().is_none() => return error.kind().into(),
+            // Such an error shows what it wraps as itself.
+            Some(wrapped) => next = wrapped.get_ref().map(|inner| inner as &(dyn Error + 'static)),
+            None => next = error.source(),
+        }
+    }
+    io::Error::new(io::ErrorKind::InvalidData, "no zstd that makes sense")
 }
 
 /// `xz -9` needs 64 MiB.

@@ -9,16 +9,19 @@ impl Unpack<'_> {
     pub(super) fn pdf(&mut self, bytes: Vec<u8>) -> io::Result<()> {
         // Links, metadata and what is not packed.
         self.plain(&mut bytes.as_slice())?;
+        if memchr::memmem::find(&bytes, b"/Encrypt").is_some() {
+            self.trouble("is encrypted; only its bytes were searched");
+            return Ok(());
+        }
+        if memchr::memmem::rfind(&bytes, b"%%EOF").is_none() {
+            self.trouble("is cut off; what stands before that was searched");
+        }
         let mut rest = bytes.as_slice();
-        let mut text = Vec::new();
+        let (mut text, mut broken) = (Vec::new(), 0);
         while let Some((dictionary, stream, behind)) = next_stream(rest) {
             if is_deflated(dictionary) {
-                let mut unpacked = Vec::new();
-                let spent = self.spent;
-                let most = self.limits.memory as u64;
-                // What is damaged still has a beginning.
-                let _ = Packing::Zlib.unpack(stream, spent).take(most).read_to_end(&mut unpacked);
-                spent.stopped().map_or(Ok(()), |stop| Err(io::Error::from(stop)))?;
+                let (unpacked, is_whole) = self.unpacked(stream)?;
+                broken += usize::from(!is_whole);
                 text_of(&unpacked, &mut text);
             }
             if text.len() >= ENOUGH {
@@ -27,7 +30,19 @@ impl Unpack<'_> {
             }
             rest = behind;
         }
+        if broken > 0 {
+            self.trouble("has streams that could not be unpacked to their end; what came out was searched");
+        }
         self.within("text", |unpack| unpack.plain(&mut text.as_slice()))
+    }
+
+    /// What comes out of a stream, and whether that is all of it: what is damaged still has a beginning.
+    fn unpacked(&self, stream: &[u8]) -> io::Result<(Vec<u8>, bool)> {
+        let mut unpacked = Vec::new();
+        let (spent, most) = (self.spent, self.limits.memory);
+        let done = Packing::Zlib.unpack(stream, spent).take(most as u64).read_to_end(&mut unpacked);
+        spent.stopped().map_or(Ok(()), |stop| Err(io::Error::from(stop)))?;
+        Ok((unpacked, done.is_ok_and(|length| length < most)))
     }
 }
 

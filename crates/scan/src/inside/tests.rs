@@ -11,9 +11,13 @@ use crate::rows::Cell;
 struct Heard {
     texts: Vec<(String, Vec<u8>)>,
     cells: Vec<(Cell, String)>,
+    /// Of values between tables line and column.
+    between: Vec<(u64, u64)>,
     troubles: Vec<String>,
     /// The longest text of rows that was held in memory.
     longest: usize,
+    /// All texts of rows together.
+    handed_out: usize,
 }
 
 impl Texts for Heard {
@@ -26,11 +30,19 @@ impl Texts for Heard {
 
     fn rows(&mut self, _inside: &[String], rows: &Rows, region: Range<usize>) {
         self.longest = self.longest.max(rows.text().len());
+        self.handed_out += region.len();
         // Stands for the engine: a value is `VALUE` and a digit.
         for at in memchr::memmem::find_iter(rows.text(), b"VALUE") {
             let value = at..at + 6;
-            if let Some(cell) = rows.spot(&value).cell.filter(|_| region.contains(&at)) {
-                self.cells.push((cell, String::from_utf8_lossy(&rows.text()[value]).into_owned()));
+            let spot = rows.spot(&value);
+            match spot.cell.filter(|_| region.contains(&at)) {
+                Some(cell) => {
+                    self.cells.push((cell, String::from_utf8_lossy(&rows.text()[value]).into_owned()));
+                }
+                None if region.contains(&at) => {
+                    self.between.extend(spot.line.zip(spot.column));
+                }
+                None => {}
             }
         }
     }
@@ -209,4 +221,75 @@ fn damaged_files_do_no_harm() {
             assert!(read < 4 << 20, "{name}: {read}");
         }
     }
+}
+
+#[test]
+fn a_chain_of_pages_that_leads_back_into_itself_has_an_end() {
+    let (_, mut bytes) = containers().into_iter().find(|(name, _)| name == "wide.db").unwrap();
+    let is_overflow = |page: &[u8]| page[4..].iter().all(|byte| *byte == b'x');
+    let page = bytes.chunks(512).position(is_overflow).unwrap();
+    let number = (page as u32 + 1).to_be_bytes();
+    bytes[page * 512..][..4].copy_from_slice(&number);
+    let found = heard("wide.db", &bytes[..], Limits::default());
+    assert_eq!(found.troubles, [": is a damaged SQLite file; its bytes were searched as they are, too"]);
+}
+
+#[test]
+fn places_between_tables_have_line_and_column() {
+    let long = "x".repeat(3 << 20);
+    let insert = "INSERT INTO t VALUES (1, 'VALUE9');";
+    let dump = format!("-- VALUE1\n  VALUE2 VALUE3\n{insert} VALUE4\n{insert}\n{long}VALUE5\n\nVALUE6");
+    let found = heard("dump.sql", dump.as_bytes(), Limits::default());
+    let long = long.len() as u64;
+    assert_eq!(found.between, [(1, 4), (2, 3), (2, 10), (3, 37), (5, long + 1), (7, 1)]);
+    assert_eq!(found.cells.len(), 2);
+}
+
+#[test]
+fn statements_that_insert_no_rows_are_text() {
+    let statement = "INSERT INTO t SELECT 'VALUE1', a FROM b;\n";
+    let wide = (0..900).map(|number| format!("column_{number}")).collect::<Vec<_>>().join(", ");
+    let dump = format!("{}INSERT INTO t ({wide}) VALUES ('VALUE2');\n", statement.repeat(20_000));
+    let found = heard("dump.sql", dump.as_bytes(), Limits::default());
+    assert_eq!((found.between.len(), found.between[19_999]), (20_000, (20_000, 23)));
+    assert_eq!((found.cells.len(), found.cells[0].0.column.as_str()), (1, "column_0"));
+}
+
+#[test]
+fn what_a_file_claims_of_itself_has_a_measure() {
+    let name = "token_".repeat(20_000);
+    for (what, dump) in [
+        ("parentheses", format!("INSERT INTO t VALUES ({}", "(".repeat(4 << 20))),
+        ("quotes", format!("INSERT INTO t VALUES ('{}", "''".repeat(2 << 20))),
+        ("escapes", format!("INSERT INTO `t` VALUES ('{}", "\\n".repeat(2 << 20))),
+        ("cells", format!("COPY t (a) FROM stdin;\n{}", "\t".repeat(4 << 20))),
+        (
+            "a name",
+            format!("CREATE TABLE t ({name} text);\nINSERT INTO t VALUES {};\n", "('a'),".repeat(9000)),
+        ),
+        ("half statements", "INSERT INTO t (a\nCREATE TABLE t (a\n".repeat(20_000)),
+    ] {
+        let found = heard("dump.sql", dump.as_bytes(), Limits::default());
+        assert!(found.longest < 3 << 20, "{what}: {}", found.longest);
+        assert!(found.handed_out < 60 * dump.len(), "{what}: {}", found.handed_out);
+    }
+    let member = "n".repeat(60_000);
+    let found = heard("a.zip", &zip_of(&[(&member, b"KEY=1")])[..], Limits::default());
+    assert_eq!(found.texts[0].0.chars().count(), 513);
+}
+
+#[test]
+fn cells_of_a_page_do_not_overlap() {
+    let (_, mut bytes) = containers().into_iter().find(|(name, _)| name == "wide.db").unwrap();
+    let count = |page: &[u8]| usize::from(u16::from_be_bytes([page[3], page[4]]));
+    let page = bytes.chunks(512).position(|page| page[0] == 13 && count(page) > 20).unwrap();
+    let page = &mut bytes[page * 512..][..512];
+    // One record of nothing and a text of 377 bytes, and every pointer leads to it.
+    let (pointers, record) = (8..8 + 2 * count(page), 100);
+    page[pointers].as_chunks_mut::<2>().0.fill((record as u16).to_be_bytes());
+    page[record..record + 384].fill(b'x');
+    page[record..record + 7].copy_from_slice(&[0x82, 0x7d, 1, 4, 0, 0x85, 0x7f]);
+    page[record + 50..][..6].copy_from_slice(b"VALUE1");
+    let found = heard("wide.db", &bytes[..], Limits::default());
+    assert_eq!((found.cells.len(), found.troubles.len()), (1, 1), "{:?}", found.troubles);
 }

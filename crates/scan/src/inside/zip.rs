@@ -87,15 +87,15 @@ impl<'r> Zip<'r> {
         }
     }
 
-    /// Goes to the next header of a member; false where the directory begins or the archive ends.
+    /// Goes to the next header of a member; false where the directory begins, without which an archive is cut off.
     fn find_header(&mut self) -> io::Result<bool> {
         let mut last = [0; 4];
         loop {
             let buffer = self.stream.fill_buf()?;
             if buffer.is_empty() {
-                return Ok(false);
+                return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            if last[3] != b'P' && last[2..] != *b"PK" && last[1..] != *b"PK\x03" && last[1..] != *b"PK\x01" {
+            if last[3] != b'P' && last[2..] != *b"PK" && !MARKS.iter().any(|mark| last[1..] == mark[..3]) {
                 let skip = memchr::memchr(b'P', buffer).unwrap_or(buffer.len());
                 if skip > 0 {
                     self.stream.consume(skip);
@@ -107,7 +107,8 @@ impl<'r> Zip<'r> {
             self.stream.consume(1);
             match &last {
                 b"PK\x03\x04" => return Ok(true),
-                b"PK\x01\x02" => return Ok(false),
+                // The directory, or its end where it names nothing.
+                b"PK\x01\x02" | b"PK\x05\x06" => return Ok(false),
                 _ => {}
             }
         }
@@ -193,4 +194,6 @@ const STORED: u16 = 0;
 const IS_ENCRYPTED: u16 = 1;
 const HAS_DESCRIPTOR: u16 = 1 << 3;
 const DESCRIPTOR: &[u8] = b"PK\x07\x08";
+/// Of a member, of the directory, and of its end.
+const MARKS: [&[u8; 4]; 3] = [b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"];
 const BUFFER: usize = 64 << 10;

@@ -57,6 +57,8 @@ pub struct Report {
 pub struct Target {
     /// As it was named.
     pub name: String,
+    /// Whether it is a submodule of the target before, whose places are told by its own path.
+    pub is_submodule: bool,
     /// Where a repository is pushed to.
     pub remotes: Vec<Remote>,
     /// What was read of it, in words and numbers: `commits`, `files`.
@@ -141,12 +143,16 @@ impl Report {
         troubles: &Troubles,
         about: About,
     ) -> Self {
-        let many = searched.len() > 1;
+        let many = searched.iter().filter(|searched| !searched.target.is_submodule).count() > 1;
         let mut values: BTreeMap<(String, Fingerprint), Reported> = BTreeMap::new();
-        let mut targets = Vec::new();
+        let (mut targets, mut warnings) = (Vec::new(), about.warnings);
         for Searched { target, findings } in searched {
             for finding in findings {
                 let rule = engine.rule(finding.rule);
+                if finding.unlisted > 0 {
+                    let (title, mask, more) = (title(&rule), &finding.mask, finding.unlisted);
+                    warnings.push(format!("{title} {mask} stands in {more} more places than are listed"));
+                }
                 let new = reported(&rule, &finding, &target, many);
                 match values.entry((new.rule.clone(), new.fingerprint)) {
                     std::collections::btree_map::Entry::Occupied(mut entry) => entry.get_mut().join(new),
@@ -168,7 +174,7 @@ impl Report {
             targets,
             findings,
             known,
-            warnings: about.warnings,
+            warnings,
             skipped: Skipped::of(troubles),
             baseline,
         }
@@ -189,7 +195,7 @@ impl Report {
 }
 
 fn reported(rule: &Rule<'_>, finding: &Finding, target: &Target, many: bool) -> Reported {
-    let within = many.then_some(target.name.as_str());
+    let within = (many || target.is_submodule).then_some(target.name.as_str());
     let spots = finding.places.iter().map(|place| spot::of(place, within)).collect();
     let mut reported = Reported {
         rule: rule.name(),

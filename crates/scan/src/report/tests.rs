@@ -54,7 +54,8 @@ fn finding(engine: &Engine, name: &str, value: &str, places: Vec<Place>) -> Find
     let rule = rule(engine, name);
     let fingerprint = FingerprintKey::new([7; 32]).of(value.as_bytes());
     let mask = catalogue().mask(value.as_bytes());
-    Finding { rule, fingerprint, mask, severity: engine.rule(rule).severity, places }
+    let severity = engine.rule(rule).severity;
+    Finding { rule, fingerprint, mask, severity, places, unlisted: 0 }
 }
 
 const LIVE: &str = "sk_live_51MadeUpExample0000Keymoat4242";
@@ -90,7 +91,7 @@ fn searched(engine: &Engine) -> Vec<Searched> {
     ];
     let remote = Remote { host: "github.com".to_owned(), path: "acme/shop".to_owned() };
     let read = vec![("commits", 53_734), ("bytes", 3_835_000_000)];
-    let target = Target { name: ".".to_owned(), remotes: vec![remote], read };
+    let target = Target { name: ".".to_owned(), is_submodule: false, remotes: vec![remote], read };
     vec![Searched { target, findings }]
 }
 

@@ -140,10 +140,18 @@ impl Outcome {
 
 pub fn told(place: &Place) -> String {
     let standing = match &place.source {
-        Source::History(historic) => format!(" {:?}", historic.standing),
+        Source::History(_) => format!(" {}", told_standing(&place.source)),
         _ => String::new(),
     };
     format!("{}:{}{standing}", place.source.path(), place.line)
+}
+
+/// Where a file of a history stands today; nothing of another one.
+pub fn told_standing(source: &Source) -> String {
+    match source {
+        Source::History(historic) => format!("{:?}", historic.standing),
+        _ => String::new(),
+    }
 }
 
 pub fn scan(path: &Path) -> Outcome {

@@ -181,8 +181,8 @@ fn forms_of_repositories() {
 
     repo.git(&["submodule", "add", "-q", &url, "sub"]);
     let submodules = Repository::open(repo.path()).unwrap().submodules();
-    assert_eq!(submodules, [repo.path().join(".git/modules/sub")]);
-    assert_eq!(scan(&submodules[0]).places(), ["sk_live_…Aest a:1 Tip(\"v1\")"]);
+    assert_eq!(submodules, [("sub".to_owned(), repo.path().join(".git/modules/sub"))]);
+    assert_eq!(scan(&submodules[0].1).places(), ["sk_live_…Aest a:1 Tip(\"v1\")"]);
     assert_eq!(scan(&repo.path().join("sub")).places(), ["sk_live_…Aest a:1 Tip(\"v1\")"]);
 
     repo.write("deep/down/file", "x");

@@ -5,6 +5,7 @@ mod carried;
 mod common;
 mod damage;
 mod history;
+mod hostile;
 mod known;
 mod staged;
 mod stream;

@@ -85,3 +85,16 @@ proptest! {
         prop_assert_eq!(places(Dripping { rest: &text, step, calls: 0 }), expected);
     }
 }
+
+#[test]
+fn of_a_value_in_every_line_some_places_are_listed_and_all_are_counted() {
+    let text = line('A').repeat(60_000);
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("log"), &text).unwrap();
+    let troubles = Troubles::default();
+    let scan = searching(&troubles);
+    for findings in [scan.stream("log", text.as_bytes()), scan.tree(dir.path()).0] {
+        let [finding] = &findings[..] else { panic!("{findings:?}") };
+        assert_eq!((finding.places.len(), finding.unlisted), (1000, 59_000));
+    }
+}

@@ -29,6 +29,7 @@ fn ignored_files_are_left_out_but_those_that_hold_secrets() {
     let root = dir.path();
     fs::create_dir_all(root.join(".git/info")).unwrap();
     write(root, ".git/HEAD", line('Z'));
+    write(root, "sub/nested/.git/HEAD", line('Y'));
     write(root, ".git/info/exclude", "excluded\n");
     write(root, ".gitignore", "*.log\n.env*\n/build/\n*.txt\n!kept.txt\n");
     write(root, "excluded", line('A'));
@@ -43,7 +44,7 @@ fn ignored_files_are_left_out_but_those_that_hold_secrets() {
     let (places, files, troubles) = scan(root);
     assert_eq!(places, [".env.local:1", "plain:1", "sub/build/file:1", "sub/kept.txt:1"]);
     assert_eq!(files.ignored_but_searched, [Path::new(".env.local")]);
-    assert_eq!((files.ignored, files.texts, troubles.total()), (4, 6, 0));
+    assert_eq!((files.ignored, files.texts, files.repositories, troubles.total()), (4, 6, 1, 0));
     // A directory within obeys what stands above it.
     assert_eq!(scan(&root.join("sub")).0, ["build/file:1", "kept.txt:1"]);
     assert_eq!(scan(&root.join("a.log")).0.len(), 1, "what is named is searched");

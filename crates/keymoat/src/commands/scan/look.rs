@@ -13,11 +13,14 @@ use crate::output;
 pub struct Look {
     name: String,
     what: What,
+    is_submodule: bool,
 }
 
 enum What {
     /// A directory with a history: its files, unless it is bare, and all that its repository holds.
     Repository(Repository),
+    /// A submodule that cannot be opened, and why.
+    Broken(OpenError),
     /// Files as they are.
     Files(PathBuf),
     /// What is staged.
@@ -34,10 +37,31 @@ impl Look {
     /// # Errors
     /// When one is not there, or is of a kind that is not looked into.
     pub fn all(targets: &[String], no_history: bool) -> Result<Vec<Self>, CliError> {
-        if targets.is_empty() {
-            return Ok(vec![here(no_history)?]);
-        }
-        targets.iter().map(|target| named(target, no_history)).collect()
+        let looks = match targets {
+            [] => vec![here(no_history)?],
+            _ => targets.iter().map(|target| named(target, no_history)).collect::<Result<_, _>>()?,
+        };
+        let many = looks.len() > 1;
+        Ok(looks.into_iter().flat_map(|look| look.with_submodules(many)).collect())
+    }
+
+    fn new(name: impl Into<String>, what: What) -> Self {
+        Self { name: name.into(), what, is_submodule: false }
+    }
+
+    /// It, and the histories of its submodules; their files stand among its own.
+    fn with_submodules(self, many: bool) -> Vec<Self> {
+        let submodules = match &self.what {
+            What::Repository(repository) => repository.submodules(),
+            _ => Vec::new(),
+        };
+        let above = if many { format!("{}/", self.name.trim_end_matches('/')) } else { String::new() };
+        let submodule = |(name, dir): (String, PathBuf)| {
+            let what = Repository::open(&dir).map_or_else(What::Broken, What::Repository);
+            Self { name: format!("{above}{name}"), what, is_submodule: true }
+        };
+        let submodules: Vec<Self> = submodules.into_iter().map(submodule).collect();
+        std::iter::once(self).chain(submodules).collect()
     }
 
     /// What is staged in the repositories of these targets; without any, in the one that we are in, whose index git may
@@ -54,7 +78,7 @@ impl Look {
             if let Some(index) = index {
                 repository.index = absolute(index)?;
             }
-            Ok(Self { name: target.clone(), what: What::Staged(repository) })
+            Ok(Self::new(target, What::Staged(repository)))
         };
         targets.iter().map(staged).collect()
     }
@@ -64,7 +88,8 @@ impl Look {
     /// # Errors
     /// When it is a database and cannot be asked.
     pub fn search(&self, scan: &Scan<'_>) -> Result<Searched, CliError> {
-        let mut target = Target { name: self.name.clone(), ..Target::default() };
+        let mut target =
+            Target { name: self.name.clone(), is_submodule: self.is_submodule, ..Target::default() };
         let findings = match &self.what {
             What::Repository(repository) => {
                 target.remotes = Remote::all_of(repository);
@@ -79,12 +104,17 @@ impl Look {
                     ("blobs", read.blobs),
                     ("objects known from before", read.known),
                     ("binary blobs", read.binaries),
+                    ("blobs looked into", read.opened),
                     ("bytes", read.bytes),
                 ];
                 if let Some(worktree) = &repository.worktree {
                     findings.extend(files(scan, worktree, &mut target));
                 }
                 findings
+            }
+            What::Broken(error) => {
+                scan.troubles.add(format!("submodule {}", self.name), format!("cannot be opened: {error}"));
+                Vec::new()
             }
             What::Files(path) => files(scan, path, &mut target),
             What::Staged(repository) => {
@@ -104,11 +134,15 @@ impl Look {
         match &self.what {
             What::Repository(repository) => {
                 let mut warnings = what_is_missing(repository);
+                if self.is_submodule {
+                    let told = |warning: String| format!("in the submodule `{}`: {warning}", self.name);
+                    return warnings.into_iter().map(told).collect();
+                }
                 warnings.extend(unignored(repository));
                 warnings
             }
             What::Staged(repository) => unignored(repository),
-            What::Files(_) | What::Stdin | What::Database(_) => Vec::new(),
+            What::Broken(_) | What::Files(_) | What::Stdin | What::Database(_) => Vec::new(),
         }
     }
 }
@@ -142,6 +176,9 @@ fn files(scan: &Scan<'_>, path: &Path, target: &mut Target) -> Vec<keymoat_scan:
         ("ignored", read.ignored),
         ("bytes", read.bytes),
     ]);
+    if read.repositories > 0 {
+        target.read.push(("repositories without their histories", read.repositories));
+    }
     findings
 }
 
@@ -159,13 +196,13 @@ fn here(no_history: bool) -> Result<Look, CliError> {
         _ => Path::new("."),
     };
     let name = root.file_name().unwrap_or(root.as_os_str()).to_string_lossy().into_owned();
-    Ok(Look { name, what })
+    Ok(Look::new(name, what))
 }
 
 fn named(target: &str, no_history: bool) -> Result<Look, CliError> {
     let name = target.to_owned();
     if target == "-" {
-        return Ok(Look { name: "stdin".to_owned(), what: What::Stdin });
+        return Ok(Look::new("stdin", What::Stdin));
     }
     if let Some((scheme, _)) = target.split_once("://") {
         return database(scheme, target);
@@ -176,15 +213,15 @@ fn named(target: &str, no_history: bool) -> Result<Look, CliError> {
     }
     if !path.is_dir() {
         // It is told by the name that it was given.
-        return Ok(Look { name, what: What::Files(PathBuf::from(target)) });
+        return Ok(Look::new(name, What::Files(PathBuf::from(target))));
     }
     if no_history {
-        return Ok(Look { name, what: What::Files(path) });
+        return Ok(Look::new(name, What::Files(path)));
     }
     // A directory inside a repository is a directory: its history would be everybody's.
     match Repository::open(&path) {
-        Ok(repository) => Ok(Look { name, what: What::Repository(repository) }),
-        Err(OpenError::NotOne(_)) => Ok(Look { name, what: What::Files(path) }),
+        Ok(repository) => Ok(Look::new(name, What::Repository(repository))),
+        Err(OpenError::NotOne(_)) => Ok(Look::new(name, What::Files(path))),
         Err(error) => Err(not_opened(&error)),
     }
 }
@@ -201,7 +238,7 @@ fn database(scheme: &str, target: &str) -> Result<Look, CliError> {
     if has_password.is_some_and(|(user, _)| user.contains(':')) {
         output::warn("others on this machine can see the password of this address in the list of processes");
     }
-    Ok(Look { name, what: What::Database(target.to_owned()) })
+    Ok(Look::new(name, What::Database(target.to_owned())))
 }
 
 fn wrong_address(error: &str) -> CliError {
