@@ -74,6 +74,7 @@ pub(crate) fn scan(repository: &str, options: &[&str]) -> Result<()> {
         threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
         progress: &(),
         troubles: &troubles,
+        keeper: &(),
     };
     let (findings, scanned) = scan.history(&history);
     let places: usize = findings.iter().map(|finding| finding.places.len()).sum();

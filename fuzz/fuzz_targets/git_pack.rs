@@ -49,6 +49,7 @@ fn search(root: PathBuf) {
         threads: NonZeroUsize::MIN,
         progress: &(),
         troubles: &troubles,
+        keeper: &(),
     };
     let (findings, scanned) = scan.history(&History::of(&repository));
     assert!(scanned.texts + scanned.binaries <= scanned.blobs);

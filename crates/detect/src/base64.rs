@@ -20,6 +20,20 @@ pub(crate) fn decode(text: &[u8]) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
+/// Appends base64 (RFC 4648 §4), padded.
+pub(crate) fn encode(bytes: &[u8], text: &mut Vec<u8>) {
+    for chunk in bytes.chunks(3) {
+        let byte = |at: usize| u32::from(chunk.get(at).copied().unwrap_or_default());
+        let number = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for at in 0..4 {
+            let letter = ALPHABET[(number >> (18 - 6 * at)) as usize & 63];
+            text.push(if at <= chunk.len() { letter } else { b'=' });
+        }
+    }
+}
+
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
 pub(crate) fn sextet(byte: u8) -> Option<u8> {
     match byte {
         b'A'..=b'Z' => Some(byte - b'A'),
@@ -34,6 +48,18 @@ pub(crate) fn sextet(byte: u8) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_encoded_is_decoded() {
+        for (bytes, expected) in
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")]
+        {
+            let mut text = Vec::new();
+            encode(bytes.as_bytes(), &mut text);
+            assert_eq!(text, expected.as_bytes());
+            assert_eq!(decode(&text).unwrap_or_default(), bytes.as_bytes());
+        }
+    }
 
     #[test]
     fn base64_of_either_alphabet() {

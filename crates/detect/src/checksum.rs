@@ -21,7 +21,12 @@ pub enum Checksum {
     /// Behind the last `_`: CRC-32 of everything before it, as eight hexadecimal digits of the little-endian bytes, as
     /// Grafana does (<https://github.com/grafana/grafana/blob/main/pkg/components/satokengen/tokengen.go>).
     Crc32Hex,
-    /// The structure of a JSON Web Token (RFC 7519): header and payload are JSON objects.
+    /// Where the value has a dot: last seven characters, CRC-32 of everything before them in base 36, as in GitLab's
+    /// routable tokens (`lib/authn/token_field/generator/routable_token.rb` of
+    /// <https://gitlab.com/gitlab-org/gitlab>); their shorter form has neither dot nor checksum.
+    Crc32Base36,
+    /// The structure of a JSON Web Token (RFC 7519): header and payload are JSON objects. That a header has `alg`, as
+    /// RFC 7515 §4.1.1 wants it, is not asked for: what lacks it no service should take, yet who finds it wants to know.
     Jwt,
     /// The structure of a macaroon, version 2 (<https://github.com/rescrv/libmacaroons/blob/master/doc/format.txt>), as
     /// PyPI's tokens have it.
@@ -37,6 +42,7 @@ impl Checksum {
             Self::Crc32Base62 => prefix,
             Self::Crc32Base62All => 0,
             Self::Crc32Hex => return holds_hex(value),
+            Self::Crc32Base36 => return holds_base36(value),
             Self::Jwt => return is_jwt(value),
             Self::Macaroon => return is_macaroon(value.get(prefix_of_macaroon(value)..).unwrap_or_default()),
         };
@@ -47,15 +53,15 @@ impl Checksum {
         }
     }
 
-    /// Whether the checksum proves the shape, that is, whether there is one.
+    /// Whether the checksum proves the shape, that is, whether every such value has one.
     pub fn proves(self) -> bool {
-        self != Self::None
+        !matches!(self, Self::None | Self::Crc32Base36)
     }
 
     /// Whether a wrong one disproves a value of the right shape; a structure that does not fit only says that it is
     /// something else.
     pub(crate) fn disproves(self) -> bool {
-        matches!(self, Self::Crc32Base62 | Self::Crc32Base62All | Self::Crc32Hex)
+        matches!(self, Self::Crc32Base62 | Self::Crc32Base62All | Self::Crc32Hex | Self::Crc32Base36)
     }
 }
 
@@ -64,6 +70,20 @@ fn holds_hex(value: &[u8]) -> bool {
     let digits: String =
         crc32fast::hash(&value[..at]).to_le_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
     value[at + 1..].eq_ignore_ascii_case(digits.as_bytes())
+}
+
+fn holds_base36(value: &[u8]) -> bool {
+    if !value.contains(&b'.') {
+        return true;
+    }
+    let Some((body, check)) = value.split_last_chunk::<BASE36_LEN>() else { return false };
+    let mut rest = crc32fast::hash(body);
+    let mut digits = [b'0'; BASE36_LEN];
+    for digit in digits.iter_mut().rev() {
+        *digit = b"0123456789abcdefghijklmnopqrstuvwxyz"[(rest % 36) as usize];
+        rest /= 36;
+    }
+    *check == digits
 }
 
 fn is_jwt(value: &[u8]) -> bool {
@@ -105,6 +125,9 @@ pub fn crc32_base62(data: &[u8]) -> [u8; CHECKSUM_LEN] {
 /// Six base-62 digits hold any 32-bit number: 62^6 > 2^32.
 const CHECKSUM_LEN: usize = 6;
 
+/// Seven base-36 digits hold any 32-bit number: 36^7 > 2^32.
+const BASE36_LEN: usize = 7;
+
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 #[cfg(test)]
@@ -138,6 +161,13 @@ mod tests {
         check(Checksum::Crc32Hex, b"glsa_yscW25imSKJIuav8zF37RZmnbiDvB05G_fcaaf58a", 5, true);
         check(Checksum::Crc32Hex, b"glsa_yscW25imSKJIuav8zF37RZmnbiDvB05H_fcaaf58a", 5, false);
         check(Checksum::Crc32Hex, b"glsa", 4, false);
+        // CRC-32/ISO-HDLC of "123456789." is 0xDC129386.
+        check(Checksum::Crc32Base36, b"123456789.1p28rk6", 0, true);
+        check(Checksum::Crc32Base36, b"123456789.0000000", 0, false);
+        check(Checksum::Crc32Base36, b"glpat-bzoxCnU6MU1hZGVVcDAwMDBLZXlUc3QQ.0w0ah7ls2", 6, true);
+        check(Checksum::Crc32Base36, b"glpat-bzoxCnU6MU1hZGVVcDAwMDBLZXlUc3QQ.0w0ah7ls3", 6, false);
+        check(Checksum::Crc32Base36, b"glpat-MadeUp0000KeymoatTst", 6, true);
+        check(Checksum::Crc32Base36, b"1.2", 0, false);
         let jwt = b"eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJNYWRlVXAwMDAwIn0.MadeUpSignature0000";
         check(Checksum::Jwt, jwt, 3, true);
         check(Checksum::Jwt, &jwt[1..], 3, false);

@@ -14,7 +14,7 @@ use crate::checksum::Checksum;
 use crate::pattern::Pattern;
 use crate::provider::{
     Check, CheckRequest, DjangoPlaces, Injection, Key, Kind, Links, Mode, OdooPlaces, Place, Provider,
-    Rotation, Setting, Severity,
+    Rotation, Says, Setting, Severity,
 };
 
 /// Reads one file and checks it; the error names the file, the line and what to do.
@@ -286,8 +286,8 @@ fn check_references(provider: &Provider) -> Result<(), (String, &'static str)> {
         .flat_map(|send| send.how.templates().chain([&send.base_url]).chain(send.test_base_url.as_ref()));
     let urls = provider.checks.iter().flat_map(|check| match &check.request {
         CheckRequest::TokenRequest {} => vec![],
-        CheckRequest::Call { url, test_url, .. } => {
-            [Some(url), test_url.as_ref()].into_iter().flatten().collect()
+        CheckRequest::Call { url, test_url, other_urls, .. } => {
+            [url].into_iter().chain(test_url).chain(other_urls).collect()
         }
     });
     for name in templates.chain(urls).flat_map(|template| template.names()) {
@@ -331,10 +331,39 @@ fn check_addresses(provider: &Provider) -> Result<(), (String, &'static str)> {
             "list the hosts it may go to",
         ));
     }
-    if provider.checks.iter().any(|check| check.alive.is_empty() || check.dead.is_empty()) {
+    provider.checks.iter().try_for_each(check_answers)
+}
+
+/// Checks that the answers of a check can be told from each other.
+fn check_answers(check: &Check) -> Result<(), (String, &'static str)> {
+    let field = &check.field;
+    if check.alive.is_empty() || check.dead.is_empty() {
         return Err((
             "a [[check]] needs answers for `alive` and for `dead`".into(),
             "list the HTTP statuses",
+        ));
+    }
+    let is_told = |status: u16, says: &[Says]| says.iter().any(|says| says.is_about(status));
+    let mut in_both = check.alive.iter().filter(|status| check.dead.contains(status));
+    let untold = |status: &&u16| !is_told(**status, &check.alive_if) || !is_told(**status, &check.dead_if);
+    if let Some(status) = in_both.find(untold) {
+        return Err((
+            format!("the [[check]] of `{field}` takes {status} for alive and for dead"),
+            "say in `alive_if` and `dead_if` what the body tells",
+        ));
+    }
+    let is_redirect = |status: &&u16| (300..400).contains(*status);
+    if let Some(status) = check.alive.iter().chain(&check.dead).find(is_redirect) {
+        return Err((
+            format!("{status} in the [[check]] of `{field}` leads elsewhere and says nothing"),
+            "no redirect is followed; leave it out",
+        ));
+    }
+    let pointers = check.alive_if.iter().chain(&check.dead_if).map(|says| &says.at);
+    if let Some(pointer) = pointers.into_iter().find(|pointer| !pointer.starts_with('/')) {
+        return Err((
+            format!("`{pointer}` is no JSON pointer"),
+            "it begins with `/` (RFC 6901): `/error`, `/data/0/id`",
         ));
     }
     Ok(())

@@ -19,8 +19,10 @@ mod file;
 mod hide;
 mod identify;
 mod mask;
+mod near;
 mod pattern;
 mod provider;
+mod question;
 mod redact;
 mod shape;
 mod variable;
@@ -32,9 +34,11 @@ pub use engine::{Encoding, Engine, Generic, Hit, Rule, RuleId, Scratch, utf16_to
 pub use entropy::entropy;
 pub use identify::{Certainty, Identification, Known};
 pub use mask::ELLIPSIS;
+pub use near::Near;
 pub use provider::{
     Automation, Check, CheckRequest, ClientAuth, DjangoPlaces, Injection, Key, Kind, Links, Method, Mode,
-    OdooPlaces, Overlap, Place, Provider, Rotation, Scheme, Setting, Severity, Template,
+    OdooPlaces, Overlap, Place, Provider, Rotation, Says, Scheme, Setting, Severity, Template,
 };
+pub use question::{Fill, Question, Request, RequestError, Unasked, Verdict};
 pub use redact::{KnownValues, NoneKnown, Redactor, SIEVE_KEY_LEN, Sieve, SieveError, SieveKey};
 pub use variable::VariableMatch;

@@ -51,6 +51,8 @@ impl Pattern {
         let regex = self
             .beginning
             .get_or_init(|| compiled(&beginning(&self.text), 2 * MAX_REGEX_BYTES).expect(CHECKED));
+        #[cfg(test)]
+        crate::engine::count_work(1);
         let captures = regex.captures(text)?;
         captures.name(END_GROUP).map(|end| end.start())
     }

@@ -2,6 +2,7 @@
 //!
 //! Holds facts only. It never calls a provider; gateway, rotation and scanner read these types.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Deserialize;
@@ -109,6 +110,12 @@ impl Key {
     /// that the provider prints in its own documentation. A context, when one is needed, is the caller's.
     pub fn matches(&self, value: &[u8]) -> bool {
         self.judge(value) == Judgement::Key
+    }
+
+    /// Whether the whole of `value` has this key's shape, but a wrong checksum, or is printed in the provider's
+    /// documentation.
+    pub fn is_disproved(&self, value: &[u8]) -> bool {
+        self.judge(value) == Judgement::Disproved
     }
 
     /// What the whole of `value` is to this key.
@@ -224,9 +231,14 @@ impl Kind {
         }
     }
 
+    /// Whether it names a key, an account or an application, whose secret is another value.
+    pub fn is_name(self) -> bool {
+        matches!(self, Self::AccountId | Self::KeyId | Self::ClientId)
+    }
+
     /// Whether keys of this kind are secret unless their file says otherwise.
     pub fn is_sensitive(self) -> bool {
-        !matches!(self, Self::Publishable | Self::AccountId | Self::KeyId | Self::ClientId)
+        !self.is_name() && self != Self::Publishable
     }
 }
 
@@ -387,6 +399,11 @@ pub enum Scheme {
         /// Its value.
         value: Template,
     },
+    /// The beginning of every path.
+    Path {
+        /// What stands before the path, `/bot{bot_token}`.
+        prefix: Template,
+    },
     /// OAuth 2.0 client credentials (RFC 6749 §4.4): a token is minted, then sent.
     Oauth2Client {
         /// Address that mints live tokens.
@@ -421,7 +438,9 @@ impl Scheme {
         let list: Vec<&Template> = match self {
             Self::Bearer { token } => vec![token],
             Self::Basic { username, password } => vec![username, password],
-            Self::Header { value, .. } | Self::Query { value, .. } => vec![value],
+            Self::Header { value, .. } | Self::Query { value, .. } | Self::Path { prefix: value } => {
+                vec![value]
+            }
             Self::Oauth2Client { token_url, test_token_url, client_id, client_secret, .. } => {
                 let mut list = vec![token_url, client_id, client_secret];
                 list.extend(test_token_url);
@@ -457,10 +476,39 @@ pub struct Check {
     pub request: CheckRequest,
     /// Answers that mean the key is alive.
     pub alive: Vec<u16>,
+    /// What the body has to say for that, too; of those for a status one is enough.
+    #[serde(default)]
+    pub alive_if: Vec<Says>,
     /// Answers that mean the key is dead; any other says nothing.
     pub dead: Vec<u16>,
+    /// What the body has to say for that, too; of those for a status one is enough.
+    #[serde(default)]
+    pub dead_if: Vec<Says>,
+    /// Where the answer names the account: JSON pointers (RFC 6901) into the body, or names of headers. All that are
+    /// there are told.
+    #[serde(default)]
+    pub account: Vec<String>,
     /// The documentation it comes from.
     pub source: String,
+}
+
+/// Something that a body in JSON may say.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Says {
+    /// The status with which it counts; without it, every one.
+    pub status: Option<u16>,
+    /// Where in it, as a JSON pointer (RFC 6901).
+    pub at: String,
+    /// What may stand there, as text: `true`, `invalid_auth`.
+    pub is: Vec<String>,
+}
+
+impl Says {
+    /// Whether it counts with this status.
+    pub fn is_about(&self, status: u16) -> bool {
+        self.status.is_none_or(|own| own == status)
+    }
 }
 
 /// The request of a check.
@@ -477,6 +525,14 @@ pub enum CheckRequest {
         url: Template,
         /// Address in test mode, where it is another one.
         test_url: Option<Template>,
+        /// Addresses of other regions: a key is dead when none of them knows it.
+        #[serde(default)]
+        other_urls: Vec<Template>,
+        /// Headers that the provider asks for, none of them secret.
+        #[serde(default)]
+        headers: BTreeMap<String, String>,
+        /// A body in JSON.
+        body: Option<String>,
     },
 }
 

@@ -38,6 +38,11 @@ pub(crate) fn placeholder_for_secret(text: &str) -> Option<&'static str> {
     })
 }
 
+/// Whether `value` is a placeholder where a secret belongs; bytes that are no text are none.
+pub(crate) fn is_placeholder_for_secret(value: &[u8]) -> bool {
+    std::str::from_utf8(value).is_ok_and(|text| placeholder_for_secret(text).is_some())
+}
+
 /// Whether the secret part of a value is a placeholder or a word from every tutorial (`user:password@`).
 pub(crate) fn is_stock_secret(secret: &[u8]) -> bool {
     std::str::from_utf8(secret).is_ok_and(|text| {
@@ -278,8 +283,17 @@ const TUTORIAL_WORDS: &[&str] =
 
 /// Inside a value that should be secret: an example, not a key. A random key of 40 characters has one of
 /// them with a probability below one in a billion.
-const EXAMPLE_WORDS: &[&str] =
-    &["example", "changeme", "placeholder", "change-me", "change_me", "dummy-", "dummy_"];
+const EXAMPLE_WORDS: &[&str] = &[
+    "example",
+    "changeme",
+    "placeholder",
+    "change-me",
+    "change_me",
+    "dummy-",
+    "dummy_",
+    "[redacted",
+    "<redacted",
+];
 
 const INSTRUCTION_VERBS: &[&str] =
     &["your", "my", "insert", "enter", "put", "add", "paste", "replace", "use", "set", "some", "the", "fill"];

@@ -173,6 +173,7 @@ pub(crate) fn secret_words(words: &[&str]) -> Option<Option<Strength>> {
         .iter()
         .any(|word| DESCRIBES.contains(word) || (found != Strength::Password && EVENTS.contains(word)))
         || before.iter().any(|word| PUBLIC.contains(word) || OTHER_KEYS.contains(word))
+        || ["CSRF", "XSRF"].iter().any(|glued| words[at].starts_with(glued))
     {
         return Some(None);
     }
@@ -341,6 +342,7 @@ const OTHER_KEYS: &[&str] = &[
     "GROUP",
     "ORDER",
     "CACHE",
+    "IDEMPOTENCY",
     "UNIQUE",
 ];
 

@@ -42,6 +42,17 @@ pub fn connector(variables: &Variables) -> Result<TlsConnector, CliError> {
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
+/// A connector to anybody whom this machine trusts. It shows no certificate: that is for Keymoat's own servers.
+///
+/// # Errors
+/// When this machine trusts nobody, or TLS cannot be set up.
+pub fn public_connector() -> Result<TlsConnector, CliError> {
+    let config = versions(ClientConfig::builder_with_provider(provider()))?
+        .with_root_certificates(roots_of_the_machine()?)
+        .with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
 /// The one provider of cryptography.
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
@@ -79,7 +90,7 @@ fn roots_of_the_machine() -> Result<RootCertStore, CliError> {
     let found = rustls_native_certs::load_native_certs();
     match roots.add_parsable_certificates(found.certs) {
         (0, _) => Err(CliError::new("this machine has no trusted certificates")
-            .hint("install the package `ca-certificates`, or name the server's own authority in KEYMOAT_CA")),
+            .hint("install the package `ca-certificates`; KEYMOAT_CA names the authority of a Keymoat server, SSL_CERT_FILE all that are trusted")),
         _ => Ok(roots),
     }
 }

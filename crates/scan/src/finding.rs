@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -12,6 +13,7 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use crate::place::Place;
+use crate::scan::Scan;
 
 /// A key that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,6 +85,31 @@ impl fmt::Debug for FingerprintKey {
     }
 }
 
+/// Hears of secret values while they are at hand. Whoever keeps one answers for it: findings never do.
+pub trait Keeper: Sync + fmt::Debug {
+    /// A value was seen; of one that stands in many places this is said many times.
+    fn seen(&self, seen: &Seen<'_>);
+}
+
+/// Keeps nothing.
+impl Keeper for () {
+    fn seen(&self, _: &Seen<'_>) {}
+}
+
+/// A secret value at the place where it was found.
+pub struct Seen<'t> {
+    /// What it was found as.
+    pub rule: RuleId,
+    /// Names it in findings.
+    pub fingerprint: Fingerprint,
+    /// The value, decoded where it was encoded.
+    pub value: &'t [u8],
+    /// The text around it.
+    pub text: &'t [u8],
+    /// Where it stands in that text.
+    pub at: Range<usize>,
+}
+
 /// A hit after its value was forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Known {
@@ -121,6 +148,7 @@ pub(crate) struct Values<'a> {
     engine: &'a Engine,
     catalogue: &'a Catalogue,
     key: &'a FingerprintKey,
+    keeper: &'a dyn Keeper,
     found: Mutex<Found>,
 }
 
@@ -131,8 +159,9 @@ struct Found {
 }
 
 impl<'a> Values<'a> {
-    pub fn new(engine: &'a Engine, catalogue: &'a Catalogue, key: &'a FingerprintKey) -> Self {
-        Self { engine, catalogue, key, found: Mutex::default() }
+    pub fn new(scan: &Scan<'a>) -> Self {
+        let Scan { engine, catalogue, key, keeper, .. } = *scan;
+        Self { engine, catalogue, key, keeper, found: Mutex::default() }
     }
 
     /// Takes from a hit what may be kept of it; nothing where it is no secret.
@@ -143,6 +172,7 @@ impl<'a> Values<'a> {
         }
         let value = hit.with_value(text, |value| {
             let fingerprint = self.key.of(value);
+            self.keeper.seen(&Seen { rule: hit.rule, fingerprint, value, text, at: hit.span.clone() });
             let mut found = self.found();
             let Found { numbers, findings } = &mut *found;
             *numbers.entry((hit.rule, fingerprint)).or_insert_with(|| {

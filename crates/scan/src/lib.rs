@@ -28,7 +28,7 @@ mod trouble;
 mod unignored;
 
 pub use baseline::{Baseline, BaselineError};
-pub use finding::{Finding, Fingerprint, FingerprintKey};
+pub use finding::{Finding, Fingerprint, FingerprintKey, Keeper, Seen};
 pub use place::{CommitRef, Historic, Inside, Place, Source, Standing};
 pub use progress::{Phase, Progress};
 pub use remote::Remote;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use keymoat_detect::{Catalogue, Engine};
 
-use crate::finding::{Finding, FingerprintKey, Values};
+use crate::finding::{Finding, FingerprintKey, Keeper, Values};
 use crate::git::{History, Repository, Scanned, StagedFiles};
 use crate::inside::RowsOut;
 use crate::look::Looker;
@@ -32,26 +32,28 @@ pub struct Scan<'a> {
     pub progress: &'a dyn Progress,
     /// Hears what could not be read.
     pub troubles: &'a Troubles,
+    /// Hears of values; `&()` keeps none.
+    pub keeper: &'a dyn Keeper,
 }
 
 impl Scan<'_> {
     /// Searches all that a repository holds: all refs, stashes, reflogs, and what nothing leads to.
     pub fn history(&self, history: &History<'_>) -> (Vec<Finding>, Scanned) {
-        let values = Values::new(self.engine, self.catalogue, self.key);
+        let values = Values::new(self);
         let scanned = history.search(self, &values);
         (values.into_findings(), scanned)
     }
 
     /// Searches what is staged in a repository for values that the files in `HEAD` do not have.
     pub fn staged(&self, repository: &Repository) -> (Vec<Finding>, StagedFiles) {
-        let values = Values::new(self.engine, self.catalogue, self.key);
+        let values = Values::new(self);
         let staged = crate::git::search_staged(repository, self, &values);
         (values.into_findings(), staged)
     }
 
     /// Searches the files of a directory, or one file.
     pub fn tree(&self, root: &Path) -> (Vec<Finding>, Files) {
-        let values = Values::new(self.engine, self.catalogue, self.key);
+        let values = Values::new(self);
         let files = crate::tree::search(root, self, &values);
         (values.into_findings(), files)
     }
@@ -59,7 +61,7 @@ impl Scan<'_> {
     /// Searches a stream of any length with everything that is in it; `name` is what places are told by. Where it breaks
     /// off is among the troubles, and what came before is searched.
     pub fn stream(&self, name: &str, stream: impl Read) -> Vec<Finding> {
-        let values = Values::new(self.engine, self.catalogue, self.key);
+        let values = Values::new(self);
         let mut searcher = Searcher::new(self.engine, &values);
         Looker::new(self, &mut searcher, &values, Source::Stream(name.to_owned())).stream(stream);
         values.into_findings()
@@ -71,7 +73,7 @@ impl Scan<'_> {
     /// # Errors
     /// When it is no such address; the sentence does not repeat it.
     pub fn database(&self, address: &str) -> Result<Vec<Finding>, String> {
-        let values = Values::new(self.engine, self.catalogue, self.key);
+        let values = Values::new(self);
         let mut searcher = Searcher::new(self.engine, &values);
         let mut search = |shown: String, read: &dyn Fn(&mut RowsOut<'_>) -> Result<(), String>| {
             Looker::new(self, &mut searcher, &values, Source::Database(shown)).database(read);

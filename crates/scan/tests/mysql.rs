@@ -79,8 +79,15 @@ impl Server {
         loop {
             let troubles = Troubles::default();
             let threads = NonZeroUsize::MIN;
-            let scan =
-                Scan { engine: &engine, catalogue, key: &key, threads, progress: &(), troubles: &troubles };
+            let scan = Scan {
+                engine: &engine,
+                catalogue,
+                key: &key,
+                threads,
+                progress: &(),
+                troubles: &troubles,
+                keeper: &(),
+            };
             let findings = scan.database(&format!("mysql://{user}@127.0.0.1:{}/shop", self.port)).unwrap();
             let troubles: Vec<String> =
                 troubles.list().iter().map(|trouble| format!("{} {}", trouble.what, trouble.why)).collect();

@@ -48,7 +48,15 @@ fn a_running_database_is_read_and_nothing_else() {
         (Catalogue::builtin(), FingerprintKey::new([7; 32]), Troubles::default());
     let engine = Engine::new(catalogue);
     let threads = NonZeroUsize::MIN;
-    let scan = Scan { engine: &engine, catalogue, key: &key, threads, progress: &(), troubles: &troubles };
+    let scan = Scan {
+        engine: &engine,
+        catalogue,
+        key: &key,
+        threads,
+        progress: &(),
+        troubles: &troubles,
+        keeper: &(),
+    };
     let address = format!("postgres://reader:hunter2@127.0.0.1:{}/vault", cluster.port());
     let findings = scan.database(&address).unwrap();
     let token = findings.iter().find(|finding| finding.fingerprint == key.of(TOKEN.as_bytes())).unwrap();
@@ -112,7 +120,15 @@ fn a_server_that_is_not_there() {
         (Catalogue::builtin(), FingerprintKey::new([7; 32]), Troubles::default());
     let engine = Engine::new(catalogue);
     let threads = NonZeroUsize::MIN;
-    let scan = Scan { engine: &engine, catalogue, key: &key, threads, progress: &(), troubles: &troubles };
+    let scan = Scan {
+        engine: &engine,
+        catalogue,
+        key: &key,
+        threads,
+        progress: &(),
+        troubles: &troubles,
+        keeper: &(),
+    };
     assert_eq!(scan.database("postgres://reader:hunter2@127.0.0.1:1/vault").unwrap(), []);
     let trouble = &troubles.list()[0];
     assert_eq!(trouble.what, "postgres://127.0.0.1:1/vault");
@@ -149,8 +165,15 @@ fn a_server_that_hangs_up_or_is_none() {
             });
             let troubles = Troubles::default();
             let threads = NonZeroUsize::MIN;
-            let scan =
-                Scan { engine: &engine, catalogue, key: &key, threads, progress: &(), troubles: &troubles };
+            let scan = Scan {
+                engine: &engine,
+                catalogue,
+                key: &key,
+                threads,
+                progress: &(),
+                troubles: &troubles,
+                keeper: &(),
+            };
             let address = format!("{scheme}://reader:hunter2@127.0.0.1:{port}/vault");
             assert_eq!(scan.database(&address).unwrap(), []);
             let told = troubles.list();

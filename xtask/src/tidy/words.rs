@@ -29,7 +29,7 @@ const PATH: &str = "is a path of one machine; name it relative to the repository
 const REGISTRY: &str = "is the address of a registry; a package is named by its name";
 const FOREIGN: &str = "has nothing to do with the project";
 /// Package registries are providers too: their tokens are in the catalogue, with the links to their documentation.
-const REGISTRY_PLACES: &[&str] = &["Cargo.lock", "fuzz/Cargo.lock", "crates/detect/"];
+const REGISTRY_PLACES: &[&str] = &["Cargo.lock", "fuzz/Cargo.lock", "crates/detect/", "testkit/stubs/"];
 
 // In two pieces each, or this file would break its own rule.
 const WORDS: [Word; 10] = [

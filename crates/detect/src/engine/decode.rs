@@ -8,7 +8,9 @@ use std::ops::Range;
 use zeroize::Zeroizing;
 
 use super::tokens::is_token;
-use super::{Candidate, Encoding, Engine, Hit, MAX_GENERIC_VALUE, MAX_VALUE, literals, settle, tokens};
+use super::{
+    Candidate, Encoding, Engine, Hit, MAX_GENERIC_VALUE, MAX_VALUE, literals, pairs, settle, tokens,
+};
 use crate::base64;
 
 /// How often something encoded may be decoded.
@@ -50,10 +52,11 @@ fn in_decoded(
     let all = 0..decoded.len();
     tokens::find(engine, &decoded, &all, decode, &mut inner);
     literals::find(engine, &decoded, &all, &mut inner);
-    settle(&mut inner);
+    pairs::find(engine, &decoded, &mut inner);
+    settle(&engine.rules, &mut inner);
     let hits = inner.into_iter().filter_map(|candidate| match candidate {
         Candidate::Key(hit) => Some(hit),
-        Candidate::Harmless(_) => None,
+        Candidate::Harmless(_) | Candidate::Named(_) => None,
     });
     for hit in hits {
         let encoding = match (encoding, hit.encoding) {

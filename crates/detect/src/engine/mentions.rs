@@ -14,13 +14,25 @@ use super::rule::Rules;
 pub(super) struct Mentions {
     /// Without joints, in lower case.
     names: Vec<String>,
-    /// The provider of each name, as a position in the catalogue.
-    owners: Vec<u16>,
+    /// The provider of each name, as a position in the catalogue, and whether the name is a word of every text.
+    owners: Vec<(u16, bool)>,
     /// The keys of each provider that need a context.
     keys: Vec<Vec<ContextKey>>,
     /// Keys by the name of a variable, without joints, in lower case.
     variables: HashMap<String, Vec<(u16, RuleId)>>,
     searcher: OnceLock<AhoCorasick>,
+}
+
+/// A provider that a text names.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mention {
+    /// As a position in the catalogue.
+    pub(super) owner: u16,
+    /// Where its name stands.
+    pub(super) start: usize,
+    pub(super) end: usize,
+    /// Whether the name is a word of every text.
+    pub(super) is_everyday: bool,
 }
 
 /// A key that needs a context.
@@ -48,8 +60,8 @@ impl Mentions {
             {
                 let name = joined(name);
                 if name.len() >= MIN_NAME && !TOO_COMMON.contains(&&*name) && seen.insert(name.clone()) {
+                    mentions.owners.push((owner as u16, EVERYDAY.contains(&&*name)));
                     mentions.names.push(name);
-                    mentions.owners.push(owner as u16);
                 }
             }
         }
@@ -90,8 +102,8 @@ impl Mentions {
             .map_or(&[], Vec::as_slice)
     }
 
-    /// The providers that a text names, the last one first, each with where its name ends.
-    pub(super) fn in_text(&self, text: &[u8]) -> Vec<(u16, usize)> {
+    /// The providers that a text names, the last one first.
+    pub(super) fn in_text(&self, text: &[u8]) -> Vec<Mention> {
         // Joints out: `authorize_net`, `authorize.net` and `authorizeNet` are one name.
         let mut joined = [0; WINDOW];
         let mut places = [0_u8; WINDOW];
@@ -105,11 +117,12 @@ impl Mentions {
                 len += 1;
             }
         }
-        let mut found: Vec<(u16, usize)> = Vec::new();
+        let mut found = Vec::new();
         for hit in self.searcher().find_iter(&joined[..len]) {
             let (start, end) = (usize::from(places[hit.start()]), usize::from(places[hit.end() - 1]) + 1);
             if is_name_of_its_own(text, start, end) {
-                found.push((self.owners[hit.pattern().as_usize()], skipped + end));
+                let (owner, is_everyday) = self.owners[hit.pattern().as_usize()];
+                found.push(Mention { owner, start: skipped + start, end: skipped + end, is_everyday });
             }
         }
         found.reverse();
@@ -154,20 +167,121 @@ const LONG_NAME: usize = 5;
 
 const MAX_VARIABLE: usize = 64;
 
-/// Names that are words of every text; such providers are known by their variables alone.
-const TOO_COMMON: &[&str] = &[
-    "database",
-    "databases",
-    "generic",
-    "private",
-    "secret",
-    "token",
-    "password",
-    "oauth",
-    "key",
-    "jwt",
-    "split",
-    "line",
-    "front",
+/// Names that say what a value is rather than whose; such providers are known by their variables alone.
+const TOO_COMMON: &[&str] =
+    &["database", "databases", "generic", "private", "secret", "token", "password", "oauth", "key", "jwt"];
+
+/// Names that are words of every text and every program: they name a provider only in the name of the value itself,
+/// `linear_token`.
+const EVERYDAY: &[&str] = &[
+    "affinity",
+    "affirm",
+    "age",
+    "aha",
+    "apple",
+    "atlas",
+    "attentive",
+    "axiom",
+    "beamer",
+    "bird",
+    "box",
+    "brave",
+    "bunny",
+    "census",
+    "chromatic",
+    "clerk",
     "close",
+    "comet",
+    "composer",
+    "consul",
+    "copper",
+    "courier",
+    "crisp",
+    "cypress",
+    "daily",
+    "drift",
+    "drip",
+    "drone",
+    "dub",
+    "duo",
+    "dust",
+    "exa",
+    "expo",
+    "fal",
+    "fixer",
+    "float",
+    "fly",
+    "folk",
+    "fred",
+    "genius",
+    "ghost",
+    "gradle",
+    "grok",
+    "harness",
+    "harvest",
+    "here",
+    "hunter",
+    "impact",
+    "iterable",
+    "kit",
+    "knock",
+    "lambda",
+    "lever",
+    "linear",
+    "lob",
+    "loops",
+    "luma",
+    "make",
+    "mastodon",
+    "matrix",
+    "meetup",
+    "mercury",
+    "meta",
+    "modal",
+    "monday",
+    "moz",
+    "mux",
+    "neon",
+    "neptune",
+    "nim",
+    "nomad",
+    "notion",
+    "octopus",
+    "paddle",
+    "particle",
+    "percy",
+    "phrase",
+    "plaid",
+    "polygon",
+    "radar",
+    "rage",
+    "railway",
+    "raven",
+    "recharge",
+    "render",
+    "replicate",
+    "reply",
+    "resend",
+    "sage",
+    "sanity",
+    "sauce",
+    "segment",
+    "semaphore",
+    "shortcut",
+    "sonar",
+    "split",
+    "square",
+    "stability",
+    "stitch",
+    "streak",
+    "stream",
+    "together",
+    "vast",
+    "vault",
+    "vend",
+    "viva",
+    "wise",
+    "wiz",
+    "writer",
+    "zoom",
 ];

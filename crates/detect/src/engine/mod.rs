@@ -14,6 +14,7 @@ mod literals;
 mod mentions;
 mod named;
 mod names;
+mod pairs;
 mod passwords;
 mod pem;
 mod prefixes;
@@ -99,7 +100,8 @@ impl Engine {
         scratch.found.clear();
         tokens::find(self, text, &wide, Decode::Twice, &mut scratch.found);
         literals::find(self, text, &wide, &mut scratch.found);
-        settle(&mut scratch.found);
+        pairs::find(self, text, &mut scratch.found);
+        settle(&self.rules, &mut scratch.found);
         let keys = scratch.found.drain(..).filter_map(|candidate| match candidate {
             Candidate::Key(hit)
                 if region.contains(&hit.span.start) && !allow::is_allowed(text, &hit.span) =>
@@ -141,53 +143,81 @@ impl Engine {
 enum Candidate {
     Key(Hit),
     /// Something known to be no secret: a publishable key, a published example, a wrong checksum.
-    Harmless(Range<usize>),
+    Harmless(Hit),
+    /// No secret because of the name before it; tells only what may stand beside it.
+    Named(Hit),
 }
 
 impl Candidate {
-    fn span(&self) -> &Range<usize> {
+    fn hit(&self) -> &Hit {
         match self {
-            Self::Key(hit) => &hit.span,
-            Self::Harmless(span) => span,
+            Self::Key(hit) | Self::Harmless(hit) | Self::Named(hit) => hit,
         }
     }
 
-    /// What it wins by, where it overlaps others.
-    fn strength(&self) -> (Certainty, bool) {
-        match self {
-            Self::Key(hit) => (hit.certainty, matches!(hit.encoding, Encoding::Plain | Encoding::Split)),
-            Self::Harmless(_) => (Certainty::Shape, true),
-        }
+    fn span(&self) -> &Range<usize> {
+        &self.hit().span
     }
+
+    /// What it wins by, where it overlaps others.
+    fn strength(&self, rules: &Rules) -> (Standing, bool) {
+        let Self::Key(hit) = self else { return (Standing::Shape, true) };
+        let key = rules.key(hit.rule);
+        let standing = match hit.certainty {
+            _ if key.is_some_and(|(provider, _)| provider.form) => Standing::Form,
+            Certainty::Checksum => Standing::Checksum,
+            Certainty::Shape => Standing::Shape,
+            Certainty::Context if key.is_some() => Standing::Context,
+            Certainty::Context if rules.has_owner(hit.rule) => Standing::Owned,
+            Certainty::Context => Standing::Guess,
+        };
+        (standing, matches!(hit.encoding, Encoding::Plain | Encoding::Split))
+    }
+}
+
+/// How much what was found says of a value, in ascending order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    /// A name says that it is secret.
+    Guess,
+    /// A name says that it is secret, and whose it is.
+    Owned,
+    /// A form that belongs to nobody: a JSON Web Token says less than whose it is.
+    Form,
+    /// A key of a provider, by its name and shape.
+    Context,
+    /// A key, or something harmless, by its shape alone.
+    Shape,
+    /// By its checksum.
+    Checksum,
 }
 
 /// Of what overlaps the strongest stays: the surer, then what begins first, then the longer. What begins far inside a
 /// long value stays beside it, so that no decision looks farther than the margin.
-fn settle(found: &mut Vec<Candidate>) {
+fn settle(rules: &Rules, found: &mut Vec<Candidate>) {
+    found.retain(|candidate| !matches!(candidate, Candidate::Named(_)));
     let place = |candidate: &Candidate| {
-        let rule = match candidate {
-            Candidate::Harmless(_) => None,
-            Candidate::Key(hit) => Some(hit.rule),
-        };
         (
             candidate.span().start,
-            std::cmp::Reverse(candidate.strength()),
+            std::cmp::Reverse(candidate.strength(rules)),
             std::cmp::Reverse(candidate.span().end),
-            rule,
+            matches!(candidate, Candidate::Key(_)),
+            candidate.hit().rule,
         )
     };
     found.sort_by_key(place);
     let mut stays = Vec::with_capacity(found.len());
     for (at, own) in found.iter().enumerate() {
+        let strength = own.strength(rules);
         let beaten_before = found[..at]
             .iter()
             .rev()
             .take_while(|other| other.span().start + MAX_VALUE >= own.span().start)
-            .any(|other| other.span().end > own.span().start && other.strength() >= own.strength());
+            .any(|other| other.span().end > own.span().start && other.strength(rules) >= strength);
         let beaten_behind = found[at + 1..]
             .iter()
             .take_while(|other| other.span().start < own.span().end.min(own.span().start + MAX_GENERIC_VALUE))
-            .any(|other| other.strength() > own.strength());
+            .any(|other| other.strength(rules) > strength);
         stays.push(!beaten_before && !beaten_behind);
     }
     let mut stays = stays.into_iter();
@@ -204,6 +234,12 @@ const MAX_GENERIC_VALUE: usize = 512;
 /// Bytes before a value in which names are looked for, and around it a comment that allows it; twice, for the value
 /// that overlaps.
 const LOOK_AROUND: usize = 1024;
+
+/// Counts what costs time: patterns tried and values read to both ends.
+#[cfg(test)]
+pub(crate) fn count_work(units: usize) {
+    tests::WORK.with(|work| work.set(work.get() + units));
+}
 
 #[cfg(test)]
 mod tests;

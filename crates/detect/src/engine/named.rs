@@ -3,38 +3,38 @@
 
 use std::ops::Range;
 
-use super::mentions::WINDOW;
+use super::mentions::{Mention, WINDOW};
 use super::names::{Before, Operator, Says, what_a_name_says, words_of};
 use super::random;
 use super::reach;
 use super::rule::Generic;
 use super::tokens::is_reported;
-use super::{Engine, Hit, MAX_GENERIC_VALUE, MAX_VALUE, RuleId};
+use super::{Candidate, Engine, Hit, MAX_GENERIC_VALUE, MAX_VALUE, RuleId};
 use crate::identify::Certainty;
 use crate::provider::{Judgement, Kind};
+use crate::shape;
 use crate::variable::Strength;
 
 /// What stands at `run`, if a name says so. `run` is a whole run of characters that keys are made of.
-pub(super) fn find(engine: &Engine, text: &[u8], run: &Range<usize>) -> Option<Hit> {
+pub(super) fn find(engine: &Engine, text: &[u8], run: &Range<usize>) -> Option<Candidate> {
     let at = begin_of_value(text, run);
     let before = Before::read(text, at, 0);
     if before.operator == Operator::Nothing && !before.scheme {
         return None;
     }
     let (says, name) = before.says();
-    match by_variable(engine, text, &text[name], at) {
-        Some(Verdict::Is(hit)) => return Some(hit),
-        Some(Verdict::NoSecret) => return None,
-        None => {}
+    let variable = if name.is_empty() { before.last_name() } else { &text[name.clone()] };
+    if let Some(verdict) = by_variable(engine, text, variable, at) {
+        return Some(verdict.candidate());
     }
     // Which of the two is looked at first makes no difference but to the time: most values have no name that says
     // anything, and most of those stand in a line that names nobody.
     let is_secret = matches!(says, Says::Secret(_)) || before.scheme;
     // The path of an address names what it likes.
-    if !is_secret && text[run.clone()].starts_with(b"//") {
+    if text[run.clone()].starts_with(b"//") && at.checked_sub(1).is_some_and(|at| text[at] == b':') {
         return None;
     }
-    let near = if is_secret { None } else { Some(Near::of(engine, text, at, is_secret)) };
+    let near = if is_secret { None } else { Some(Near::of(engine, text, at, &before, &name)) };
     if near.as_ref().is_some_and(|near| near.found.is_empty()) && !holds_a_word(&text[run.clone()]) {
         return None;
     }
@@ -42,14 +42,13 @@ pub(super) fn find(engine: &Engine, text: &[u8], run: &Range<usize>) -> Option<H
     if value.len() > MAX_VALUE || !random::is_random(&text[value.clone()]) || is_code(text, &value, &before) {
         return None;
     }
-    let near = near.unwrap_or_else(|| Near::of(engine, text, at, is_secret));
-    match by_provider(engine, text, at, &before, says, &near) {
-        Some(Verdict::Is(hit)) => Some(hit),
-        Some(Verdict::NoSecret) => None,
-        None => {
-            by_name(engine, text, value, &before, says, &near).or_else(|| behind_a_word(engine, text, run))
-        }
+    let near = near.unwrap_or_else(|| Near::of(engine, text, at, &before, &name));
+    if let Some(verdict) = by_provider(engine, text, at, &before, says, &near) {
+        return Some(verdict.candidate());
     }
+    by_name(engine, text, value, &before, says, &near)
+        .or_else(|| behind_a_word(engine, text, run))
+        .map(Candidate::Key)
 }
 
 /// The key that the name of a value stands for exactly.
@@ -62,27 +61,52 @@ pub(super) fn by_variable(engine: &Engine, text: &[u8], name: &[u8], at: usize) 
 struct Near {
     window: Range<usize>,
     /// The last one first, each with where in the window its name ends.
-    found: Vec<(u16, usize)>,
+    found: Vec<Mention>,
 }
 
 impl Near {
-    fn of(engine: &Engine, text: &[u8], at: usize, is_secret: bool) -> Self {
+    /// `name` is the one that says that the value is secret, if there is one.
+    fn of(engine: &Engine, text: &[u8], at: usize, before: &Before<'_>, name: &Range<usize>) -> Self {
         let mut window = at.saturating_sub(WINDOW)..at;
-        if !is_secret {
+        if name.is_empty() {
             // Without a name that says so, the provider's name stands right before the value.
             window.start = window.start.max(at.saturating_sub(MAX_GAP + MAX_PROVIDER));
             let line = text[window.clone()].iter().rposition(|&byte| byte == b'\n');
             window.start += line.map_or(0, |at| at + 1);
         }
-        let found = engine.mentions().in_text(&text[window.clone()]);
+        let mut found = engine.mentions().in_text(&text[window.clone()]);
+        // `linear` names a provider in `linear_token`, right before a value, and where a line begins with it; elsewhere it
+        // names nobody.
+        let last = before.names.iter().rposition(u8::is_ascii_alphanumeric).map(|at| before.names_at + at);
+        let begins_line = |mention: &Mention| {
+            let line = &text[window.start..window.start + mention.start];
+            let line = line.iter().rposition(|&byte| byte == b'\n').map_or(line, |at| &line[at + 1..]);
+            line.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'"' | b'\'' | b'#'))
+                && name.start == window.start + mention.end + 1
+        };
+        found.retain(|mention| {
+            let end = window.start + mention.end - 1;
+            let is_tied = last == Some(end) && before.operator != Operator::Space;
+            !mention.is_everyday || name.contains(&end) || is_tied || begins_line(mention)
+        });
         Self { window, found }
     }
 }
 
+#[derive(Debug)]
 pub(super) enum Verdict {
     Is(Hit),
     /// Something of the provider's that anybody may see.
-    NoSecret,
+    NoSecret(Hit),
+}
+
+impl Verdict {
+    fn candidate(self) -> Candidate {
+        match self {
+            Self::Is(hit) => Candidate::Key(hit),
+            Self::NoSecret(hit) => Candidate::Named(hit),
+        }
+    }
 }
 
 /// A key of the provider that the name, the line or the line before speaks of.
@@ -98,7 +122,11 @@ fn by_provider(
         return None;
     }
     let is_secret = matches!(says, Says::Secret(_)) || before.scheme;
-    for &(owner, end) in &near.found {
+    // What has a number of its own is not only keys.
+    if !is_secret && text.get(at..at + UUID_LEN).is_some_and(random::is_uuid) {
+        return None;
+    }
+    for &Mention { owner, end, .. } in &near.found {
         let gap = &text[near.window.start + end..at];
         let is_tied = !gap.contains(&b'\n') && gap.len() <= MAX_GAP;
         if !is_tied && !is_secret {
@@ -121,7 +149,7 @@ fn by_provider(
             (key.rule, score.unwrap_or_default())
         });
         if let Some(verdict) = best_of(engine, text, at, scored) {
-            let is_guess = matches!(verdict, Verdict::NoSecret) && is_secret;
+            let is_guess = matches!(verdict, Verdict::NoSecret(_)) && is_secret;
             return Some(verdict).filter(|_| !is_guess && !names_a_digest(&text[near.window.clone()]));
         }
     }
@@ -144,8 +172,10 @@ fn best_of(
             continue;
         }
         match key.judge_beginning(rest) {
-            Some((Judgement::Disproved, _)) => return Some(Verdict::NoSecret),
-            Some((Judgement::Key, end)) if !is_a_placeholder(&rest[..end]) => {
+            Some((Judgement::Disproved, end)) => {
+                return Some(Verdict::NoSecret(Hit::plain(rule, at..at + end, Certainty::Context)));
+            }
+            Some((Judgement::Key, end)) if !shape::is_placeholder_for_secret(&rest[..end]) => {
                 best = Some((score, key.sensitive, rule, end))
             }
             _ => {}
@@ -153,10 +183,8 @@ fn best_of(
     }
     let (.., rule, end) = best?;
     let (_, key) = engine.rules.key(rule)?;
-    Some(match is_reported(key) {
-        true => Verdict::Is(Hit::plain(rule, at..at + end, Certainty::Context)),
-        false => Verdict::NoSecret,
-    })
+    let hit = Hit::plain(rule, at..at + end, Certainty::Context);
+    Some(if is_reported(key) { Verdict::Is(hit) } else { Verdict::NoSecret(hit) })
 }
 
 /// Passwords that people choose have any shape, so a run of letters is not told from them.
@@ -189,28 +217,77 @@ fn by_name(
     };
     let is_one = value.len() >= MIN_GENERIC_VALUE
         && !names_a_digest(before.names)
-        && text.get(value.end) != Some(&b'(');
-    let rule = match generic {
-        Generic::NamedSecret => secret_of(engine, before, &near.found, near.window.start),
-        _ => engine.rules.generic(generic),
-    };
-    is_one.then(|| Hit::plain(rule, value, Certainty::Context))
+        && text.get(value.end) != Some(&b'(')
+        && !before.names.windows(ARN.len()).any(|piece| piece == ARN);
+    if !is_one {
+        return None;
+    }
+    let named = own_mention(before, near);
+    if named.is_none()
+        && let Some(hit) = of_host(engine, text, &value, generic)
+    {
+        return Some(hit);
+    }
+    let rule = named.filter(|_| generic == Generic::NamedSecret).map_or_else(
+        || engine.rules.generic(generic),
+        |mention| engine.rules.of_owner(generic, mention.owner),
+    );
+    Some(Hit::plain(rule, value, Certainty::Context))
 }
 
-/// The rule for a random value: of the provider whose name is part of the value's own, if there is one.
-fn secret_of(engine: &Engine, before: &Before<'_>, found: &[(u16, usize)], window: usize) -> RuleId {
+/// The provider whose name is part of a value's own name.
+fn own_mention(before: &Before<'_>, near: &Near) -> Option<Mention> {
     let names = before.names_at..before.names_at + before.names.len();
-    let owner = found.iter().find(|(_, end)| names.contains(&(window + end - 1)));
-    owner.map_or(engine.rules.generic(Generic::NamedSecret), |&(owner, _)| engine.rules.named_as(owner))
+    let own = || near.found.iter().filter(|mention| names.contains(&(near.window.start + mention.end - 1)));
+    // Of `TWITCH_STREAM_KEY` the provider is the one whose name is nothing else.
+    own().find(|mention| !mention.is_everyday).or_else(|| own().next()).copied()
 }
 
-/// The same for the name alone.
+/// What stands in a request to a provider's host: `curl -H "Authorization: Bearer …" https://api.…`.
+fn of_host(engine: &Engine, text: &[u8], value: &Range<usize>, generic: Generic) -> Option<Hit> {
+    let before = &text[value.start.saturating_sub(WINDOW)..value.start];
+    let after = &text[value.end..text.len().min(value.end + WINDOW)];
+    let places = |part: &[u8]| {
+        let is_address = |at: &usize| part[*at..].starts_with(ADDRESS);
+        (0..part.len()).filter(is_address).collect::<Vec<_>>()
+    };
+    // A request goes over several lines; elsewhere another line is about something else.
+    let most = if generic == Generic::Authorization { MAX_LINES } else { 0 };
+    let is_near = |gap: &[u8]| gap.iter().filter(|&&byte| byte == b'\n').count() <= most;
+    let near_before = places(before).last().filter(|&&at| is_near(&before[at..])).map(|&at| &before[at..]);
+    let near_after = || places(after).first().filter(|&&at| is_near(&after[..at])).map(|&at| &after[at..]);
+    let owner_of = |address: &[u8]| {
+        let host = &address[ADDRESS.len()..];
+        let len = host.iter().position(|&byte| !is_of_host(byte)).unwrap_or(host.len());
+        engine.mentions().in_text(&host[..len]).first().map(|mention| mention.owner)
+    };
+    let owner = near_before.and_then(owner_of).or_else(|| near_after().and_then(owner_of))?;
+    let keys = engine.mentions().keys_of(owner).iter().map(|key| (key.rule, 0));
+    match best_of(engine, text, value.start, keys) {
+        Some(Verdict::Is(hit)) if hit.span.end == value.end => Some(hit),
+        _ if generic == Generic::NamedPassword => None,
+        _ => Some(Hit::plain(engine.rules.of_owner(generic, owner), value.clone(), Certainty::Context)),
+    }
+}
+
+fn is_of_host(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-')
+}
+
+/// The rule for a random value whose name says that it is secret: of the provider that is part of the name, if any.
 pub(super) fn secret_named(engine: &Engine, name: &[u8]) -> RuleId {
-    let owner = engine.mentions().in_text(name).first().copied();
-    owner.map_or(engine.rules.generic(Generic::NamedSecret), |(owner, _)| engine.rules.named_as(owner))
+    let found = engine.mentions().in_text(name);
+    let owner = found.iter().find(|mention| !mention.is_everyday).or(found.first());
+    owner.map_or(engine.rules.generic(Generic::NamedSecret), |mention| {
+        engine.rules.of_owner(Generic::NamedSecret, mention.owner)
+    })
 }
 
 fn is_word_before_value(piece: &[u8]) -> bool {
+    // A path names what it likes.
+    if piece.contains(&b'/') {
+        return false;
+    }
     matches!(what_a_name_says(piece), Says::Secret(Strength::Secret | Strength::Key))
         || [&b"private"[..], b"access"].iter().any(|word| piece.to_ascii_lowercase().ends_with(word))
 }
@@ -265,7 +342,7 @@ fn is_code(text: &[u8], value: &Range<usize>, before: &Before<'_>) -> bool {
 }
 
 /// Where a value begins: at the run, or behind what is tied to it by a joint.
-fn begin_of_value(text: &[u8], run: &Range<usize>) -> usize {
+pub(super) fn begin_of_value(text: &[u8], run: &Range<usize>) -> usize {
     let mut at = run.start;
     while at < run.end && matches!(text[at], b'-' | b'.' | b'~') {
         at += 1;
@@ -300,14 +377,16 @@ fn end_of_value(text: &[u8], at: usize, quote: Option<u8>) -> usize {
     at + rest.iter().position(ends).unwrap_or(rest.len())
 }
 
-fn is_a_placeholder(value: &[u8]) -> bool {
-    std::str::from_utf8(value).is_ok_and(|text| crate::shape::placeholder_for_secret(text).is_some())
-}
-
 /// Whether a line speaks of a digest, which looks like a key and is none.
-fn names_a_digest(line: &[u8]) -> bool {
+pub(super) fn names_a_digest(line: &[u8]) -> bool {
     DIGESTS.iter().any(|word| line.windows(word.len()).any(|piece| piece.eq_ignore_ascii_case(word)))
 }
+
+/// Before the host of an address.
+const ADDRESS: &[u8] = b"://";
+
+/// The name of a thing at Amazon, which may end in the id of a key.
+const ARN: &[u8] = b"arn:aws";
 
 const DIGESTS: &[&[u8]] = &[
     b"sha1",
@@ -324,6 +403,9 @@ const DIGESTS: &[&[u8]] = &[
     b"fingerprint",
     b"etag",
 ];
+
+/// `2397f603-c2c4-4897-a8ca-587ace5dc8dd`.
+const UUID_LEN: usize = 36;
 
 /// Between a provider's name and a value without a name of its own.
 const MAX_GAP: usize = 48;

@@ -62,14 +62,10 @@ impl<'t> Before<'t> {
             }
             here -= 1;
         }
-        let scheme = spaces > 0 && quote.is_none() && ends_in_scheme(&text[floor..here]);
-        if scheme {
-            while here > floor && text[here - 1].is_ascii_alphabetic() {
-                here -= 1;
-            }
-            while here > floor && matches!(text[here - 1], b' ' | b'"' | b'\'' | b'`') {
-                here -= 1;
-            }
+        let scheme_at =
+            (spaces > 0 && quote.is_none()).then(|| start_of_scheme(&text[floor..here])).flatten();
+        if let Some(at) = scheme_at {
+            here = floor + at;
         }
         let end_of_operator = here;
         while here > floor
@@ -95,7 +91,15 @@ impl<'t> Before<'t> {
             _ => here,
         };
         let names_at = start_of_names(text, names_end.min(here), floor, operator);
-        Self { names: &text[names_at..names_end.min(here).max(names_at)], names_at, operator, quote, scheme }
+        let names = &text[names_at..names_end.min(here).max(names_at)];
+        Self { names, names_at, operator, quote, scheme: scheme_at.is_some() }
+    }
+
+    /// The last name, whatever it says.
+    pub(super) fn last_name(&self) -> &'t [u8] {
+        let end = self.names.iter().rposition(|&byte| is_name(byte)).map_or(0, |at| at + 1);
+        let start = self.names[..end].iter().rposition(|&byte| !is_name(byte)).map_or(0, |at| at + 1);
+        &self.names[start..end]
     }
 
     /// What the nearest name says, and where that name stands.
@@ -145,6 +149,9 @@ pub(super) fn what_a_name_says(name: &[u8]) -> Says {
     let Ok(name) = std::str::from_utf8(name) else { return Says::Nothing };
     let words = words_of(name);
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    if words.last() == Some(&"AUTHORIZATION") {
+        return Says::Secret(Strength::Secret);
+    }
     variable::secret_words(&words).map_or(Says::Nothing, |found| match found {
         Some(strength) => Says::Secret(strength),
         None => Says::NotSecret,
@@ -198,9 +205,24 @@ fn holds_a_secret_word(name: &[u8]) -> bool {
     })
 }
 
-fn ends_in_scheme(before: &[u8]) -> bool {
+/// Where the scheme of a credential begins that a text ends with, spaces and quotes before it included.
+fn start_of_scheme(before: &[u8]) -> Option<usize> {
     let word = before.iter().rposition(|byte| !byte.is_ascii_alphabetic()).map_or(0, |at| at + 1);
-    SCHEMES.iter().any(|scheme| scheme.eq_ignore_ascii_case(&before[word..]))
+    let is_scheme =
+        |schemes: &[&[u8]]| schemes.iter().any(|scheme| scheme.eq_ignore_ascii_case(&before[word..]));
+    let is_scheme_alone = is_scheme(SCHEMES);
+    if !is_scheme_alone && !is_scheme(SCHEMES_IN_NAMES) {
+        return None;
+    }
+    let is_between = |byte: &u8| matches!(byte, b' ' | b'"' | b'\'' | b'`');
+    let start = before[..word].iter().rposition(|byte| !is_between(byte)).map_or(0, |at| at + 1);
+    // `Token` is also the end of a name: there the header has to be named.
+    let names_header = || {
+        let name = before[..start].trim_ascii_end();
+        let tail = &name[name.len().saturating_sub(MAX_NAME)..];
+        tail.windows(AUTHORIZATION.len()).any(|piece| piece.eq_ignore_ascii_case(AUTHORIZATION))
+    };
+    (is_scheme_alone || names_header()).then_some(start)
 }
 
 /// Where the part of a line begins in which the name may stand.
@@ -223,7 +245,12 @@ fn is_quote(byte: u8) -> bool {
 }
 
 /// Words before a credential in an `Authorization` header (RFC 7235 §2.1, and those that services made up).
-const SCHEMES: &[&[u8]] = &[b"bearer", b"basic", b"token", b"bot", b"ssws", b"apikey"];
+const SCHEMES: &[&[u8]] = &[b"bearer", b"ssws"];
+
+/// Those that are words elsewhere.
+const SCHEMES_IN_NAMES: &[&[u8]] = &[b"basic", b"token", b"bot", b"apikey"];
+
+const AUTHORIZATION: &[u8] = b"authorization";
 
 /// How far back is read.
 const REACH: usize = 160;

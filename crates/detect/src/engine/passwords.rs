@@ -19,7 +19,11 @@ pub(super) fn by_name(engine: &Engine, text: &[u8], literal: Range<usize>) -> Op
     let Says::Secret(strength) = what_a_name_says(&text[name.clone()]) else { return None };
     let value = Value::behind(text, &name)?;
     let bytes = &text[value.span.clone()];
-    if bytes.is_empty() || bytes.len() > MAX_VALUE_LEN || is_reference(bytes) || is_placeholder(bytes) {
+    if bytes.is_empty()
+        || bytes.len() > MAX_VALUE_LEN
+        || is_reference(bytes)
+        || shape::is_placeholder_for_secret(bytes)
+    {
         return None;
     }
     let rule = rule_of(engine, text, &name, strength, &value)?;
@@ -35,8 +39,10 @@ pub(super) fn hash(engine: &Engine, text: &[u8], literal: Range<usize>) -> Optio
         .position(|&byte| !(byte.is_ascii_alphanumeric() || matches!(byte, b'$' | b'.' | b'/' | b'=')))
         .unwrap_or(rest.len());
     let last = rest[..len].rsplit(|&byte| byte == b'$').next()?;
-    let is_one =
-        begins && last.len() >= MIN_HASH && !is_placeholder(last) && crate::entropy::entropy(last) > 3.5;
+    let is_one = begins
+        && last.len() >= MIN_HASH
+        && !shape::is_placeholder_for_secret(last)
+        && crate::entropy::entropy(last) > 3.5;
     let rule = engine.rules.generic(Generic::PasswordHash);
     is_one.then(|| Hit::plain(rule, literal.start..literal.start + len, Certainty::Shape))
 }
@@ -54,15 +60,22 @@ pub(super) fn on_a_command_line(engine: &Engine, text: &[u8], literal: Range<usi
     let rest = &text[at..text.len().min(at + MAX_VALUE_LEN)];
     let ends =
         |&byte: &u8| byte < b' ' || quote.map_or(byte == b' ' || is_quote(byte), |quote| byte == quote);
-    let login = &rest[..rest.iter().position(ends)?.max(1)];
+    let login = &rest[..rest.iter().position(ends).unwrap_or(rest.len())];
     let colon = login.iter().position(|&byte| byte == b':')?;
-    let (user, password) = (&login[..colon], &login[colon + 1..]);
+    let (user, mut password) = (&login[..colon], &login[colon + 1..]);
+    let mut start = at + colon + 1;
+    // `-u user:'password'`: quotes around a part.
+    if password.is_empty() && quote.is_none() && rest.get(colon + 1).copied().is_some_and(is_quote) {
+        let inner = &rest[colon + 2..];
+        password = &inner[..inner.iter().position(|&byte| byte == rest[colon + 1] || byte < b' ')?];
+        start += 1;
+    }
     // A key is also given as the user, with nothing for the password.
-    let (secret, start) = if password.is_empty() { (user, at) } else { (password, at + colon + 1) };
+    let (secret, start) = if password.is_empty() { (user, at) } else { (password, start) };
     let is_one = secret.len() >= MIN_PASSWORD
         && !is_reference(secret)
         && !is_reference(user)
-        && !is_placeholder(secret)
+        && !shape::is_placeholder_for_secret(secret)
         && !shape::is_stock_secret(secret)
         && (password.is_empty() && random::is_random(secret)
             || !password.is_empty() && !is_named_as_one(secret));
@@ -77,7 +90,8 @@ pub(super) fn in_a_constructor(engine: &Engine, text: &[u8], literal: Range<usiz
     let (first, second, third, fourth) = (quotes.next()?, quotes.next()?, quotes.next()?, quotes.next()?);
     let between = rest[second + 1..third].trim_ascii();
     let value = &rest[third + 1..fourth];
-    let is_one = first == 0 && between == b"," && is_chosen(value, true) && !is_placeholder(value);
+    let is_one =
+        first == 0 && between == b"," && is_chosen(value, true) && !shape::is_placeholder_for_secret(value);
     let start = literal.end + third + 1;
     let rule = engine.rules.generic(Generic::NamedPassword);
     is_one.then(|| Hit::plain(rule, start..start + value.len(), Certainty::Context))
@@ -108,10 +122,11 @@ fn rule_of(
     if strength != Strength::Password {
         match named::by_variable(engine, text, name_text, value.span.start) {
             Some(named::Verdict::Is(hit)) => return Some(hit.rule),
-            Some(named::Verdict::NoSecret) => return None,
+            Some(named::Verdict::NoSecret(_)) => return None,
             None => {}
         }
-        let is_one = value.operator != Tie::Space && random::is_random(bytes) && !is_code(bytes, value);
+        let is_tied = value.operator != Tie::Space || is_option(text, name);
+        let is_one = is_tied && random::is_random(bytes) && !is_code(bytes, value);
         return is_one.then(|| named::secret_named(engine, name_text));
     }
     if value.operator == Tie::Assigns && is_in_connection_string(text, name) {
@@ -123,6 +138,9 @@ fn rule_of(
         let is_one = is_chosen(bytes, false) && (is_login || is_option(text, name));
         let generic = if is_login { Generic::LoginFile } else { Generic::NamedPassword };
         return is_one.then(|| engine.rules.generic(generic));
+    }
+    if is_written && is_django_hash(bytes) {
+        return Some(engine.rules.generic(Generic::PasswordHash));
     }
     let is_setting =
         value.quote.is_none() && !value.is_spaced && is_upper(name_text) && is_word_of_its_own(bytes);
@@ -239,6 +257,14 @@ impl Value {
     }
 }
 
+/// Whether a value is what Django keeps of a password: algorithm, salt and hash, as `pbkdf2_sha256$600000$…$…`
+/// (<https://docs.djangoproject.com/en/stable/topics/auth/passwords/>).
+fn is_django_hash(value: &[u8]) -> bool {
+    let mut parts = value.split(|&byte| byte == b'$');
+    parts.next().is_some_and(|algorithm| DJANGO_HASHES.contains(&algorithm))
+        && parts.next_back().is_some_and(|hash| hash.len() >= MIN_HASH)
+}
+
 /// Whether a value looks chosen as a password and not written as a word, a label or a name.
 fn is_chosen(value: &[u8], is_quoted: bool) -> bool {
     let digits = value.iter().filter(|byte| byte.is_ascii_digit()).count();
@@ -315,10 +341,6 @@ pub(super) fn is_reference(value: &[u8]) -> bool {
         || (first == b'@' && last == b'@')
 }
 
-pub(super) fn is_placeholder(value: &[u8]) -> bool {
-    std::str::from_utf8(value).is_ok_and(|text| shape::placeholder_for_secret(text).is_some())
-}
-
 /// The name that a literal is part of.
 fn name_around(text: &[u8], literal: &Range<usize>) -> Option<Range<usize>> {
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
@@ -385,6 +407,9 @@ const TYPES: &[&[u8]] = &[b"str", b"string", b"String", b"text", b"char", b"varc
 
 const NAMES_IN_VALUES: &[&[u8]] =
     &[b"password", b"passwd", b"passphrase", b"pwd", b"secret", b"token", b"login", b"username"];
+
+const DJANGO_HASHES: &[&[u8]] =
+    &[b"pbkdf2_sha256", b"pbkdf2_sha1", b"argon2", b"bcrypt_sha256", b"bcrypt", b"scrypt", b"sha1", b"md5"];
 
 /// What tests and tutorials take.
 const STOCK: &[&[u8]] = &[

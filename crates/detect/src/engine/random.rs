@@ -2,6 +2,7 @@
 //!
 //! For values that a name calls secret; by itself a random value says nothing.
 
+use crate::base64;
 use crate::entropy::entropy;
 use crate::shape;
 
@@ -18,6 +19,9 @@ pub(super) fn is_random(value: &[u8]) -> bool {
         || is_of_words(value, &counts)
         || is_date_or_version(value, &counts)
     {
+        return false;
+    }
+    if is_encoded_prose(value) {
         return false;
     }
     let is_hex = counts.others == 0 && value.iter().all(u8::is_ascii_hexdigit);
@@ -37,6 +41,8 @@ struct Counts {
     others: usize,
     /// Neighbours of different kinds.
     changes: usize,
+    /// Neighbours that are both capitals.
+    capital_pairs: usize,
     /// Neighbours that are both letters, and those of them that are usual in words.
     pairs: usize,
     usual_pairs: usize,
@@ -52,6 +58,7 @@ impl Counts {
             digits: 0,
             others: 0,
             changes: 0,
+            capital_pairs: 0,
             pairs: 0,
             usual_pairs: 0,
         };
@@ -73,6 +80,7 @@ impl Counts {
         for pair in value.windows(2) {
             let (a, b) = (kind(pair[0]), kind(pair[1]));
             counts.changes += usize::from(a != b && a != 4 && b != 4);
+            counts.capital_pairs += usize::from(a == 2 && b == 2);
             if a <= 2 && b <= 2 {
                 counts.pairs += 1;
                 counts.usual_pairs += usize::from(is_usual_pair(pair[0], pair[1]));
@@ -87,6 +95,12 @@ impl Counts {
             && self.lower >= 3
             && self.changes * 3 >= self.len
             && self.usual_pairs * 2 < self.pairs
+            && !self.is_camel_case()
+    }
+
+    /// `isFixedColumnsLeft`: capitals stand alone, before words.
+    fn is_camel_case(&self) -> bool {
+        self.capital_pairs == 0 && self.lower * 2 >= self.upper * 5
     }
 }
 
@@ -116,6 +130,19 @@ fn is_mixed(piece: &[u8]) -> bool {
         || changes >= 2
         || (digits > 0 && digits < piece.len() && cases >= 2)
         || (cases * 3 >= piece.len() && piece.len() >= 8)
+}
+
+/// Whether a value is base64 of words with spaces between them.
+fn is_encoded_prose(value: &[u8]) -> bool {
+    let is_text = |byte: &u8| byte.is_ascii_graphic() || matches!(byte, b' ' | b'\n');
+    let begins_as_text = value
+        .first_chunk::<8>()
+        .and_then(|head| base64::decode(head))
+        .is_some_and(|head| head.iter().all(is_text));
+    begins_as_text
+        && base64::decode(value).is_some_and(|text| {
+            text.iter().all(is_text) && text.split(|&byte| byte == b' ').count() > MIN_SPACES
+        })
 }
 
 fn is_date_or_version(value: &[u8], counts: &Counts) -> bool {
@@ -150,6 +177,9 @@ static USUAL: [u32; 26] = {
 };
 
 const PAIRS: &[u8] = b"th he in er an re on at en nd ti es or te of ed is it al ar st to nt ng se ha as ou io le ve co me de hi ri ro ic ne ea ra ce li ch ll be ma si om ur ca el ta la ns di fo ho pe ec pr no ct us ac ot il tr ly nc et ut ss so rs un lo wa ge ie wh ee wi em ad ol rt po we na ul ni ts mo ow pa im mi ai sh ir su id os iv ia am fi ci vi pl ig tu ev ld ry mp fe bl ab gh ty op wo sa ay ex ke fr oo av ag if ap gr od bo sp rd do uc bu ei ov by rm ep tt oc fa ef cu rn";
+
+/// Spaces that make encoded text prose.
+const MIN_SPACES: usize = 2;
 
 /// Shorter values are passwords of people, which have rules of their own.
 const MIN_LEN: usize = 10;
@@ -187,6 +217,8 @@ mod tests {
             "rc0.13.0_20230412_0712-SNAPSHOT",
             "cmp2-qat-1208358310",
             "APIOrganizationExist",
+            "isFixedColumnsLeft",
+            "ZHVtbXkgdGV4dCBkYXRhIGRhdGEgZGF0YQ==",
             "wagtailadmin/0002_admin",
             "2020-01-01T10:00:00",
             "application/vnd.ms-excel12",

@@ -147,13 +147,19 @@ impl Rules {
         self.ids().zip(&self.keys).map(|(id, &index)| (id, index.provider as u16, self.catalogue.at(index).1))
     }
 
-    /// The rule for a random value that a name calls a secret of this provider, and that has no shape of its keys.
-    pub(super) fn named_as(&self, owner: u16) -> RuleId {
-        RuleId((self.keys.len() + Generic::ALL.len()) as u16 + owner)
+    /// The rule for a random value that has none of the shapes of a provider's keys, but stands where one would.
+    pub(super) fn of_owner(&self, generic: Generic, owner: u16) -> RuleId {
+        let Some(at) = OWNED.iter().position(|own| *own == generic) else { return self.generic(generic) };
+        RuleId((self.keys.len() + Generic::ALL.len() + at * self.providers().len()) as u16 + owner)
+    }
+
+    /// Whether a rule says whose key it finds.
+    pub(super) fn has_owner(&self, id: RuleId) -> bool {
+        !(self.keys.len()..self.keys.len() + Generic::ALL.len()).contains(&usize::from(id.0))
     }
 
     pub(super) fn ids(&self) -> impl Iterator<Item = RuleId> + use<> {
-        let all = self.keys.len() + Generic::ALL.len() + self.providers().len();
+        let all = self.keys.len() + Generic::ALL.len() + OWNED.len() * self.providers().len();
         (0..all).map(|at| RuleId(u16::try_from(at).unwrap_or(u16::MAX)))
     }
 
@@ -167,6 +173,28 @@ impl Rules {
 
     pub(super) fn key(&self, id: RuleId) -> Option<(&Provider, &Key)> {
         self.keys.get(usize::from(id.0)).map(|&index| self.catalogue.at(index))
+    }
+
+    /// The secret keys that are used together with another one and that their shape alone does not tell.
+    pub(super) fn partners(&self, id: RuleId) -> impl Iterator<Item = (RuleId, &Key)> {
+        let place = self.keys.get(usize::from(id.0)).copied();
+        let pair = self.key(id).and_then(|(provider, key)| Some((provider, key.pair.as_ref()?)));
+        place.zip(pair).into_iter().flat_map(move |(place, (provider, pair))| {
+            let first = usize::from(id.0) - place.key;
+            let is_one =
+                move |key: &Key| key.needs_context && key.sensitive && key.pair.as_ref() == Some(pair);
+            provider
+                .keys
+                .iter()
+                .enumerate()
+                .filter(move |(_, key)| is_one(key))
+                .map(move |(at, key)| (RuleId((first + at) as u16), key))
+        })
+    }
+
+    /// Whether a rule is one of the provider at this position in the catalogue.
+    pub(super) fn is_of(&self, id: RuleId, owner: u16) -> bool {
+        self.keys.get(usize::from(id.0)).is_some_and(|index| index.provider == usize::from(owner))
     }
 
     /// How telling the shape of a key is: less is more.
@@ -193,8 +221,12 @@ impl Rules {
             };
         }
         let at = usize::from(id.0) - self.keys.len();
-        let owner = at.checked_sub(Generic::ALL.len()).and_then(|owner| self.providers().get(owner));
-        let generic = Generic::ALL.get(at).copied().unwrap_or(Generic::NamedSecret);
+        let owned = at.checked_sub(Generic::ALL.len()).map(|at| {
+            let (generic, owner) = (at / self.providers().len(), at % self.providers().len());
+            (OWNED.get(generic).copied().unwrap_or(Generic::NamedSecret), self.providers().get(owner))
+        });
+        let (generic, owner) =
+            owned.unwrap_or_else(|| (Generic::ALL.get(at).copied().unwrap_or(Generic::NamedSecret), None));
         Rule {
             id,
             provider: owner,
@@ -226,6 +258,9 @@ impl Rules {
         }
     }
 }
+
+/// The rules that find what is somebody's without knowing its shape.
+const OWNED: &[Generic] = &[Generic::NamedSecret, Generic::Authorization];
 
 /// Ids have 16 bits, and the rules that belong to nobody need some.
 const MAX_KEYS: usize = 60_000;

@@ -48,9 +48,13 @@ impl Shapes {
         self.rules.iter().find_map(|&rule| {
             let (_, key) = rules.key(rule)?;
             let (judgement, end) = key.judge_beginning(rest)?;
+            // Words behind a dash: the value is longer than the pattern.
+            if rest[end..].starts_with(b"-") && rest.get(end + 1).is_some_and(u8::is_ascii_alphanumeric) {
+                return None;
+            }
             let hit = Hit::plain(rule, at..at + end, Certainty::Shape);
             let is_alarm = judgement == Judgement::Key && is_reported(key);
-            Some(if is_alarm { Candidate::Key(hit) } else { Candidate::Harmless(hit.span) })
+            Some(if is_alarm { Candidate::Key(hit) } else { Candidate::Harmless(hit) })
         })
     }
 

@@ -149,6 +149,14 @@ fn addresses() {
     check(&format!("https://x:{STRIPE}@a.test"), &[&format!("stripe/live_secret {STRIPE}")]);
     check("https://user:password@a.test", &[]);
     check("https://${USER}:${PASSWORD1}@a.test", &[]);
+    check("postgres://postgres:postgres@localhost:5432/shop", &[]);
+    check("https://user:1111@a.test", &[]);
+    let own = "postgres://shop0:shop0@db.madeup.test/shop";
+    check(own, &[&format!("database/url {own}")]);
+    let config = "Endpoint=https://madeup.azconfig.io;Id=0000-l0-s0:MadeUp0000;Secret=MadeUp0000KeymoatTest0123456789abcdefghijkl=";
+    check(config, &[&format!("azure/app_config_connection_string {config}")]);
+    let token = "sha256~MadeUp0000KeymoatTest1a2b3c4d5e6f7g8h9iJkLm";
+    check(token, &[&format!("openshift/user_token {token}")]);
     check("https://a.test/path?mail=a@b.test", &[]);
 }
 
@@ -198,6 +206,103 @@ fn what_somebody_has_allowed() {
     check(&format!("{STRIPE} # keymoat:allow"), &[&format!("stripe/live_secret {STRIPE}")]);
 }
 
+thread_local! {
+    /// What the searches of this thread have cost.
+    pub(super) static WORK: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+#[test]
+fn hostile_texts_cost_no_more_than_their_length() {
+    let work = |text: &str| {
+        let before = WORK.get();
+        find(text.as_bytes(), 0..text.len());
+        WORK.get() - before
+    };
+    for unit in [
+        "eyJ-",
+        "pwd=",
+        "://",
+        "https://a:b@",
+        "a1B2c3D4e5F6g7H8.",
+        "a1B2c3D4e5F6g7H8%41",
+        "\"a1B2c3D4e5F6g7H8\" + ",
+        "AKIAMADEUPANDOBVIOUS ",
+        "AC0000a1b2c3d4e5f60718293a4b5c6d7e 9f2c4b7a1e8d3056c1a9e4f7b2d80635 ",
+        "Bearer q7Zp2LmX9vTb4KsW8nRc1HyJ6dFg3AeU https://",
+        "-----BEGIN PRIVATE KEY-----",
+        "Endpoint=https://",
+    ] {
+        let (once, twice) =
+            (work(&unit.repeat(40_000 / unit.len())), work(&unit.repeat(80_000 / unit.len())));
+        assert!(twice <= once * 5 / 2 + 100, "{unit}: {once}, then {twice}");
+        // A pattern and a value for every few bytes are the most.
+        assert!(twice <= 80_000, "{unit}: {twice}");
+    }
+}
+
+#[test]
+fn secrets_beside_the_name_of_their_key() {
+    let (id, secret) = ("AKIAMADEUPANDOBVIOUS", "q7Zp2LmX9vTb4KsW8nRc/HyJ6dFg3AeU+Mad0000");
+    let found = &[&*format!("aws/access_key_id {id}"), &*format!("aws/secret_access_key {secret}")];
+    for text in [
+        "ID SECRET",
+        "new Client('ID', 'SECRET')",
+        "ID\n\n  SECRET\n",
+        "- user: ID\n  pass: SECRET\n  region: x\n",
+    ] {
+        check(&text.replace("ID", id).replace("SECRET", secret), found);
+    }
+    let sid = "AC0000a1b2c3d4e5f60718293a4b5c6d7e";
+    let token = "9f2c4b7a1e8d3056c1a9e4f7b2d80635";
+    check(&format!("Client('{sid}', '{token}')"), &[&format!("twilio/auth_token {token}")]);
+    let alone = &[&*format!("aws/access_key_id {id}")];
+    for text in [
+        "ID\n\n\n\n\n\nSECRET",
+        "ID commit 0000a1b2c3d4e5f60718293a4b5c6d7e8f901a2b",
+        "ID sha1: 0000a1b2c3d4e5f60718293a4b5c6d7e8f901a2b",
+        "ID https://a.test/some/path/that/is/not/random/xyzw",
+    ] {
+        check(&text.replace("ID", id).replace("SECRET", secret), alone);
+    }
+    check(&format!("{sid} md5 {token}"), &[]);
+    check(secret, &[]);
+}
+
+#[test]
+fn whose_a_value_is() {
+    let value = "q7Zp2LmX9vTb4KsW8nRc1HyJ6dFg3AeU";
+    let token = "0000a1b2c3d4e5f60718293a4b5c6d7e8f901a2b";
+    for (text, rule) in [
+        ("curl -H \"Authorization: Bearer VALUE\" https://api.twilio.com/2010", "twilio/api_key_secret"),
+        ("curl https://api.openai.com/x \\\n -H 'Authorization: Bearer VALUE'", "openai/authorization"),
+        ("Authorization: token VALUE", "authorization"),
+        ("openai_token VALUE", "openai/named-secret"),
+        ("TWITCH_STREAM_KEY=VALUE", "twitch/named-secret"),
+        ("linear_secret = VALUE", "linear/named-secret"),
+        ("the way is linear\nsecret = VALUE", "named-secret"),
+        ("--client-secret VALUE", "named-secret"),
+        ("curl -u shop:'VALUE' https://a.test", "authorization"),
+    ] {
+        check(&text.replace("VALUE", value), &[&format!("{rule} {value}")]);
+    }
+    check(&format!("SONAR_LOGIN={token}"), &[&format!("sonar/legacy_token {token}")]);
+    let jwt = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJNYWRlVXAwMDAwS2V5bW9hdFRlc3QwMTIzNDU2Nzg5In0.MadeUpSignature0000KeymoatTest0123456789abc";
+    check(&format!("livestorm_key = {jwt}"), &[&format!("livestorm/api_token {jwt}")]);
+    check(&format!("some_token = {jwt}"), &[&format!("jwt/token {jwt}")]);
+    for text in [
+        "keymoat serves the vault 2397f603-c2c4-4897-a8ca-587ace5dc8dd",
+        "adobe:docid:2397f603-c2c4-4897-a8ca-587ace5dc8dd",
+        "\"KeyId\": \"arn:aws:kms:us-west-2:111122223333:key/2397f603-c2c4-4897-a8ca-587ace5dc8dd\"",
+        "csrfmiddlewaretoken = q7Zp2LmX9vTb4KsW8nRc1HyJ6dFg3AeU",
+        "idempotency_key: 2397f603-c2c4-4897-a8ca-587ace5dc8dd",
+        "print-access-token)\" https://a.test/v1/q7Zp2LmX9vTb4KsW8nRc1HyJ6dFg3AeU",
+    ] {
+        check(text, &[]);
+    }
+    let hash = "pbkdf2_sha256$600000$MadeUp0000$MadeUp0000KeymoatTest1a2b3c4d5e6f7g8h9iJkLmN=";
+    check(&format!("\"password\": \"{hash}\""), &[&format!("password-hash {hash}")]);
+}
+
 /// Pieces that decisions look at across: keys, names, words, joints, encodings, comments, long runs.
 fn text_of_pieces() -> impl Strategy<Value = String> {
     const PIECES: &[&str] = &[
@@ -229,6 +334,11 @@ fn text_of_pieces() -> impl Strategy<Value = String> {
         "twilio",
         "a/path/to/some/file_2.py",
         "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJNYWRlVXAwMDAwIn0.MadeUpSignature0000KeymoatTest0123456789abc",
+        "AKIAMADEUPANDOBVIOUS",
+        "q7Zp2LmX9vTb4KsW8nRc/HyJ6dFg3AeU+Mad0000",
+        "AC0000a1b2c3d4e5f60718293a4b5c6d7e",
+        "curl https://api.twilio.com/",
+        "Authorization: Bearer ",
     ];
     let long = proptest::char::range('a', 'f').prop_map(|letter| format!("{letter}1").repeat(900));
     let piece = prop_oneof![

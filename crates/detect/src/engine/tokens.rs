@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::decode::Decode;
-use super::{Candidate, Engine, Hit, MAX_VALUE, decode, named, reach};
+use super::{Candidate, Engine, Hit, MAX_VALUE, RuleId, decode, named, reach};
 use crate::identify::Certainty;
 use crate::provider::{Judgement, Key, Kind};
 
@@ -18,14 +18,26 @@ pub(super) fn find(
 ) {
     let mut begins = Vec::new();
     let mut done = 0;
+    // Runs that are tied to one long text are data, and that is found out once for many of them.
+    let mut data = 0;
     each_run(text, wide, |run| {
         let looks = read(text, &run, wide, &mut begins);
+        if run.len() > MAX_RUN {
+            begins.retain(|&begin| begin <= run.start);
+        }
         for &begin in &begins {
             begins_at(engine, text, begin, found);
         }
         // Several runs may be parts of one value; of one that begins outside only its prefix is of interest.
+        if run.start < done || run.start < data {
+            return;
+        }
         let value = value_around(text, &run);
-        if run.start < done || value.start < wide.start || value.len() > MAX_RUN {
+        if value.len() > MAX_RUN {
+            data = value.end;
+            return;
+        }
+        if value.start < wide.start {
             return;
         }
         decode::find(engine, text, &run, decode, found);
@@ -34,7 +46,7 @@ pub(super) fn find(
             let shape = engine.shapes.find(&engine.rules, text, begin_of_shape(text, value.start));
             match shape {
                 Some(shape) => found.push(shape),
-                None => found.extend(named::find(engine, text, &value).map(Candidate::Key)),
+                None => found.extend(named::find(engine, text, &value)),
             }
         }
     });
@@ -60,13 +72,14 @@ fn each_run(text: &[u8], wide: &Range<usize>, mut each: impl FnMut(Range<usize>)
     }
 }
 
-/// Where a value begins whose first part is a number and a colon: `123456789:AA…`.
+/// Where a value begins whose first part is a number, and a colon or a bar: `123456789:AA…`.
 fn begin_of_shape(text: &[u8], start: usize) -> usize {
-    let floor = start.saturating_sub(STEP);
-    match start.checked_sub(1).map(|at| text[at]) {
-        Some(b':') => start_of(text, start - 1, floor, DIGIT),
-        _ => start,
-    }
+    let Some(joint) = start.checked_sub(1).filter(|&at| matches!(text[at], b':' | b'|')) else {
+        return start;
+    };
+    let begin = start_of(text, joint, start.saturating_sub(MAX_NUMBER), DIGIT);
+    let before = begin.checked_sub(1).map_or(0, |at| CLASSES[usize::from(text[at])]);
+    if before & TOKEN == 0 { begin } else { start }
 }
 
 fn start_of(text: &[u8], here: usize, floor: usize, class: u8) -> usize {
@@ -82,10 +95,13 @@ fn end_of(text: &[u8], here: usize, class: u8) -> usize {
     here + rest.iter().position(|&byte| CLASSES[usize::from(byte)] & class == 0).unwrap_or(rest.len())
 }
 
-/// The run with what is tied to it by dots and slashes.
-fn value_around(text: &[u8], run: &Range<usize>) -> Range<usize> {
+/// The run with what is tied to it by dots and slashes, as far as a value may reach.
+pub(super) fn value_around(text: &[u8], run: &Range<usize>) -> Range<usize> {
+    #[cfg(test)]
+    super::count_work(1);
     let floor = run.start.saturating_sub(MAX_RUN);
-    start_of(text, run.start, floor, TOKEN | TIE)..end_of(text, run.end, TOKEN | TIE)
+    let limit = text.len().min(run.end + MAX_RUN);
+    start_of(text, run.start, floor, TOKEN | TIE)..end_of(&text[..limit], run.end, TOKEN | TIE)
 }
 
 /// What a run looks like, at little cost.
@@ -147,11 +163,11 @@ fn count(bytes: &[u8], is_one: impl Fn(u8) -> bool) -> usize {
         .sum()
 }
 
-/// The first words of values such as `SG.…` and `dp.pt.…`, whose run begins behind a dot.
+/// The first words of values such as `SG.…`, `dp.pt.…`, `sha256~…` and `00D…!…`, whose run begins behind a joint.
 fn before_dots(text: &[u8], run: usize, begins: &mut Vec<usize>) {
     let floor = run.saturating_sub(MAX_BEFORE_DOTS);
     let mut start = run;
-    while start > floor && text[start - 1] == b'.' {
+    while start > floor && matches!(text[start - 1], b'.' | b'~' | b'!') {
         start = start_of(text, start - 1, floor, TOKEN);
         begins.push(start);
     }
@@ -173,7 +189,7 @@ pub(super) fn by_prefix(engine: &Engine, text: &[u8], at: usize) -> Option<Candi
         let certainty = if key.checksum.proves() { Certainty::Checksum } else { Certainty::Shape };
         let hit = Hit::plain(rule, at..at + end, certainty);
         let is_alarm = judgement == Judgement::Key && is_reported(key);
-        Some(if is_alarm { Candidate::Key(hit) } else { Candidate::Harmless(hit.span) })
+        Some(if is_alarm { Candidate::Key(hit) } else { Candidate::Harmless(hit) })
     });
     found.or_else(|| unproved(engine, rest, at))
 }
@@ -182,9 +198,10 @@ pub(super) fn by_prefix(engine: &Engine, text: &[u8], at: usize) -> Option<Candi
 fn unproved(engine: &Engine, rest: &[u8], at: usize) -> Option<Candidate> {
     let len =
         rest.iter().position(|&byte| CLASSES[usize::from(byte)] & (WORD | JOINT) == 0).unwrap_or(rest.len());
-    let has_checksum = |rule| engine.rules.key(rule).is_some_and(|(_, key)| key.checksum.disproves());
-    (len >= MIN_UNPROVED && engine.prefixes.rules_at(rest).any(has_checksum))
-        .then_some(Candidate::Harmless(at..at + len))
+    let has_checksum =
+        |rule: &RuleId| engine.rules.key(*rule).is_some_and(|(_, key)| key.checksum.disproves());
+    let rule = engine.prefixes.rules_at(rest).find(has_checksum).filter(|_| len >= MIN_UNPROVED)?;
+    Some(Candidate::Harmless(Hit::plain(rule, at..at + len, Certainty::Shape)))
 }
 
 /// Names of accounts and publishable keys are no alarm; the name of a key is told, since its secret is often near.
@@ -241,6 +258,9 @@ static CLASSES: [u8; 256] = {
 
 /// Bytes of a run that are counted together; their number fits a byte.
 const CHUNK: usize = 128;
+
+/// Before a colon or a bar stands the number of a bot or of an application.
+const MAX_NUMBER: usize = 20;
 
 /// The shortest run that is looked at.
 const STEP: usize = 16;

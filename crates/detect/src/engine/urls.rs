@@ -15,7 +15,8 @@ pub(super) fn find(engine: &Engine, text: &[u8], middle: Range<usize>) -> Option
         .prefixes
         .may_be_address(&text[start..end])
         .then(|| tokens::by_prefix(engine, &text[..end], start));
-    let whole = known.flatten().or_else(|| engine.addresses.find(&engine.rules, &text[..end], start));
+    let known = known.flatten().or_else(|| behind_a_name(engine, &text[..end], start));
+    let whole = known.or_else(|| engine.addresses.find(&engine.rules, &text[..end], start));
     let authority = &text[middle.end..end];
     let authority = authority
         .iter()
@@ -32,7 +33,8 @@ pub(super) fn find(engine: &Engine, text: &[u8], middle: Range<usize>) -> Option
     // A pattern does not know what stands for a password that is not there.
     let is_absent = passwords::is_reference(password)
         || passwords::is_reference(user)
-        || passwords::is_placeholder(password);
+        || shape::is_placeholder_for_secret(password)
+        || is_default(user, password, host);
     if is_absent || whole.is_some() {
         return whole.filter(|_| !is_absent);
     }
@@ -44,6 +46,21 @@ pub(super) fn find(engine: &Engine, text: &[u8], middle: Range<usize>) -> Option
     let value = start..middle.end + login.len() + 1 + host.len();
     let hit = Hit::plain(engine.rules.generic(Generic::UrlPassword), value, Certainty::Shape);
     is_one.then_some(Candidate::Key(hit))
+}
+
+/// Whether a password is one that nobody chose: a character again and again, or the user's name on the own machine.
+fn is_default(user: &[u8], password: &[u8], host: &[u8]) -> bool {
+    let name = host.split(|&byte| byte == b':').next().unwrap_or(host);
+    let is_local = !name.contains(&b'.') || name == b"127.0.0.1";
+    password.windows(2).all(|pair| pair[0] == pair[1]) || (user == password && is_local)
+}
+
+/// A key that begins with the name before an address: `Endpoint=https://…;Id=…;Secret=…`.
+fn behind_a_name(engine: &Engine, text: &[u8], address: usize) -> Option<Candidate> {
+    let name = address.checked_sub(1).filter(|&at| text[at] == b'=')?;
+    let floor = name.saturating_sub(MAX_SCHEME);
+    let start = (floor..name).rev().find(|&at| !text[at].is_ascii_alphabetic()).map_or(floor, |at| at + 1);
+    engine.prefixes.may_begin(&text[start..]).then(|| tokens::by_prefix(engine, text, start)).flatten()
 }
 
 fn start_of_scheme(text: &[u8], end: usize) -> Option<usize> {

@@ -1,8 +1,9 @@
 //! `keymoat scan`: keys in files, git histories, streams and databases, as a report. It needs no vault, no configuration
-//! and no network. What is a key and where it stands the scanner says; here are flags, progress, and where the report
+//! and, without `--check`, no network. What is a key and where it stands the scanner says; here are flags, progress, and where the report
 //! goes.
 
 mod bar;
+mod check;
 mod form;
 pub mod look;
 
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use clap::Args;
 use keymoat_detect::{Catalogue, Engine};
 use keymoat_scan::report::{About, Report};
-use keymoat_scan::{Baseline, FingerprintKey, Troubles};
+use keymoat_scan::{Baseline, FingerprintKey, Keeper, Troubles};
 use keymoat_vault::Clock as _;
 
 use crate::Context;
@@ -23,6 +24,7 @@ use crate::commands::serve::stop_signal;
 use crate::error::{CliError, FAILURE, REFUSED};
 use crate::output;
 use bar::Bar;
+use check::{Kept, Plan};
 use form::Form;
 use look::Look;
 
@@ -55,6 +57,10 @@ pub struct Scan {
     /// Directory with provider files of your own; they add to the catalogue, or replace what has the same id.
     #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     catalogue: Option<PathBuf>,
+    /// Ask the providers of the keys that were found whether they work: `active` and whose, `dead`, or `unknown` and why.
+    /// Each key is sent to its own provider, in a call that changes nothing, and nowhere else.
+    #[arg(long, conflicts_with = "staged")]
+    check: bool,
     /// How many threads may work; without it, as many as the machine runs at once.
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
@@ -71,6 +77,7 @@ impl Scan {
             baseline,
             update_baseline: false,
             catalogue: None,
+            check: false,
             threads: None,
         }
     }
@@ -102,7 +109,7 @@ impl Scan {
     /// # Errors
     /// When a target is not there, the baseline is wrong, or it was stopped.
     pub async fn report(&self, context: &Context) -> Result<Report, CliError> {
-        let stop = stop_signal()?;
+        let mut stop = Box::pin(stop_signal()?);
         let catalogue = context.catalogue_with(self.catalogue.as_deref())?;
         let baseline = self.baseline()?;
         let looks = match self.staged {
@@ -114,7 +121,7 @@ impl Scan {
             None => std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
         };
         let bar = Arc::new(Bar::new());
-        let work = Work { catalogue, baseline, looks, threads, bar: Arc::clone(&bar) };
+        let work = Work { catalogue, baseline, looks, check: self.check, threads, bar: Arc::clone(&bar) };
         let (done, outcome) = tokio::sync::oneshot::channel();
         // A thread that the runtime does not wait for: it may sit in a read of stdin that never ends.
         std::thread::spawn(move || {
@@ -123,13 +130,23 @@ impl Scan {
         });
         let outcome = tokio::select! {
             outcome = outcome => Some(outcome),
-            () = stop => None,
+            () = &mut stop => None,
         };
         bar.clear();
-        match outcome {
-            Some(outcome) => outcome.map_err(|_| CliError::new("the scan broke off; this is a bug"))?,
-            None => Err(CliError::new("stopped before everything was searched; there is no report")),
+        let Some(outcome) = outcome else {
+            return Err(CliError::new("stopped before everything was searched; there is no report"));
+        };
+        let (mut report, plan) =
+            outcome.map_err(|_| CliError::new("the scan broke off; this is a bug"))??;
+        if let Some(plan) = plan {
+            tokio::select! {
+                done = plan.carry_out(&mut report) => done?,
+                () = &mut stop => {
+                    return Err(CliError::new("stopped before all providers had answered; there is no report"));
+                }
+            }
         }
+        Ok(report)
     }
 
     fn baseline(&self) -> Result<Option<Baseline>, CliError> {
@@ -166,18 +183,21 @@ struct Work {
     catalogue: Arc<Catalogue>,
     baseline: Option<Baseline>,
     looks: Vec<Look>,
+    check: bool,
     threads: NonZeroUsize,
     bar: Arc<Bar>,
 }
 
 impl Work {
-    fn run(self) -> Result<Report, CliError> {
+    /// The report, and what to ask about it where that is wanted.
+    fn run(self) -> Result<(Report, Option<Plan>), CliError> {
         let engine = Engine::new(&self.catalogue);
         let key = match &self.baseline {
             Some(baseline) => baseline.key(),
             None => FingerprintKey::new(keymoat_crypto::bytes()),
         };
         let troubles = Troubles::default();
+        let kept = self.check.then(|| Kept::new(&engine));
         let scan = keymoat_scan::Scan {
             engine: &engine,
             catalogue: &self.catalogue,
@@ -185,6 +205,7 @@ impl Work {
             threads: self.threads,
             progress: &*self.bar,
             troubles: &troubles,
+            keeper: kept.as_ref().map_or(&() as &dyn Keeper, |kept| kept),
         };
         let mut searched = Vec::new();
         let mut warnings = Vec::new();
@@ -197,7 +218,9 @@ impl Work {
             made: SystemClock.now().as_second(),
             warnings,
         };
-        Ok(Report::new(&engine, searched, self.baseline, &troubles, about))
+        let report = Report::new(&engine, searched, self.baseline, &troubles, about);
+        let plan = kept.map(|kept| Plan::new(kept, &self.catalogue, &report));
+        Ok((report, plan))
     }
 }
 

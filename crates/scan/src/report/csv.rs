@@ -17,7 +17,7 @@ impl Report {
     }
 }
 
-fn cells(finding: &Reported, spot: &Spot) -> [String; 20] {
+fn cells(finding: &Reported, spot: &Spot) -> [String; 22] {
     let commit = spot.first.as_ref();
     let number = |number: u64| if number == 0 { String::new() } else { number.to_string() };
     [
@@ -41,6 +41,13 @@ fn cells(finding: &Reported, spot: &Spot) -> [String; 20] {
         finding.fix.command.clone().unwrap_or_default(),
         finding.fix.link.clone().unwrap_or_default(),
         finding.fingerprint.to_string(),
+        finding.liveness.as_ref().map(|liveness| liveness.as_str().to_owned()).unwrap_or_default(),
+        finding
+            .liveness
+            .as_ref()
+            .and_then(|liveness| liveness.account().or(liveness.why()))
+            .unwrap_or_default()
+            .to_owned(),
     ]
 }
 
@@ -66,7 +73,7 @@ fn quoted(cell: &str) -> String {
     }
 }
 
-const COLUMNS: [&str; 20] = [
+const COLUMNS: [&str; 22] = [
     "level",
     "provider",
     "what",
@@ -87,6 +94,8 @@ const COLUMNS: [&str; 20] = [
     "command",
     "link",
     "fingerprint",
+    "check",
+    "account or why unknown",
 ];
 
 #[cfg(test)]

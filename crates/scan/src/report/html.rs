@@ -34,8 +34,10 @@ impl Report {
         writeln!(page, "<p class=\"summary\">{}</p>", Text(&self.summary()))?;
         self.write_public(page)?;
         self.write_tiles(page)?;
-        let (urgent, rest): (Vec<&Reported>, Vec<&Reported>) =
-            self.findings.iter().partition(|finding| !finding.is_test() && finding.level > Severity::Low);
+        let (urgent, rest): (Vec<&Reported>, Vec<&Reported>) = self
+            .findings
+            .iter()
+            .partition(|finding| !finding.is_dead() && !finding.is_test() && finding.level > Severity::Low);
         if !urgent.is_empty() {
             write_order(page, &urgent)?;
             page.push_str("<section>\n<h2>Each key</h2>\n");
@@ -77,7 +79,12 @@ impl Report {
         page.push_str("<ul class=\"tiles\">\n");
         for (name, count) in Counts::of(&self.findings).named() {
             let quiet = if count == 0 { " none" } else { "" };
-            let said = if name == "test" { "test keys" } else { name };
+            let said = match name {
+                "test" => "test keys",
+                // Known only where providers were asked.
+                "dead" if count == 0 => continue,
+                name => name,
+            };
             writeln!(page, "<li class=\"{name}{quiet}\"><b>{}</b> {said}</li>", thousands(count as u64))?;
         }
         page.push_str("</ul>\n");
@@ -170,6 +177,9 @@ fn write_card(page: &mut String, number: usize, finding: &Reported) -> fmt::Resu
         Text(&finding.title),
         Text(&finding.mask),
     )?;
+    if let Some(liveness) = &finding.liveness {
+        writeln!(page, "<p class=\"check\">Its provider says: {}</p>", Text(&liveness.to_string()))?;
+    }
     let (shown, folded) = finding.spots.split_at(finding.spots.len().min(SPOTS_SHOWN));
     write_spots(page, shown)?;
     if !folded.is_empty() {
@@ -238,7 +248,7 @@ fn write_commit(page: &mut String, commit: &Commit) -> fmt::Result {
 
 /// What is not urgent: a row each.
 fn write_rest(page: &mut String, findings: &[&Reported], before: usize) -> fmt::Result {
-    page.push_str("<section>\n<h2>Less urgent</h2>\n<p>Test keys, and values that only their names make suspicious.</p>\n<table class=\"order\">\n<thead><tr><th>#</th><th>How bad</th><th>What</th><th>Where</th><th>Standing</th><th>Since</th></tr></thead>\n<tbody>\n");
+    page.push_str("<section>\n<h2>Less urgent</h2>\n<p>Test keys, keys that are dead, and values that only their names make suspicious.</p>\n<table class=\"order\">\n<thead><tr><th>#</th><th>How bad</th><th>What</th><th>Where</th><th>Standing</th><th>Since</th></tr></thead>\n<tbody>\n");
     for (number, finding) in (before + 1..).zip(findings) {
         let places: Vec<String> = finding.spots.iter().take(SPOTS_SHOWN).map(Spot::place).collect();
         let more = finding.spots.len() - places.len();
@@ -248,9 +258,12 @@ fn write_rest(page: &mut String, findings: &[&Reported], before: usize) -> fmt::
             String::new()
         };
         let standing = finding.spots.first().map(Spot::standing).unwrap_or_default();
+        let said = finding.liveness.as_ref().map_or_else(String::new, |liveness| {
+            format!("<br><span class=\"more\">{}</span>", Text(&liveness.to_string()))
+        });
         writeln!(
             page,
-            "<tr><td>{number}</td><td>{}</td><td>{}<br><code>{}</code></td><td class=\"path\">{}{more}</td><td>{}</td><td class=\"day\">{}</td></tr>",
+            "<tr><td>{number}</td><td>{}</td><td>{}<br><code>{}</code>{said}</td><td class=\"path\">{}{more}</td><td>{}</td><td class=\"day\">{}</td></tr>",
             Badge(finding),
             Text(&finding.title),
             Text(&finding.mask),
@@ -268,8 +281,12 @@ struct Badge<'a>(&'a Reported);
 
 impl fmt::Display for Badge<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let level = if self.0.is_test() { "test" } else { self.0.level.as_str() };
-        write!(f, "<span class=\"badge {level}\">{level}</span>")
+        let heading = self.0.heading();
+        write!(f, "<span class=\"badge {heading}\">{heading}</span>")?;
+        if self.0.is_active() {
+            f.write_str(" <span class=\"badge active\">active</span>")?;
+        }
+        Ok(())
     }
 }
 

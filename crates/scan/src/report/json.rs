@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::summary::{Counts, moment};
-use super::{Commit, Report, Reported, Spot, Target};
+use super::summary::{Answers, Counts, moment};
+use super::{Commit, Liveness, Report, Reported, Spot, Target};
 use crate::rows::Cell;
 
 impl Report {
@@ -73,7 +73,15 @@ struct Summary {
     text: String,
     findings: usize,
     levels: BTreeMap<&'static str, usize>,
+    check: Option<WireAnswers>,
     known: u64,
+}
+
+#[derive(Serialize)]
+struct WireAnswers {
+    active: usize,
+    dead: usize,
+    unknown: usize,
 }
 
 #[derive(Serialize)]
@@ -97,9 +105,17 @@ struct WireFinding<'r> {
     mask: &'r str,
     reach: &'static str,
     looks_public: bool,
+    check: Option<WireLiveness<'r>>,
     since: Option<String>,
     places: Vec<WirePlace<'r>>,
     fix: WireFix<'r>,
+}
+
+#[derive(Serialize)]
+struct WireLiveness<'r> {
+    result: &'static str,
+    account: Option<&'r str>,
+    why: Option<&'r str>,
 }
 
 #[derive(Serialize)]
@@ -163,8 +179,19 @@ impl Summary {
             text: report.summary(),
             findings: report.findings.len(),
             levels: Counts::of(&report.findings).named().into_iter().collect(),
+            check: Answers::of(&report.findings).map(|Answers { active, dead, unknown }| WireAnswers {
+                active,
+                dead,
+                unknown,
+            }),
             known: report.known,
         }
+    }
+}
+
+impl<'r> WireLiveness<'r> {
+    fn of(liveness: &'r Liveness) -> Self {
+        Self { result: liveness.as_str(), account: liveness.account(), why: liveness.why() }
     }
 }
 
@@ -194,6 +221,7 @@ impl<'r> WireFinding<'r> {
             mask: &finding.mask,
             reach: finding.reach.as_str(),
             looks_public: finding.looks_public,
+            check: finding.liveness.as_ref().map(WireLiveness::of),
             since: finding.since.map(moment),
             places: finding.spots.iter().map(WirePlace::of).collect(),
             fix: WireFix {

@@ -8,6 +8,7 @@ mod advice;
 mod csv;
 mod html;
 mod json;
+mod liveness;
 mod order;
 mod sarif;
 mod sharing;
@@ -24,6 +25,7 @@ use crate::finding::{Finding, Fingerprint};
 use crate::remote::Remote;
 use crate::trouble::Troubles;
 pub use advice::Fix;
+pub use liveness::Liveness;
 pub use order::Reach;
 pub(crate) use spot::printable;
 pub use spot::{Commit, Spot};
@@ -91,6 +93,10 @@ pub struct Reported {
     pub level: Severity,
     /// Names the value without telling it.
     pub fingerprint: Fingerprint,
+    /// The same, also where the finding is that a value stands in two environments.
+    pub value: Fingerprint,
+    /// What the provider says of it, where that was asked.
+    pub liveness: Option<Liveness>,
     /// The value as it may be shown.
     pub mask: String,
     /// How far it has got: of all places the worst.
@@ -174,6 +180,14 @@ impl Report {
         }
     }
 
+    /// Takes in what providers say of the values, and puts the findings in order anew.
+    pub fn tell(&mut self, of: impl Fn(&Reported) -> Option<Liveness>) {
+        for finding in &mut self.findings {
+            finding.liveness = of(finding).map(Liveness::printable);
+        }
+        order::sort(&mut self.findings);
+    }
+
     /// Whether anything was found that the baseline does not know.
     pub fn is_clean(&self) -> bool {
         self.findings.is_empty()
@@ -192,6 +206,8 @@ fn reported(rule: &Rule<'_>, finding: &Finding, target: &Target, many: bool) -> 
         severity: finding.severity,
         level: finding.severity,
         fingerprint: finding.fingerprint,
+        value: finding.fingerprint,
+        liveness: None,
         mask: finding.mask.clone(),
         reach: Reach::Unreachable,
         looks_public: false,
@@ -223,6 +239,25 @@ impl Reported {
     /// Whether it works on test data only.
     pub fn is_test(&self) -> bool {
         self.mode == Mode::Test
+    }
+
+    /// Whether its provider has said that it works.
+    pub fn is_active(&self) -> bool {
+        matches!(self.liveness, Some(Liveness::Active { .. }))
+    }
+
+    /// Whether its provider has said that it works no more.
+    pub fn is_dead(&self) -> bool {
+        self.liveness == Some(Liveness::Dead)
+    }
+
+    /// What it stands under: its level, or what makes that matter less.
+    fn heading(&self) -> &'static str {
+        match (self.is_dead(), self.is_test()) {
+            (true, _) => "dead",
+            (_, true) => "test",
+            _ => self.level.as_str(),
+        }
     }
 }
 

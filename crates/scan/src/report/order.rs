@@ -85,22 +85,24 @@ pub(super) fn level(severity: Severity, mode: Mode, reach: Reach, looks_public: 
     }
 }
 
-/// Sorts findings: the most urgent first, test keys last, and those of one provider and level together.
+/// Sorts findings: the most urgent first, then test keys, what is dead last, and those of one provider and level together.
 pub(super) fn sort(findings: &mut [Reported]) {
     findings.sort_by_cached_key(urgency);
-    let mut groups: HashMap<(bool, Severity, Option<String>), usize> = HashMap::new();
+    let mut groups: HashMap<(bool, bool, Severity, Option<String>), usize> = HashMap::new();
     findings.sort_by_cached_key(|finding| {
         let provider = finding.provider.as_ref().map(|(id, _)| id.clone());
         let next = groups.len();
         // A group stands where its most urgent one does.
-        *groups.entry((finding.is_test(), finding.level, provider)).or_insert(next)
+        let group = (finding.is_dead(), finding.is_test(), finding.level, provider);
+        *groups.entry(group).or_insert(next)
     });
 }
 
 fn urgency(finding: &Reported) -> impl Ord + use<> {
     (
-        finding.is_test(),
+        (finding.is_dead(), finding.is_test()),
         Reverse(finding.level),
+        !finding.is_active(),
         finding.provider.is_none(),
         !finding.looks_public,
         finding.mode != Mode::Live,

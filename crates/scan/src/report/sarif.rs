@@ -100,6 +100,9 @@ fn result(finding: &Reported, spot: &Spot, rule: usize) -> Value {
     if let Some(first) = &spot.first {
         let _ = write!(message, ", since {} (commit {})", day(first.date), first.id);
     }
+    if let Some(liveness) = &finding.liveness {
+        let _ = write!(message, ", {liveness}");
+    }
     let _ = write!(message, ". {}", finding.fix.change);
     let mut physical = json!({ "artifactLocation": { "uri": uri(&spot.path), "uriBaseId": ROOT } });
     if spot.line > 0 {
@@ -111,6 +114,11 @@ fn result(finding: &Reported, spot: &Spot, rule: usize) -> Value {
         "reach": spot.reach.as_str(),
         "mask": finding.mask,
     });
+    if let Some(liveness) = &finding.liveness {
+        properties["check"] = json!(liveness.as_str());
+        properties["account"] = json!(liveness.account());
+        properties["why"] = json!(liveness.why());
+    }
     if let Some(first) = &spot.first {
         properties["commit"] = json!(first.id);
         properties["author"] = json!(first.author);
@@ -123,7 +131,7 @@ fn result(finding: &Reported, spot: &Spot, rule: usize) -> Value {
     json!({
         "ruleId": finding.rule,
         "ruleIndex": rule,
-        "level": level(finding.level),
+        "level": if finding.is_dead() { "note" } else { level(finding.level) },
         "message": { "text": message },
         "locations": [location],
         "partialFingerprints": {

@@ -4,9 +4,9 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use keymoat_detect::{Kind, Severity};
 
-use super::{Reach, Report, Reported};
+use super::{Liveness, Reach, Report, Reported};
 
-/// How many findings there are of each level, test keys apart.
+/// How many findings there are of each level, test keys and dead ones apart.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     pub critical: usize,
@@ -14,6 +14,7 @@ pub(super) struct Counts {
     pub medium: usize,
     pub low: usize,
     pub test: usize,
+    pub dead: usize,
 }
 
 impl Counts {
@@ -21,6 +22,7 @@ impl Counts {
         let mut counts = Self::default();
         for finding in findings {
             let count = match finding.level {
+                _ if finding.is_dead() => &mut counts.dead,
                 _ if finding.is_test() => &mut counts.test,
                 Severity::Critical => &mut counts.critical,
                 Severity::High => &mut counts.high,
@@ -33,14 +35,39 @@ impl Counts {
     }
 
     /// With their names, the worst first.
-    pub fn named(&self) -> [(&'static str, usize); 5] {
+    pub fn named(&self) -> [(&'static str, usize); 6] {
         [
             ("critical", self.critical),
             ("high", self.high),
             ("medium", self.medium),
             ("low", self.low),
             ("test", self.test),
+            ("dead", self.dead),
         ]
+    }
+}
+
+/// What providers say of the findings.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Answers {
+    pub active: usize,
+    pub dead: usize,
+    pub unknown: usize,
+}
+
+impl Answers {
+    /// Nothing where nobody was asked.
+    pub fn of(findings: &[Reported]) -> Option<Self> {
+        let mut answers: Option<Self> = None;
+        for liveness in findings.iter().filter_map(|finding| finding.liveness.as_ref()) {
+            let answers = answers.get_or_insert_default();
+            *match liveness {
+                Liveness::Active { .. } => &mut answers.active,
+                Liveness::Dead => &mut answers.dead,
+                Liveness::Unknown { .. } => &mut answers.unknown,
+            } += 1;
+        }
+        answers
     }
 }
 
@@ -66,6 +93,7 @@ impl Report {
         let all = self.findings.len();
         let keys = if all == 1 { "exposed key" } else { "exposed keys" };
         let mut text = format!("{} {keys}: {}.", thousands(all as u64), levels.join(", "));
+        text.push_str(&self.what_providers_say());
         text.push_str(&self.where_they_are());
         if let Some(oldest) = self.findings.iter().filter_map(|finding| finding.since).min() {
             text.push_str(&format!(" The oldest has been there since {}.", day(oldest)));
@@ -75,6 +103,17 @@ impl Report {
             text.push_str(&format!(" {begin} the {} in {}.", within_sentence(first), spot.place()));
         }
         text + &known
+    }
+
+    /// Nothing where nobody was asked.
+    fn what_providers_say(&self) -> String {
+        let Some(Answers { active, dead, unknown }) = Answers::of(&self.findings) else {
+            return String::new();
+        };
+        let said = [("active", active), ("dead", dead), ("unknown", unknown)];
+        let said: Vec<String> =
+            said.iter().map(|(word, count)| format!("{} {word}", thousands(*count as u64))).collect();
+        format!(" Checked with the providers: {}.", said.join(", "))
     }
 
     fn where_they_are(&self) -> String {

@@ -133,6 +133,54 @@ fn the_most_urgent_comes_first_and_test_keys_last() {
 }
 
 #[test]
+fn what_works_comes_first_and_what_is_dead_last() {
+    let mut report = report();
+    report.tell(|finding| {
+        let shared = finding.fingerprint != finding.value;
+        Some(match finding.rule.as_str() {
+            "shopify/access_token" => Liveness::Active { account: Some("Acme\u{1b}[2J".to_owned()) },
+            "stripe/test_secret" => Liveness::Unknown { why: "no answer within 10 s".to_owned() },
+            _ => {
+                // Two findings about one value have one answer.
+                assert!(shared || finding.rule == "stripe/live_secret", "{}", finding.rule);
+                Liveness::Dead
+            }
+        })
+    });
+    let order: Vec<(&str, &str)> =
+        report.findings.iter().map(|finding| (finding.rule.as_str(), finding.heading())).collect();
+    assert_eq!(
+        order,
+        [
+            ("shopify/access_token", "critical"),
+            ("stripe/test_secret", "test"),
+            ("stripe/live_secret", "dead"),
+            ("shared-between-environments", "dead"),
+        ]
+    );
+    let summary = report.summary();
+    assert!(
+        summary.starts_with(
+            "4 exposed keys: 1 critical, 1 test, 2 dead. Checked with the providers: 1 active, 2 dead, 1 unknown. "
+        ),
+        "{summary}"
+    );
+    for text in [
+        report.to_text(Colors::Off),
+        report.to_json(),
+        report.to_json_lines(),
+        report.to_sarif(),
+        report.to_html(),
+        report.to_csv(),
+    ] {
+        assert!(text.contains("Acme\u{fffd}[2J") && text.contains("no answer within 10 s"), "{text}");
+    }
+    let schema = serde_json::from_str(include_str!("../../../../docs/reference/scan.schema.json")).unwrap();
+    let document: serde_json::Value = serde_json::from_str(&report.to_json()).unwrap();
+    assert_eq!(schema::check(&schema, &schema, &document, ""), Vec::<String>::new());
+}
+
+#[test]
 fn the_summary_is_a_few_sentences() {
     let summary = report().summary();
     assert_eq!(

@@ -71,6 +71,9 @@ fn write_group(text: &mut String, group: &[Reported], colors: Colors) {
 fn write_finding(text: &mut String, finding: &Reported, colors: Colors) {
     let public = if finding.looks_public { ", in a repository that anybody may be able to read" } else { "" };
     line(text, &format!("  {}  {}{public}", paint(&finding.title, BOLD, colors), finding.mask));
+    if let Some(liveness) = &finding.liveness {
+        line(text, &format!("      {}", paint(&liveness.to_string(), color_of(liveness.as_str()), colors)));
+    }
     for spot in finding.spots.iter().take(SPOTS_SHOWN) {
         line(text, &format!("      {}  {}", paint(&spot.place(), CYAN, colors), said_of(spot)));
     }
@@ -105,8 +108,7 @@ fn said_of(spot: &Spot) -> String {
 }
 
 fn heading(finding: &Reported) -> (&'static str, &str) {
-    let level = if finding.is_test() { "test" } else { finding.level.as_str() };
-    (level, finding.provider.as_ref().map_or("No provider", |(_, name)| name))
+    (finding.heading(), finding.provider.as_ref().map_or("No provider", |(_, name)| name))
 }
 
 fn line(text: &mut String, content: &str) {
@@ -132,7 +134,7 @@ fn wrapped(text: &mut String, lead: &str, sentences: &str) {
 fn color_of(level: &str) -> &'static str {
     match level {
         "critical" => "1;97;41",
-        "high" => "1;31",
+        "high" | "active" => "1;31",
         "medium" => YELLOW,
         _ => "2",
     }

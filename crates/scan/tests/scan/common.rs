@@ -174,5 +174,6 @@ pub fn searching(troubles: &Troubles) -> Scan<'_> {
         threads: NonZeroUsize::new(2).unwrap(),
         progress: &(),
         troubles,
+        keeper: &(),
     }
 }

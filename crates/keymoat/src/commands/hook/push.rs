@@ -33,6 +33,7 @@ pub fn report(context: &Context, baseline: Option<&Path>) -> Result<Report, CliE
         threads: std::num::NonZeroUsize::MIN,
         progress: &(),
         troubles: &troubles,
+        keeper: &(),
     };
     let findings = search(&scan, &blobs)?;
     let target =

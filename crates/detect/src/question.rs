@@ -1,0 +1,523 @@
+//! What is asked of a provider to learn whether a key of it is alive, and what its answer says.
+//!
+//! Writes requests and reads answers; it sends nothing. Every address is `https`, and its host is one of those that the
+//! provider's file lists, also after values were put into it.
+
+use std::fmt::Write as _;
+
+use zeroize::Zeroizing;
+
+use crate::base64;
+use crate::provider::{
+    Check, CheckRequest, ClientAuth, Injection, Key, Method, Mode, Provider, Says, Scheme, Template,
+};
+
+/// What can be asked of a provider about the values of one field.
+#[derive(Debug, Clone)]
+pub struct Question {
+    check: Check,
+    send: Injection,
+}
+
+/// Why nothing can be asked about a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unasked {
+    /// The provider's file has no check for it.
+    #[error("no check is known for this kind of key")]
+    NoCheck,
+    /// The request has to be signed.
+    #[error("a request with it has to be signed, which is not done here")]
+    Signed,
+}
+
+/// A request that is ready to be sent, with the key in it.
+pub struct Request {
+    /// GET or POST.
+    pub method: Method,
+    /// The host; one of those that the provider's file lists.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// Path and query.
+    pub target: Zeroizing<String>,
+    /// Names and values.
+    pub headers: Vec<(String, Zeroizing<Vec<u8>>)>,
+    /// The body, empty where there is none.
+    pub body: Zeroizing<Vec<u8>>,
+}
+
+/// What an answer says of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is alive, and belongs to this account where the answer names one.
+    Alive(Option<String>),
+    /// It is dead.
+    Dead,
+    /// Neither.
+    Unclear,
+}
+
+/// Why a request could not be written. It never repeats a value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// An address is not `https://HOST…` after values were put into it.
+    #[error("the address to ask cannot be made from what was found")]
+    Address,
+    /// A host is not listed.
+    #[error("the host to ask is not one of those that the provider's file lists")]
+    Host,
+}
+
+/// Lends the value of a name to the function; nothing where there is none.
+pub type Fill<'f> = dyn Fn(&str, &mut dyn FnMut(&[u8])) + 'f;
+
+impl Question {
+    /// What can be asked about a key of a provider.
+    ///
+    /// # Errors
+    /// Why nothing can.
+    pub fn about(provider: &Provider, key: &Key) -> Result<Self, Unasked> {
+        let check = provider.checks_of(&key.field).next().ok_or(Unasked::NoCheck)?;
+        let mut sends = provider.injections_of(&key.field);
+        let wants_token = matches!(check.request, CheckRequest::TokenRequest {});
+        let fits = |send: &&Injection| matches!(send.how, Scheme::Oauth2Client { .. }) == wants_token;
+        let send = sends.find(fits).ok_or(Unasked::NoCheck)?;
+        if matches!(send.how, Scheme::Sigv4 { .. }) {
+            return Err(Unasked::Signed);
+        }
+        Ok(Self { check: check.clone(), send: send.clone() })
+    }
+
+    /// The names of the values that are needed beside the key and its named parts: the other half of a pair, the host
+    /// name of a shop.
+    pub fn needs<'q>(&'q self, key: &'q Key) -> Vec<&'q str> {
+        let own = |name: &str| name == key.field || key.part_names().any(|part| part == name);
+        let mut names: Vec<&str> = Vec::new();
+        let templates = self.addresses(key.mode).into_iter().chain(self.send.how.templates());
+        for name in templates.flat_map(Template::names).filter(|name| !own(name)) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
+
+    /// The requests, to be sent one after the other as long as the answers say that the key is dead: another region, or
+    /// the sandbox where the value does not tell its mode, may know it.
+    ///
+    /// # Errors
+    /// When an address cannot be made, or leads where the key must not go.
+    pub fn requests(&self, mode: Mode, fill: &Fill<'_>) -> Result<Vec<Request>, RequestError> {
+        self.addresses(mode).into_iter().map(|address| self.request(address, fill)).collect()
+    }
+
+    /// What an answer says; `header` gives the headers of it.
+    pub fn verdict(&self, status: u16, header: &dyn Fn(&str) -> Option<String>, body: &[u8]) -> Verdict {
+        let json: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+        let holds = |says: &[Says]| {
+            let mut about = says.iter().filter(|says| says.is_about(status)).peekable();
+            about.peek().is_none() || json.as_ref().is_some_and(|json| about.any(|says| is_said(says, json)))
+        };
+        if self.check.alive.contains(&status) && holds(&self.check.alive_if) {
+            return Verdict::Alive(self.account(header, json.as_ref()));
+        }
+        match self.check.dead.contains(&status) && holds(&self.check.dead_if) {
+            true => Verdict::Dead,
+            false => Verdict::Unclear,
+        }
+    }
+
+    fn account(
+        &self,
+        header: &dyn Fn(&str) -> Option<String>,
+        json: Option<&serde_json::Value>,
+    ) -> Option<String> {
+        let named = self.check.account.iter().filter_map(|place| match place.starts_with('/') {
+            true => text_of(json?.pointer(place)?),
+            false => header(place),
+        });
+        let account = named.filter(|text| !text.trim().is_empty()).collect::<Vec<_>>().join(", ");
+        (!account.is_empty()).then_some(account)
+    }
+
+    /// The addresses, in the order in which they are asked.
+    fn addresses(&self, mode: Mode) -> Vec<&Template> {
+        let (live, test, others): (_, Option<&Template>, &[Template]) =
+            match (&self.check.request, &self.send.how) {
+                (CheckRequest::Call { url, test_url, other_urls, .. }, _) => {
+                    (url, test_url.as_ref(), other_urls)
+                }
+                (CheckRequest::TokenRequest {}, Scheme::Oauth2Client { token_url, test_token_url, .. }) => {
+                    (token_url, test_token_url.as_ref(), &[])
+                }
+                // `about` takes token requests with this scheme only.
+                (CheckRequest::TokenRequest {}, _) => return Vec::new(),
+            };
+        match (mode, test) {
+            (Mode::Test, Some(test)) => vec![test],
+            (Mode::Any, Some(test)) => [live].into_iter().chain(others).chain([test]).collect(),
+            _ => [live].into_iter().chain(others).collect(),
+        }
+    }
+
+    fn request(&self, address: &Template, fill: &Fill<'_>) -> Result<Request, RequestError> {
+        let mut url = filled(address, fill, escaped)?;
+        let (mut headers, mut body) = (Vec::new(), Zeroizing::new(Vec::new()));
+        let mut header = |name: &str, value| headers.push((name.to_owned(), value));
+        let mut method = Method::Post;
+        if let CheckRequest::Call { method: asked, headers: asks, body: json, .. } = &self.check.request {
+            method = *asked;
+            asks.iter().for_each(|(name, value)| header(name, Zeroizing::new(value.clone().into_bytes())));
+            if let Some(json) = json {
+                header("content-type", Zeroizing::new(b"application/json".to_vec()));
+                body.extend_from_slice(json.as_bytes());
+            }
+        }
+        match &self.send.how {
+            Scheme::Bearer { token } => {
+                let mut value = Zeroizing::new(b"Bearer ".to_vec());
+                value.extend_from_slice(&filled(token, fill, as_it_is)?);
+                header("authorization", value);
+            }
+            Scheme::Basic { username, password } => {
+                let user = filled(username, fill, as_it_is)?;
+                header("authorization", basic(&user, &filled(password, fill, as_it_is)?));
+            }
+            Scheme::Header { name, value } => header(name, filled(value, fill, as_it_is)?),
+            Scheme::Query { parameter, value } => {
+                let joint = if url.contains(&b'?') { b'&' } else { b'?' };
+                url.push(joint);
+                url.extend_from_slice(parameter.as_bytes());
+                url.push(b'=');
+                url.extend_from_slice(&filled(value, fill, escaped)?);
+            }
+            Scheme::Path { prefix } => {
+                let prefix = filled(prefix, fill, escaped_in_path)?;
+                let host = url.strip_prefix(b"https://").ok_or(RequestError::Address)?;
+                let path =
+                    url.len() - host.len() + host.iter().position(|&byte| byte == b'/').unwrap_or(host.len());
+                let rest = Zeroizing::new(url.split_off(path));
+                url.extend_from_slice(&prefix);
+                url.extend_from_slice(&rest);
+            }
+            Scheme::Oauth2Client { client_auth, client_id, client_secret, .. } => {
+                header("content-type", Zeroizing::new(b"application/x-www-form-urlencoded".to_vec()));
+                body.extend_from_slice(b"grant_type=client_credentials");
+                match client_auth {
+                    ClientAuth::Basic => {
+                        let id = filled(client_id, fill, as_it_is)?;
+                        header("authorization", basic(&id, &filled(client_secret, fill, as_it_is)?));
+                    }
+                    ClientAuth::Form => {
+                        body.extend_from_slice(b"&client_id=");
+                        body.extend_from_slice(&filled(client_id, fill, escaped)?);
+                        body.extend_from_slice(b"&client_secret=");
+                        body.extend_from_slice(&filled(client_secret, fill, escaped)?);
+                    }
+                }
+            }
+            // `about` refuses it.
+            Scheme::Sigv4 { .. } => return Err(RequestError::Address),
+        }
+        let (host, port, target) = parts(&url).ok_or(RequestError::Address)?;
+        // INVARIANT: a key goes to the hosts of its provider and nowhere else, whatever was put into the address.
+        if !self.send.hosts.iter().any(|pattern| is_host(pattern, &host)) {
+            return Err(RequestError::Host);
+        }
+        Ok(Request { method, host, port, target, headers, body })
+    }
+}
+
+impl Request {
+    /// Where it goes, as `HOST` or `HOST:PORT`.
+    pub fn authority(&self) -> String {
+        match self.port {
+            HTTPS => self.host.clone(),
+            port => format!("{}:{port}", self.host),
+        }
+    }
+}
+
+/// A template with its values, each written by `write`.
+fn filled(
+    template: &Template,
+    fill: &Fill<'_>,
+    write: fn(&[u8], &mut Vec<u8>),
+) -> Result<Zeroizing<Vec<u8>>, RequestError> {
+    // Erased as a whole: what it grew out of would not be.
+    let mut text = Zeroizing::new(Vec::with_capacity(MAX_FILLED));
+    let mut rest = template.as_str();
+    while let Some((before, name, after)) = next_name(rest) {
+        text.extend_from_slice(before.as_bytes());
+        let mut is_there = false;
+        fill(name, &mut |value| {
+            is_there = true;
+            write(value, &mut text);
+        });
+        if !is_there {
+            return Err(RequestError::Address);
+        }
+        rest = after;
+    }
+    text.extend_from_slice(rest.as_bytes());
+    Ok(text)
+}
+
+fn next_name(text: &str) -> Option<(&str, &str, &str)> {
+    let (before, rest) = text.split_once('{')?;
+    let (name, after) = rest.split_once('}')?;
+    Some((before, name, after))
+}
+
+fn as_it_is(value: &[u8], text: &mut Vec<u8>) {
+    text.extend_from_slice(value);
+}
+
+/// Percent-encoded but for unreserved characters (RFC 3986 §2.3).
+fn escaped(value: &[u8], text: &mut Vec<u8>) {
+    escape(value, text, b"");
+}
+
+/// The same, but for the colon, which a path may hold (RFC 3986 §3.3) and which tokens have.
+fn escaped_in_path(value: &[u8], text: &mut Vec<u8>) {
+    escape(value, text, b":");
+}
+
+/// Nothing but dots would lead up a path.
+fn escape(value: &[u8], text: &mut Vec<u8>, kept: &[u8]) {
+    let only_dots = value.iter().all(|&byte| byte == b'.');
+    for &byte in value {
+        match byte {
+            byte if kept.contains(&byte) => text.push(byte),
+            b'.' if only_dots => text.extend_from_slice(b"%2E"),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => text.push(byte),
+            _ => {
+                let mut hex = String::new();
+                // Writing to a string cannot fail.
+                let _ = write!(hex, "%{byte:02X}");
+                text.extend_from_slice(hex.as_bytes());
+            }
+        }
+    }
+}
+
+/// The value of an `Authorization` header (RFC 7617).
+fn basic(user: &[u8], password: &[u8]) -> Zeroizing<Vec<u8>> {
+    let mut pair = Zeroizing::new(Vec::with_capacity(user.len() + password.len() + 1));
+    pair.extend_from_slice(user);
+    pair.push(b':');
+    pair.extend_from_slice(password);
+    let mut value = Zeroizing::new(Vec::with_capacity(6 + pair.len().div_ceil(3) * 4));
+    value.extend_from_slice(b"Basic ");
+    base64::encode(&pair, &mut value);
+    value
+}
+
+/// Host, port, path and query of an address.
+fn parts(url: &[u8]) -> Option<(String, u16, Zeroizing<String>)> {
+    let url = std::str::from_utf8(url).ok()?;
+    let rest = url.strip_prefix("https://")?;
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, target) = rest.split_at(end);
+    let (host, port) = match authority.split_once(':') {
+        Some((host, port)) => (host, port.parse().ok()?),
+        None => (authority, HTTPS),
+    };
+    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+    if host.is_empty() || host.len() > MAX_HOST || !host.chars().all(is_name) || target.contains('#') {
+        return None;
+    }
+    let mut whole = Zeroizing::new(String::with_capacity(target.len() + 1));
+    if !target.starts_with('/') {
+        whole.push('/');
+    }
+    whole.push_str(target);
+    let is_target = |byte: u8| matches!(byte, b'!'..=b'~');
+    whole.bytes().all(is_target).then(|| (host.to_ascii_lowercase(), port, whole))
+}
+
+/// Whether a host is one that a pattern lists; `*.` stands for one or more labels.
+fn is_host(pattern: &str, host: &str) -> bool {
+    match pattern.strip_prefix("*.") {
+        Some(domain) => host
+            .strip_suffix(domain)
+            .and_then(|labels| labels.strip_suffix('.'))
+            .is_some_and(|labels| !labels.is_empty() && labels.split('.').all(|label| !label.is_empty())),
+        None => pattern == host,
+    }
+}
+
+fn is_said(says: &Says, json: &serde_json::Value) -> bool {
+    json.pointer(&says.at).and_then(text_of).is_some_and(|text| says.is.contains(&text))
+}
+
+/// A text, number or truth value as text.
+fn text_of(value: &serde_json::Value) -> Option<String> {
+    match value {
+        serde_json::Value::String(text) => Some(text.clone()),
+        serde_json::Value::Number(number) => Some(number.to_string()),
+        serde_json::Value::Bool(truth) => Some(truth.to_string()),
+        _ => None,
+    }
+}
+
+/// The port of HTTPS.
+const HTTPS: u16 = 443;
+/// As long as a name in the DNS may be.
+const MAX_HOST: usize = 253;
+/// More than address and key have together, so that filling a template moves nothing.
+const MAX_FILLED: usize = 16 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalogue::Catalogue;
+
+    fn question(provider: &str, field: &str) -> (Question, Key) {
+        let provider = Catalogue::builtin().provider(provider).unwrap();
+        let key = provider.keys.iter().find(|key| key.field == field).unwrap();
+        (Question::about(provider, key).unwrap(), key.clone())
+    }
+
+    /// The requests as `METHOD authority target | name: value | … | body`.
+    fn written(
+        question: &Question,
+        mode: Mode,
+        values: &[(&str, &str)],
+    ) -> Result<Vec<String>, RequestError> {
+        let fill = |name: &str, lend: &mut dyn FnMut(&[u8])| {
+            if let Some((_, value)) = values.iter().find(|(own, _)| *own == name) {
+                lend(value.as_bytes());
+            }
+        };
+        let write = |request: Request| {
+            let mut text = format!("{:?} {} {}", request.method, request.authority(), *request.target);
+            for (name, value) in &request.headers {
+                let _ = write!(text, " | {name}: {}", String::from_utf8_lossy(value));
+            }
+            format!("{text} | {}", String::from_utf8_lossy(&request.body))
+        };
+        Ok(question.requests(mode, &fill)?.into_iter().map(write).collect())
+    }
+
+    #[test]
+    fn requests_of_every_scheme() {
+        let check = |provider: &str, field: &str, mode: Mode, values: &[(&str, &str)], expected: &[&str]| {
+            let (question, _) = question(provider, field);
+            assert_eq!(written(&question, mode, values).unwrap(), expected, "{provider}");
+        };
+        check(
+            "square",
+            "access_token",
+            Mode::Test,
+            &[("access_token", "made-up")],
+            &["Get connect.squareupsandbox.com /v2/locations | authorization: Bearer made-up | "],
+        );
+        check(
+            "paypal",
+            "client_secret",
+            Mode::Any,
+            &[("client_id", "id"), ("client_secret", "made-up")],
+            &[
+                "Post api-m.paypal.com /v1/oauth2/token | content-type: application/x-www-form-urlencoded | authorization: Basic aWQ6bWFkZS11cA== | grant_type=client_credentials",
+                "Post api-m.sandbox.paypal.com /v1/oauth2/token | content-type: application/x-www-form-urlencoded | authorization: Basic aWQ6bWFkZS11cA== | grant_type=client_credentials",
+            ],
+        );
+        check(
+            "fedex",
+            "secret_key",
+            Mode::Live,
+            &[("api_key", "i/d"), ("secret_key", "made up")],
+            &[
+                "Post apis.fedex.com /oauth/token | content-type: application/x-www-form-urlencoded | grant_type=client_credentials&client_id=i%2Fd&client_secret=made%20up",
+            ],
+        );
+        check(
+            "telegram",
+            "bot_token",
+            Mode::Any,
+            &[("bot_token", "1:A/b")],
+            &["Get api.telegram.org /bot1:A%2Fb/getMe | "],
+        );
+        check(
+            "twilio",
+            "auth_token",
+            Mode::Any,
+            &[("account_sid", "AC../1"), ("auth_token", "made-up")],
+            &[
+                "Get api.twilio.com /2010-04-01/Accounts/AC..%2F1.json | authorization: Basic QUMuLi8xOm1hZGUtdXA= | ",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_key_goes_to_the_hosts_of_its_provider_only() {
+        let check = |shop: &str, expected: Result<&str, RequestError>| {
+            let (question, _) = question("shopify", "client_secret");
+            let values = [("shop", shop), ("client_id", "id"), ("client_secret", "made-up")];
+            let hosts = written(&question, Mode::Any, &values);
+            let host = hosts.map(|requests| requests[0].split(' ').nth(1).unwrap().to_owned());
+            assert_eq!(host, expected.map(str::to_owned), "{shop}");
+        };
+        check("made-up.myshopify.com", Ok("made-up.myshopify.com"));
+        check("MADE-UP.myshopify.com", Ok("made-up.myshopify.com"));
+        check("evil.test", Err(RequestError::Host));
+        check("made-up.myshopify.com.evil.test", Err(RequestError::Host));
+        check(".myshopify.com", Err(RequestError::Host));
+        check("evilmyshopify.com", Err(RequestError::Host));
+        check("evil.test/.myshopify.com", Err(RequestError::Address));
+        check("evil.test#.myshopify.com", Err(RequestError::Address));
+        check("a@evil.test", Err(RequestError::Address));
+        check("evil.test:443", Err(RequestError::Address));
+        check("", Err(RequestError::Address));
+    }
+
+    #[test]
+    fn what_is_needed_and_what_cannot_be_asked() {
+        let needs = |provider: &str, field: &str| {
+            let (question, key) = question(provider, field);
+            question.needs(&key).into_iter().map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(needs("stripe", "secret_key"), [""; 0]);
+        assert_eq!(needs("mailchimp", "api_key"), [""; 0]);
+        assert_eq!(needs("twilio", "auth_token"), ["account_sid"]);
+        assert_eq!(needs("shopify", "client_secret"), ["shop", "client_id"]);
+        let unasked = |provider: &str, key: &str| {
+            let provider = Catalogue::builtin().provider(provider).unwrap();
+            Question::about(provider, provider.key(key).unwrap()).err()
+        };
+        assert_eq!(unasked("aws", "secret_access_key"), Some(Unasked::Signed));
+        assert_eq!(unasked("stripe", "webhook"), Some(Unasked::NoCheck));
+    }
+
+    #[test]
+    fn answers_and_what_they_say() {
+        let (plain, _) = question("stripe", "secret_key");
+        let mut with_body = plain.clone();
+        let says = |at: &str, is: &str| vec![Says { status: Some(200), at: at.into(), is: vec![is.into()] }];
+        with_body.check = Check {
+            alive: vec![200],
+            alive_if: says("/ok", "true"),
+            dead: vec![200, 401],
+            dead_if: says("/error", "invalid_auth"),
+            account: vec!["/team".into(), "/nothing".into(), "x-organization".into()],
+            ..plain.check.clone()
+        };
+        let alive = |account: &str| Verdict::Alive(Some(account.into()));
+        let header = |name: &str| (name == "x-organization").then(|| "made-up".to_owned());
+        for (question, status, body, expected) in [
+            (&with_body, 200, r#"{"ok":true,"team":"Acme"}"#, alive("Acme, made-up")),
+            (&with_body, 200, r#"{"ok":true,"team":7}"#, alive("7, made-up")),
+            (&with_body, 200, r#"{"ok":false,"error":"invalid_auth"}"#, Verdict::Dead),
+            (&with_body, 200, r#"{"ok":false,"error":"ratelimited"}"#, Verdict::Unclear),
+            (&with_body, 200, "no JSON", Verdict::Unclear),
+            (&with_body, 401, "no JSON", Verdict::Dead),
+            (&with_body, 500, r#"{"ok":true}"#, Verdict::Unclear),
+            (&plain, 401, "", Verdict::Dead),
+            (&plain, 302, "", Verdict::Unclear),
+            (&plain, 429, "", Verdict::Unclear),
+        ] {
+            assert_eq!(question.verdict(status, &header, body.as_bytes()), expected, "{status} {body}");
+        }
+    }
+}
