@@ -165,8 +165,15 @@ fn a_server_that_hangs_up_or_is_none() {
             });
             let troubles = Troubles::default();
             let threads = NonZeroUsize::MIN;
-            let scan =
-                Scan { engine: &engine, catalogue, key: &key, threads, progress: &(), troubles: &troubles, keeper: &() };
+            let scan = Scan {
+                engine: &engine,
+                catalogue,
+                key: &key,
+                threads,
+                progress: &(),
+                troubles: &troubles,
+                keeper: &(),
+            };
             let address = format!("{scheme}://reader:hunter2@127.0.0.1:{port}/vault");
             assert_eq!(scan.database(&address).unwrap(), []);
             let told = troubles.list();

@@ -143,19 +143,21 @@ impl Dump<'_> {
         insert::read_rows(&last.table, last.escapes, &mut last.rows, source, rows, out)
     }
 
-    /// What stands before the first row of the statement that is next. A short look is enough, unless many columns are
-    /// named.
+    /// What stands before the first row of the statement that is next. What is no such statement costs as much as it is
+    /// long, and where nobody can tell how long that is, as little as possible.
     fn head(&mut self) -> io::Result<Option<insert::Head>> {
         let text = self.source.peek(LONGEST_HEAD)?;
         let short = &text[..text.len().min(SHORT_HEAD)];
-        let found = insert::Head::read(short);
-        if found.is_some() || short.len() == text.len() || memchr::memchr(b';', short).is_some() {
-            return Ok(found);
+        if let Some(end) = memchr::memchr(b';', short) {
+            return Ok(insert::Head::read(&short[..end]));
         }
         if !self.may_look() {
             return Ok(None);
         }
-        let found = insert::Head::read(self.source.ready());
+        // A short look is enough, unless many columns are named.
+        let text = self.source.ready();
+        let short = &text[..text.len().min(SHORT_HEAD)];
+        let found = insert::Head::read(short).or_else(|| insert::Head::read(text));
         self.has_looked(found.is_some());
         Ok(found)
     }
@@ -179,14 +181,15 @@ impl Dump<'_> {
             return self.line(out);
         }
         let statement = self.source.peek(LONGEST_HEAD)?;
-        let end = memchr::memchr(b';', statement);
-        if end.is_none() && !self.may_look() {
+        let is_short = memchr::memchr(b';', &statement[..statement.len().min(SHORT_HEAD)]).is_some();
+        if !is_short && !self.may_look() {
             return self.line(out);
         }
+        let end = memchr::memchr(b';', self.source.ready());
         let statement = self.source.ready();
         let statement = &statement[..end.unwrap_or(statement.len())];
         let found = schema::create_table(&String::from_utf8_lossy(statement));
-        self.has_looked(found.is_some() && end.is_some());
+        self.has_looked(is_short || (found.is_some() && end.is_some()));
         if let Some((name, columns)) = found {
             let names = name.len() + columns.names.iter().map(String::len).sum::<usize>();
             if self.names + names <= LONGEST_NAMES {
