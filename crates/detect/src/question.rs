@@ -137,7 +137,9 @@ impl Question {
             false => header(place),
         });
         let account = named.filter(|text| !text.trim().is_empty()).collect::<Vec<_>>().join(", ");
-        (!account.is_empty()).then_some(account)
+        // It is shown on terminals, which obey control characters.
+        let shown: String = account.chars().filter(|c| !c.is_control()).take(MAX_ACCOUNT).collect();
+        (!shown.is_empty()).then_some(shown)
     }
 
     /// The addresses, in the order in which they are asked.
@@ -361,6 +363,8 @@ fn text_of(value: &serde_json::Value) -> Option<String> {
     }
 }
 
+/// Characters of an account's name; an address of mail has 254.
+const MAX_ACCOUNT: usize = 300;
 /// The port of HTTPS.
 const HTTPS: u16 = 443;
 /// As long as a name in the DNS may be.
@@ -508,6 +512,7 @@ mod tests {
         for (question, status, body, expected) in [
             (&with_body, 200, r#"{"ok":true,"team":"Acme"}"#, alive("Acme, made-up")),
             (&with_body, 200, r#"{"ok":true,"team":7}"#, alive("7, made-up")),
+            (&with_body, 200, r#"{"ok":true,"team":"A\u001b[2Jcme\n"}"#, alive("A[2Jcme, made-up")),
             (&with_body, 200, r#"{"ok":false,"error":"invalid_auth"}"#, Verdict::Dead),
             (&with_body, 200, r#"{"ok":false,"error":"ratelimited"}"#, Verdict::Unclear),
             (&with_body, 200, "no JSON", Verdict::Unclear),

@@ -62,12 +62,8 @@ const PEM: &[u8] = b"-----BEGIN ";
 /// reads.
 pub(super) const SHORT: usize = 640;
 
-/// Bytes before a value, or behind it, in which a decision looks for names and for a comment that allows it; half of what
-/// [`LOOK_AROUND`] is, for that is made for two.
-const AROUND: usize = LOOK_AROUND / 2;
-
-/// Where nothing long is: what overlaps, and what is around it.
-pub(super) const NEAR: usize = SHORT + AROUND;
+/// Where nothing long is: what overlaps, and what is around that.
+pub(super) const NEAR: usize = SHORT + LOOK_AROUND;
 
 /// Anywhere.
 pub(super) const FAR: usize = MAX_VALUE + LOOK_AROUND;

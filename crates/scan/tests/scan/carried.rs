@@ -19,6 +19,8 @@ fn piece() -> impl Strategy<Value = String> {
         1 => Just("# twilio stripe sendgrid\n".to_owned()),
         1 => (0u8..8).prop_map(|salt| base64(1200, salt).replace('\n', "")),
         1 => Just(" # keymoat:allow made up".to_owned()),
+        1 => Just("AKIAMADEUPANDOBVIOUS\n".to_owned()),
+        1 => Just("\"q7Zp2LmX9vTb4KsW8nRc/HyJ6dFg3AeU+Mad0000\"\n".to_owned()),
     ]
 }
 
