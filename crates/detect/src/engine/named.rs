@@ -27,28 +27,40 @@ pub(super) fn find(engine: &Engine, text: &[u8], run: &Range<usize>) -> Option<C
     if let Some(verdict) = by_variable(engine, text, variable, at) {
         return Some(verdict.candidate());
     }
-    // Which of the two is looked at first makes no difference but to the time: most values have no name that says
-    // anything, and most of those stand in a line that names nobody.
     let is_secret = matches!(says, Says::Secret(_)) || before.scheme;
     // The path of an address names what it likes.
     if text[run.clone()].starts_with(b"//") && at.checked_sub(1).is_some_and(|at| text[at] == b':') {
         return None;
     }
-    let near = if is_secret { None } else { Some(Near::of(engine, text, at, &before, &name)) };
-    if near.as_ref().is_some_and(|near| near.found.is_empty()) && !holds_a_word(&text[run.clone()]) {
+    let holds_a_word = holds_a_word(&text[run.clone()]);
+    if !is_secret && !holds_a_word && is_one_of_many(text, at) {
         return None;
     }
     let value = at..end_of_value(text, at, before.quote);
-    if value.len() > MAX_VALUE || !random::is_random(&text[value.clone()]) || is_code(text, &value, &before) {
+    let is_value = || {
+        value.len() <= MAX_VALUE && random::is_random(&text[value.clone()]) && !is_code(text, &value, &before)
+    };
+    // What says no most often is asked first: of what a name calls secret most is not random, and what no name calls so
+    // is mostly like no key of anybody who is named near it.
+    if is_secret && !is_value() {
         return None;
     }
-    let near = near.unwrap_or_else(|| Near::of(engine, text, at, &before, &name));
-    if let Some(verdict) = by_provider(engine, text, at, &before, says, &near) {
+    let near = Near::of(engine, text, at, &before, &name);
+    let verdict = by_provider(engine, text, at, &before, says, &near);
+    if !is_secret && ((verdict.is_none() && !holds_a_word) || !is_value()) {
+        return None;
+    }
+    if let Some(verdict) = verdict {
         return Some(verdict.candidate());
     }
     by_name(engine, text, value, &before, says, &near)
         .or_else(|| behind_a_word(engine, text, run))
         .map(Candidate::Key)
+}
+
+/// Whether a value is a UUID: what has a number of its own is not only keys.
+fn is_one_of_many(text: &[u8], at: usize) -> bool {
+    text.get(at..at + UUID_LEN).is_some_and(random::is_uuid)
 }
 
 /// The key that the name of a value stands for exactly.
@@ -122,10 +134,10 @@ fn by_provider(
         return None;
     }
     let is_secret = matches!(says, Says::Secret(_)) || before.scheme;
-    // What has a number of its own is not only keys.
-    if !is_secret && text.get(at..at + UUID_LEN).is_some_and(random::is_uuid) {
+    if !is_secret && is_one_of_many(text, at) {
         return None;
     }
+    let rest = reach::readable(text, at);
     for &Mention { owner, end, .. } in &near.found {
         let gap = &text[near.window.start + end..at];
         let is_tied = !gap.contains(&b'\n') && gap.len() <= MAX_GAP;
@@ -133,6 +145,10 @@ fn by_provider(
             continue;
         }
         if gap.iter().filter(|&&byte| byte == b'\n').count() > MAX_LINES {
+            continue;
+        }
+        let fits = |rule| engine.rules.key(rule).is_some_and(|(_, key)| key.judge_beginning(rest).is_some());
+        if !engine.mentions().keys_of(owner).iter().any(|key| fits(key.rule)) {
             continue;
         }
         let said = String::from_utf8_lossy(before.names).into_owned();
