@@ -85,7 +85,7 @@ mod tests {
             &[(0..5000 - NEAR, 0), (5010 + NEAR..20_010, 5000 + NEAR)],
         );
         // The beginning is of the middle, and the end too.
-        check(&[(10, 0, 4000)], text(5000), text(4000), &[(NEAR..4000 - NEAR, 10 + NEAR)]);
+        check(&[(10, 0, 8000)], text(9000), text(8000), &[(NEAR..8000 - NEAR, 10 + NEAR)]);
         // Too short to be worth it.
         check(
             &[(0, 0, 2 * NEAR), (2 * NEAR, 2 * NEAR + 10, 50)],

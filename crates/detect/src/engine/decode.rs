@@ -53,7 +53,7 @@ fn in_decoded(
     tokens::find(engine, &decoded, &all, decode, &mut inner);
     literals::find(engine, &decoded, &all, &mut inner);
     pairs::find(engine, &decoded, &mut inner);
-    settle(&engine.rules, &mut inner);
+    settle(&engine.rules, &decoded, &mut inner);
     let hits = inner.into_iter().filter_map(|candidate| match candidate {
         Candidate::Key(hit) => Some(hit),
         Candidate::Harmless(_) | Candidate::Named(_) => None,

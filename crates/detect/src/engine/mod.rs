@@ -101,7 +101,7 @@ impl Engine {
         tokens::find(self, text, &wide, Decode::Twice, &mut scratch.found);
         literals::find(self, text, &wide, &mut scratch.found);
         pairs::find(self, text, &mut scratch.found);
-        settle(&self.rules, &mut scratch.found);
+        settle(&self.rules, text, &mut scratch.found);
         let keys = scratch.found.drain(..).filter_map(|candidate| match candidate {
             Candidate::Key(hit)
                 if region.contains(&hit.span.start) && !allow::is_allowed(text, &hit.span) =>
@@ -159,6 +159,21 @@ impl Candidate {
         &self.hit().span
     }
 
+    /// Where what it covers ends: of an address with a user and a password, its host; a key may stand in its query.
+    fn covers_to(&self, text: &[u8]) -> usize {
+        let Range { start, end } = *self.span();
+        let login = text[start..end].windows(3).take(urls::MAX_SCHEME).position(|piece| piece == b"://");
+        let Some(authority) = login.map(|at| &text[start + at + 3..end]) else { return end };
+        let len =
+            authority.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(authority.len());
+        if authority[..len].contains(&b'@') { end - authority.len() + len } else { end }
+    }
+
+    fn end_at(&mut self, end: usize) {
+        let (Self::Key(hit) | Self::Harmless(hit) | Self::Named(hit)) = self;
+        hit.span.end = end;
+    }
+
     /// What it wins by, where it overlaps others.
     fn strength(&self, rules: &Rules) -> (Standing, bool) {
         let Self::Key(hit) = self else { return (Standing::Shape, true) };
@@ -193,8 +208,9 @@ enum Standing {
 }
 
 /// Of what overlaps the strongest stays: the surer, then what begins first, then the longer. What begins far inside a
-/// long value stays beside it, so that no decision looks farther than the margin.
-fn settle(rules: &Rules, found: &mut Vec<Candidate>) {
+/// long value stays beside it, so that no decision looks farther than the margin. Of a value that a surer one cuts off
+/// its beginning stays, if that is random by itself: `token=9f2c…postgres://…` holds two.
+fn settle(rules: &Rules, text: &[u8], found: &mut Vec<Candidate>) {
     found.retain(|candidate| !matches!(candidate, Candidate::Named(_)));
     let place = |candidate: &Candidate| {
         (
@@ -206,22 +222,38 @@ fn settle(rules: &Rules, found: &mut Vec<Candidate>) {
         )
     };
     found.sort_by_key(place);
-    let mut stays = Vec::with_capacity(found.len());
+    // Where each ends then; nothing of what goes.
+    let mut ends = Vec::with_capacity(found.len());
     for (at, own) in found.iter().enumerate() {
         let strength = own.strength(rules);
         let beaten_before = found[..at]
             .iter()
             .rev()
             .take_while(|other| other.span().start + MAX_VALUE >= own.span().start)
-            .any(|other| other.span().end > own.span().start && other.strength(rules) >= strength);
+            .any(|other| other.covers_to(text) > own.span().start && other.strength(rules) >= strength);
         let beaten_behind = found[at + 1..]
             .iter()
             .take_while(|other| other.span().start < own.span().end.min(own.span().start + MAX_GENERIC_VALUE))
-            .any(|other| other.strength(rules) > strength);
-        stays.push(!beaten_before && !beaten_behind);
+            .find(|other| other.strength(rules) > strength);
+        ends.push(match (beaten_before, beaten_behind) {
+            (true, _) => None,
+            (false, None) => Some(own.span().end),
+            (false, Some(other)) => {
+                let rest = own.span().start..other.span().start;
+                let is_one = matches!(own, Candidate::Key(hit) if hit.encoding == Encoding::Plain)
+                    && random::is_random(&text[rest.clone()]);
+                is_one.then_some(rest.end)
+            }
+        });
     }
-    let mut stays = stays.into_iter();
-    found.retain(|_| stays.next().unwrap_or_default());
+    let mut ends = ends.into_iter();
+    found.retain_mut(|candidate| {
+        let end = ends.next().flatten();
+        end.is_some_and(|end| {
+            candidate.end_at(end);
+            true
+        })
+    });
 }
 
 /// The longest value that is found whole: a private RSA key of 4,096 bits in PEM form has 3,300 bytes, a long JSON Web

@@ -26,6 +26,13 @@ pub(super) fn by_name(engine: &Engine, text: &[u8], literal: Range<usize>) -> Op
     {
         return None;
     }
+    if strength != Strength::Password && !is_master(&text[name.clone()]) {
+        match named::by_variable(engine, text, &text[name.clone()], value.span.start) {
+            Some(named::Verdict::Is(hit)) => return Some(hit),
+            Some(named::Verdict::NoSecret(_)) => return None,
+            None => {}
+        }
+    }
     let rule = rule_of(engine, text, &name, strength, &value)?;
     Some(Hit::plain(rule, value.span, Certainty::Context))
 }
@@ -120,11 +127,6 @@ fn rule_of(
         return is_one.then(|| engine.rules.generic(Generic::MasterSecret));
     }
     if strength != Strength::Password {
-        match named::by_variable(engine, text, name_text, value.span.start) {
-            Some(named::Verdict::Is(hit)) => return Some(hit.rule),
-            Some(named::Verdict::NoSecret(_)) => return None,
-            None => {}
-        }
         let is_tied = value.operator != Tie::Space || is_option(text, name);
         let is_one = is_tied && random::is_random(bytes) && !is_code(bytes, value);
         return is_one.then(|| named::secret_named(engine, name_text));

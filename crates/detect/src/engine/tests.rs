@@ -269,6 +269,24 @@ fn secrets_beside_the_name_of_their_key() {
 }
 
 #[test]
+fn two_values_in_one_run() {
+    let address = "postgres://shop:MadeUp0000Pass@db.madeup.test/shop";
+    check(
+        &format!("{address}?key={STRIPE}"),
+        &[&format!("database/url {address}?key={STRIPE}"), &format!("stripe/live_secret {STRIPE}")],
+    );
+    let token = "9f2c4b7a1e8d3056c1a9e4f7b2d80635";
+    check(
+        &format!("twilio_auth_token: {token}:{address}"),
+        &[&format!("twilio/auth_token {token}"), &format!("database/url {address}")],
+    );
+    check(
+        &format!("some_token: {token}xK9#mP2$vL8@nQ5!{address}"),
+        &[&format!("named-secret {token}xK9#mP2$vL8@nQ5!"), &format!("database/url {address}")],
+    );
+}
+
+#[test]
 fn whose_a_value_is() {
     let value = "q7Zp2LmX9vTb4KsW8nRc1HyJ6dFg3AeU";
     let token = "0000a1b2c3d4e5f60718293a4b5c6d7e8f901a2b";

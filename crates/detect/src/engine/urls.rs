@@ -88,4 +88,4 @@ fn end_of_url(text: &[u8], from: usize) -> usize {
 /// Shorter ones are examples.
 const MIN_PASSWORD: usize = 4;
 
-const MAX_SCHEME: usize = 24;
+pub(super) const MAX_SCHEME: usize = 24;
