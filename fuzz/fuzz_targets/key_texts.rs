@@ -1,7 +1,7 @@
-//! Texts of keys, shares, tokens, codes and Fernet keys.
+//! Texts of keys, shares, tokens, codes, issued and Fernet keys.
 #![no_main]
 
-use keymoat_crypto::{FernetKey, MasterKey, SecretBytes, Share, SignInCode, Token};
+use keymoat_crypto::{FernetKey, IssuedKey, MasterKey, SecretBytes, Share, SignInCode, Token};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -10,5 +10,9 @@ fuzz_target!(|data: &[u8]| {
     let _ = Share::parse(&text);
     let _ = Token::parse(&text);
     let _ = SignInCode::parse(&text);
+    if let Ok(key) = IssuedKey::read(&text, |issuer| issuer == "km") {
+        let _ = key.is_weak();
+        assert!(key.masked().len() <= 40);
+    }
     let _ = FernetKey::parse(&text);
 });

@@ -84,6 +84,8 @@ macro_rules! ids {
 ids! {
     /// Identifies a secret for its whole life, whatever its path.
     SecretId, "secret id";
+    /// Identifies an issued key for its whole life.
+    IssuedKeyId, "key id";
     /// Identifies a user or a service account.
     PrincipalId, "principal id";
     /// Identifies a token.

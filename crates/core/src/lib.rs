@@ -12,6 +12,7 @@ pub mod checkpoint;
 pub mod dotenv;
 pub mod grant;
 pub mod id;
+pub mod issued;
 pub mod names;
 pub mod pattern;
 pub mod policy;

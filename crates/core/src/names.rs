@@ -170,6 +170,18 @@ names! {
     /// The part of Keymoat that acts by itself, such as `rotation`.
     SystemPart, "system part", check_detail,
         "a letter, then at most 31 letters, digits or `_`, all lower case";
+    /// A space of issued keys such as `shop`: which callers of whose API they are for.
+    SpaceName, "space", check_company,
+        "a letter, then at most 30 letters, digits or `-`, all lower case, not ending in `-`";
+    /// The name of a role that issued keys may have.
+    RoleName, "role", check_policy,
+        "a letter, then at most 62 letters, digits, `.`, `_`, `-`, all lower case";
+    /// The name of a group that issued keys may be in.
+    GroupName, "group", check_policy,
+        "a letter, then at most 62 letters, digits, `.`, `_`, `-`, all lower case";
+    /// The name of one limit of an issued key, such as `search`.
+    LimitName, "limit", check_label,
+        "a letter, then at most 31 letters, digits, `_`, `-`, all lower case";
     /// The name of an upstream store.
     UpstreamName, "upstream name", check_label,
         "a letter, then at most 31 letters, digits, `_`, `-`, all lower case";

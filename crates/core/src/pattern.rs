@@ -274,6 +274,16 @@ impl Network {
     pub fn contains(&self, other: &Self) -> bool {
         self.0.contains(&other.0)
     }
+
+    /// Its first address.
+    pub fn address(&self) -> IpAddr {
+        self.0.network()
+    }
+
+    /// How many bits of its addresses are fixed.
+    pub fn prefix_len(&self) -> u8 {
+        self.0.prefix_len()
+    }
 }
 
 impl FromStr for Network {

@@ -21,6 +21,7 @@ mod envelope;
 mod environ;
 mod fernet;
 mod fingerprint;
+mod issued;
 mod kdf;
 mod keys;
 #[allow(unsafe_code, reason = "mmap, mlock, madvise and prctl have no safe form in std")]
@@ -48,6 +49,7 @@ pub use fernet::{FernetError, FernetKey};
 pub use fingerprint::{
     Fingerprint, FingerprintError, FingerprintKey, STATE_DIGEST_LEN, StateDigest, StateKey,
 };
+pub use issued::{Issuer, IssuedForm, IssuedKey, IssuedKeyError};
 pub use keys::{DataKey, InstanceKey, KEY_LEN, MacKey, MasterKey, Pepper, RootKey};
 pub use locked::{MemoryProtection, ProcessProtection, harden_process, memory_protection};
 pub use master::MasterKeyError;

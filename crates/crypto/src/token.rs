@@ -281,7 +281,7 @@ fn split_prefix(text: &[u8]) -> Result<(TokenKind, &[u8]), TokenError> {
 }
 
 /// The 256 bits as a big-endian number in 43 base62 digits, zero-padded.
-fn base62_of_256_bits(bytes: &[u8; 32]) -> Zeroizing<[u8; BODY_LEN]> {
+pub(crate) fn base62_of_256_bits(bytes: &[u8; 32]) -> Zeroizing<[u8; BODY_LEN]> {
     let mut number = Zeroizing::new(*bytes);
     let mut digits = Zeroizing::new([0; BODY_LEN]);
     for digit in digits.iter_mut().rev() {
@@ -297,7 +297,7 @@ fn base62_of_256_bits(bytes: &[u8; 32]) -> Zeroizing<[u8; BODY_LEN]> {
     digits
 }
 
-fn base62_of_checksum(mut checksum: u32) -> [u8; CHECKSUM_LEN] {
+pub(crate) fn base62_of_checksum(mut checksum: u32) -> [u8; CHECKSUM_LEN] {
     let mut digits = [0; CHECKSUM_LEN];
     for digit in digits.iter_mut().rev() {
         *digit = BASE62[(checksum % u32::from(BASE)) as usize];
@@ -359,10 +359,10 @@ const ISSUED: &str = "km_";
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 const BASE: u16 = 62;
 /// The fewest base62 digits that hold 256 bits.
-const BODY_LEN: usize = 43;
+pub(crate) const BODY_LEN: usize = 43;
 /// The fewest base62 digits that hold 32 bits.
-const CHECKSUM_LEN: usize = 6;
-const MASK_TAIL: usize = 4;
+pub(crate) const CHECKSUM_LEN: usize = 6;
+pub(crate) const MASK_TAIL: usize = 4;
 const MIN_ENVIRONMENT_LEN: usize = 2;
 const MAX_ENVIRONMENT_LEN: usize = 12;
 /// Crockford's base32: no I, L, O or U.

@@ -53,6 +53,8 @@ mod git_pack;
 mod http_head;
 #[path = "../../../fuzz/fuzz_targets/identify.rs"]
 mod identify;
+#[path = "../../../fuzz/fuzz_targets/issued.rs"]
+mod issued;
 #[path = "../../../fuzz/fuzz_targets/key_texts.rs"]
 mod key_texts;
 #[path = "../../../fuzz/fuzz_targets/names.rs"]
@@ -82,6 +84,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("git_pack", git_pack::run),
     ("http_head", http_head::run),
     ("identify", identify::run),
+    ("issued", issued::run),
     ("key_texts", key_texts::run),
     ("names", names::run),
     ("policy", policy::run),
