@@ -57,7 +57,7 @@ pub use password::{PasswordError, hash_password, needs_rehash, verify_absent, ve
 pub use random::{bytes, fill};
 pub use sensitive::{SecretBytes, Sensitive};
 pub use shamir::{Share, ShareError};
-pub use signing::{AuditSigner, AuditVerifyingKey, SignatureError};
+pub use signing::{AssertionSigner, AuditSigner, AuditVerifyingKey, SignatureError};
 pub use token::{
     SignInCode, SignInCodeError, Token, TokenDigest, TokenEnvironment, TokenError, TokenKind,
     derive_aws_secret,
