@@ -20,7 +20,7 @@ use crate::edge::{Edge, Numbers};
 use crate::openapi::Form;
 use crate::params::Params;
 use crate::problem::Problem;
-use crate::{AppState, api, context, edge, params, repeat, wire};
+use crate::{AppState, api, context, edge, forward_auth, params, repeat, wire};
 
 /// Every route.
 #[rustfmt::skip]
@@ -31,6 +31,10 @@ pub static ROUTES: &[Route] = &[
         .text("text/plain").while_sealed(|| to(api::health::readyz_while_sealed)),
     route(Verb::Get, "/metrics", local_or(Inspect, "sys/metrics"), "Counters for Prometheus", || to(api::health::metrics))
         .text("text/plain").while_sealed(|| to(api::health::metrics_while_sealed)),
+    route(Verb::Any, "/forward-auth/{space}", Needs::Nobody, "Whether a proxy's caller may pass: the key is looked for in `API-KEY`, `X-API-Key` and `Authorization`; any method", || to(forward_auth::pass)),
+    route(Verb::Any, "/forward-auth/{space}/{*path}", Needs::Nobody, "The same for proxies that put their caller's path behind", || to(forward_auth::pass)),
+    route(Verb::Get, "/.well-known/jwks.json", Needs::Nobody, "The keys that check `X-Keymoat-Assertion`", || to(forward_auth::jwks))
+        .json(Form::object()),
     route(Verb::Get, "/api/openapi.json", Needs::Nobody, "This document", || to(api::health::openapi))
         .json(Form::object()).while_sealed(|| to(api::health::openapi)),
     route(Verb::Get, "/api/v1/status", Needs::Nobody, "How the server is; more for who is signed in", || to(api::status::status))
@@ -207,6 +211,8 @@ pub enum Verb {
     Patch,
     /// Removes.
     Delete,
+    /// Whatever the method is, it is somebody else's; documented as `GET`.
+    Any,
 }
 
 /// What a caller needs. The front desk decides; this says what it will ask for.
@@ -281,6 +287,11 @@ impl Route {
         self.while_sealed.is_some()
     }
 
+    /// Whether a proxy passes on what it was asked itself: query, conditions and all else are not for Keymoat.
+    pub(crate) fn is_asked_of_another(&self) -> bool {
+        self.method == Verb::Any
+    }
+
     /// Whether the request has a JSON body.
     pub fn takes_body(&self) -> bool {
         self.takes.is_some()
@@ -353,7 +364,7 @@ impl Verb {
     /// The name of the method.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Verb::Get => "GET",
+            Verb::Get | Verb::Any => "GET",
             Verb::Post => "POST",
             Verb::Put => "PUT",
             Verb::Patch => "PATCH",
@@ -471,6 +482,9 @@ async fn enter_sealed(
     names: PathNames,
     mut request: Request,
 ) -> Result<Response, Problem> {
+    if route.is_asked_of_another() {
+        return Ok(handler(request, edge.clone()).await);
+    }
     params::refuse_tokens_in(request.uri().query())?;
     if route.answers_while_sealed() {
         let params = Params::parse(request.uri().query(), route.query, names)?;
@@ -484,8 +498,12 @@ async fn enter(
     app: &AppState,
     Entry { route, handler }: &Entry<AppState>,
     names: PathNames,
-    request: Request,
+    mut request: Request,
 ) -> Result<Response, Problem> {
+    if route.is_asked_of_another() {
+        request.extensions_mut().insert(Params::of_path(names));
+        return Ok(handler(request, app.clone()).await);
+    }
     params::refuse_tokens_in(request.uri().query())?;
     let (mut parts, body) = request.into_parts();
     if let Some(caller) = signed_in(app, route, &parts).await? {
@@ -649,6 +667,9 @@ mod tests {
         let expected = [
             "GET /healthz",
             "GET /readyz",
+            "GET /forward-auth/{space}",
+            "GET /forward-auth/{space}/{*path}",
+            "GET /.well-known/jwks.json",
             "GET /api/openapi.json",
             "GET /api/v1/status",
             "GET /api/v1/unseal",

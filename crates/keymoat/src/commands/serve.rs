@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use clap::Args;
 use keymoat_core::audit::Action;
+use keymoat_core::issued::AddressList;
 use keymoat_server::{CertificateStatus, Custody, Doors, Limits, Terms};
 use keymoat_vault::entity::SlotSource;
 use keymoat_vault::{SealedVault, Vault};
@@ -61,6 +62,9 @@ pub struct Serve {
     /// Let whoever reaches a TCP listener read the metrics without a token.
     #[arg(long)]
     open_metrics: bool,
+    /// Networks of proxies whose `X-Forwarded-For` is believed when they ask about keys (docs/forward-auth.md).
+    #[arg(long, value_name = "NETWORKS", env = "KEYMOAT_TRUSTED_PROXIES", default_value = "127.0.0.0/8,::1")]
+    trusted_proxies: AddressList,
     /// How the program's own log is written.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -138,7 +142,11 @@ impl Serve {
     ) -> Result<Custody, CliError> {
         let terms = Terms {
             surroundings: context.surroundings()?,
-            doors: Doors { host_names: self.host_name.clone(), open_metrics: self.open_metrics },
+            doors: Doors {
+                host_names: self.host_name.clone(),
+                open_metrics: self.open_metrics,
+                trusted_proxies: self.trusted_proxies.clone(),
+            },
             certificate,
             tend: |vault| Box::pin(tend(vault)),
         };
