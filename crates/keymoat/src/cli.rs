@@ -171,6 +171,9 @@ pub enum Command {
     /// Tokens.
     #[command(subcommand)]
     Token(commands::token::Token),
+    /// Keys for callers of your own API.
+    #[command(subcommand)]
+    Key(commands::key::Key),
     /// The audit log.
     #[command(subcommand)]
     Audit(commands::audit::Audit),

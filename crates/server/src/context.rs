@@ -44,6 +44,9 @@ pub(crate) struct MaybeSignedIn(pub(crate) Option<Caller>);
 /// The circumstances of a request.
 pub(crate) struct Circumstances(pub(crate) Origin);
 
+/// The token that is shown, on a route that asks about it and about nobody who is signed in.
+pub(crate) struct Presented(pub(crate) SecretBytes);
+
 impl<S: Sync> FromRequestParts<S> for SignedIn {
     type Rejection = Problem;
 
@@ -76,6 +79,17 @@ impl<S: Sync> FromRequestParts<S> for Circumstances {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         origin_of(parts).map(Self)
+    }
+}
+
+impl FromRequestParts<AppState> for Presented {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
+        match token_of(&parts.headers)? {
+            Some(token) => Ok(Self(token)),
+            None => Err(app.vault.refuse_nobody(&origin_of(parts)?).await.into()),
+        }
     }
 }
 

@@ -127,6 +127,7 @@ fn now(vault: Option<&Vault>, certificate: Option<CertificateStatus>, overloaded
             ("accounts", counts.accounts),
             ("tokens", counts.tokens),
             ("grants", counts.grants),
+            ("issued_keys", counts.issued_keys),
         ];
         metrics::describe_gauge!(ENTITIES, "how much there is in the vault");
         metrics::describe_gauge!(CHANGE, "number of the newest change");

@@ -171,6 +171,32 @@ pub static ROUTES: &[Route] = &[
         .takes(Form::one::<wire::RotateDataKey>()).json(Form::one::<wire::DataKeyRotated>()).kept(),
     route(Verb::Post, "/api/v1/rekey/pepper", needs(Rotate, "sys/keys/pepper"), "Gives the digests of tokens a new pepper", || to(api::rekey::pepper))
         .json(Form::one::<wire::PepperRotated>()).kept(),
+    route(Verb::Get, "/api/v1/key-spaces", needs(List, "sys/spaces"), "The spaces of issued keys", || to(api::key_spaces::list))
+        .json(Form::list::<wire::KeySpace>()),
+    route(Verb::Put, "/api/v1/key-spaces/{name}", needs(Write, "sys/spaces/{name}"), "Makes a space of issued keys, or changes its rules", || to(api::key_spaces::put))
+        .takes(Form::one::<wire::PutKeySpace>()).json(Form::one::<wire::KeySpace>()).kept(),
+    route(Verb::Get, "/api/v1/keys", each(List, "sys/spaces/{space}/{environment}"), "Issued keys, a page at a time, never the keys themselves", || to(api::keys::list))
+        .query(KEYS_QUERY).json(Form::one::<wire::KeyPage>()),
+    route(Verb::Post, "/api/v1/keys", needs(Write, "sys/spaces/{space}/{environment}"), "Issues a key, which is shown this once", || to(api::keys::issue))
+        .takes(Form::one::<wire::IssueKey>()).created(Form::one::<wire::NewKey>()).never_kept(),
+    route(Verb::Post, "/api/v1/keys/verify", each(Match, "sys/spaces/{space}/{environment}"), "What a presented key is good for; `NOT_FOUND` for who may not verify it", || to(api::keys::verify))
+        .takes(Form::one::<wire::VerifyKey>()).json(Form::one::<wire::KeyVerdict>()).never_kept(),
+    route(Verb::Post, "/api/v1/keys/verify-batch", each(Match, "sys/spaces/{space}/{environment}"), "The same of at most 100 keys, each by itself", || to(api::keys::verify_all))
+        .takes(Form::one::<wire::VerifyKeys>()).json(Form::one::<wire::KeyVerdicts>()).never_kept(),
+    route(Verb::Get, "/api/v1/keys/whoami", Needs::Nobody, "What the issued key that is presented is; nothing is charged", || to(api::keys::whoami))
+        .json(Form::one::<wire::KeyVerdict>()),
+    route(Verb::Post, "/api/v1/keys/self-revoke", Needs::Nobody, "Ends the issued key that is presented", || to(api::keys::self_revoke))
+        .takes(Form::one::<wire::RevokeKey>()).nothing(),
+    route(Verb::Post, "/api/v1/keys/owners", needs(Write, "sys/key-owners"), "Says whether an owner of issued keys is active", || to(api::keys::owner))
+        .takes(Form::one::<wire::KeyOwner>()).json(Form::one::<wire::KeyOwner>()).kept(),
+    route(Verb::Get, "/api/v1/keys/{id}", needs(Inspect, "sys/spaces/{space}/{environment}"), "An issued key, never the key itself", || to(api::keys::show))
+        .json(Form::one::<wire::Key>()),
+    route(Verb::Patch, "/api/v1/keys/{id}", needs(Write, "sys/spaces/{space}/{environment}"), "Changes an issued key, or switches it off and on", || to(api::keys::change))
+        .takes(Form::one::<wire::ChangeKey>()).json(Form::one::<wire::Key>()).kept(),
+    route(Verb::Post, "/api/v1/keys/{id}/reroll", needs(Rotate, "sys/spaces/{space}/{environment}"), "Issues the key that takes its place; the old one goes on for a while", || to(api::keys::reroll))
+        .takes(Form::one::<wire::RerollKey>()).created(Form::one::<wire::NewKey>()).never_kept(),
+    route(Verb::Post, "/api/v1/keys/{id}/revoke", needs(Delete, "sys/spaces/{space}/{environment}"), "Ends an issued key for good, at once", || to(api::keys::revoke))
+        .takes(Form::one::<wire::RevokeKey>()).json(Form::one::<wire::Key>()).kept(),
 ];
 
 /// A route.
@@ -578,6 +604,16 @@ const fn parameter(name: &'static str, about: &'static str) -> Parameter {
 
 const COMPANY: &[Parameter] = &[parameter("company", "the company whose own it is; none for what all share")];
 const ACCOUNT: &[Parameter] = &[parameter("account", "only of this account")];
+const KEYS_QUERY: &[Parameter] = &[
+    parameter("space", "only of this space"),
+    parameter("environment", "only for this environment"),
+    parameter("owner", "only of this owner"),
+    parameter("status", "only `active`, `disabled`, `not_yet_valid`, `expired` or `revoked` ones"),
+    parameter("unused_days", "only those that nobody used for so many days"),
+    parameter("expires_days", "only those that end within so many days"),
+    parameter("after", "`next` of the page before"),
+    parameter("limit", "keys on a page, 1 to 1000; 100 when left out"),
+];
 const DELETE_QUERY: &[Parameter] = &[
     parameter("company", "the company whose own it is; none for what all share"),
     parameter("versions", "numbers, joined by commas; all versions when left out"),
@@ -641,7 +677,7 @@ mod tests {
 
     #[test]
     fn what_gives_a_value_is_never_kept() {
-        let gives_values = ["IssuedToken", "NewCode", "Revealed", "Answer"];
+        let gives_values = ["IssuedToken", "NewCode", "NewKey", "Revealed", "Answer"];
         for route in ROUTES {
             let Given::Json(form) = route.gives else { continue };
             let text = serde_json::to_string(&form.schema()).unwrap();
@@ -676,6 +712,8 @@ mod tests {
             "POST /api/v1/unseal",
             "POST /api/v1/unseal/reset",
             "POST /api/v1/sign-in/code",
+            "GET /api/v1/keys/whoami",
+            "POST /api/v1/keys/self-revoke",
         ];
         assert_eq!(open, expected);
     }
@@ -692,6 +730,8 @@ mod tests {
             "destroy",
             "environments",
             "grants",
+            "key-spaces",
+            "keys",
             "labels",
             "match",
             "policies",

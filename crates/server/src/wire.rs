@@ -123,6 +123,9 @@ pub struct StatusCounts {
     /// Sign-in codes that can still be used.
     #[serde(default)]
     pub sign_in_codes: u64,
+    /// Issued keys, ended ones included.
+    #[serde(default)]
+    pub issued_keys: u64,
 }
 
 /// How far unsealing is.
@@ -1270,4 +1273,379 @@ pub struct PepperRotated {
     pub newest: u32,
     /// Tokens and sign-in codes whose digests are still under older ones; they move over when they are used.
     pub digests_under_old_peppers: u64,
+}
+
+/// An issued key that is to be made.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct IssueKey {
+    /// Whose, as the host knows him: `odoo:res.users:42`; `account:NAME` for an account of this vault.
+    pub owner: String,
+    /// `user`, `service_account`, `application` or `partner`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner_kind: Option<String>,
+    /// What people call it.
+    #[serde(default)]
+    pub name: String,
+    /// The space; `default` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub space: Option<String>,
+    /// The environment that it is for.
+    pub environment: String,
+    /// The company that it is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub company: Option<String>,
+    /// What it gives: `orders.read`, `orders.*`.
+    #[serde(default)]
+    pub scopes: Vec<String>,
+    /// Roles of the space.
+    #[serde(default)]
+    pub roles: Vec<String>,
+    /// Groups.
+    #[serde(default)]
+    pub groups: Vec<String>,
+    /// How often it may be used: `100/1s,10000/1d`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<String>,
+    /// Networks that it is good from; any for none.
+    #[serde(default)]
+    pub networks: Vec<String>,
+    /// From when it is good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Timestamp>,
+    /// How long it lasts, in seconds; as long as the space lets it when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_secs: Option<u64>,
+    /// Its credits; any number of uses when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credits: Option<NewCredits>,
+    /// What is given back with each verification, at most 64 KiB.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    pub meta: serde_json::Map<String, serde_json::Value>,
+}
+
+/// Credits that a key begins with.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewCredits {
+    /// How many.
+    pub amount: u64,
+    /// How they are filled up again: `1000/day`, `1000/month@15`, `+100/day<=500`; never when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refill: Option<String>,
+}
+
+/// A key that was just made: the only moment at which it can be seen.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct NewKey {
+    /// The key, shown once.
+    pub key: WireSecret,
+    /// What is kept of it.
+    pub about: Key,
+    /// What should be looked at again, such as a network that is nearly everybody's.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+}
+
+/// What is kept of an issued key.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Key {
+    /// Its id.
+    pub id: String,
+    /// The id of the first of the keys that were each rerolled into the next.
+    pub lineage: String,
+    /// The space.
+    pub space: String,
+    /// The environment.
+    pub environment: String,
+    /// The company.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub company: Option<String>,
+    /// What people call it.
+    pub name: String,
+    /// Its beginning and last four characters.
+    pub masked: String,
+    /// Whose.
+    pub owner: String,
+    /// What kind of owner.
+    pub owner_kind: String,
+    /// `active`, `disabled`, `not_yet_valid`, `expired` or `revoked`.
+    pub status: String,
+    /// What it gives.
+    pub scopes: Vec<String>,
+    /// Its roles.
+    pub roles: Vec<String>,
+    /// Its groups.
+    pub groups: Vec<String>,
+    /// How often it may be used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<String>,
+    /// Networks that it is good from.
+    pub networks: Vec<String>,
+    /// From when it is good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Timestamp>,
+    /// When it ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// When it was revoked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revoked_at: Option<Timestamp>,
+    /// By whom.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revoked_by: Option<String>,
+    /// Why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revoked_because: Option<String>,
+    /// The key that it took the place of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<String>,
+    /// The key that takes its place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaced_by: Option<String>,
+    /// Credits left to its lineage.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credits: Option<u64>,
+    /// What the host keeps beside it.
+    #[schema(value_type = Object)]
+    pub meta: serde_json::Map<String, serde_json::Value>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// By whom.
+    pub created_by: String,
+    /// How it was used.
+    pub usage: KeyUsage,
+}
+
+/// How an issued key was used. The last seconds are those of the node that answers.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+pub struct KeyUsage {
+    /// How often it was good.
+    pub allowed: u64,
+    /// How often it was refused, by code.
+    pub refused: BTreeMap<String, u64>,
+    /// When it was last good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_used_at: Option<Timestamp>,
+    /// Where from, when whoever verified it said so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_from: Option<String>,
+    /// The addresses that it is used most from.
+    pub sources: Vec<KeySource>,
+}
+
+/// An address that an issued key is used from.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct KeySource {
+    /// The address.
+    pub address: String,
+    /// How often, at most.
+    pub count: u64,
+    /// When last.
+    pub last_at: Timestamp,
+}
+
+/// A page of issued keys.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct KeyPage {
+    /// The keys, oldest first.
+    pub keys: Vec<Key>,
+    /// Where the next page begins; none on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// What is to change of an issued key.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeKey {
+    /// Whether it may be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// What people call it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// How often it may be used; an empty text for as often as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<String>,
+    /// Networks that it is good from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub networks: Option<Vec<String>>,
+    /// How long it lasts from now, in seconds: a key that was rerolled has its overlap cut or prolonged by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_secs: Option<u64>,
+}
+
+/// An issued key that is to be replaced.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RerollKey {
+    /// How long the old one goes on working, in seconds; 0 for not at all.
+    #[serde(default)]
+    pub overlap_secs: u64,
+}
+
+/// An issued key that is to end.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RevokeKey {
+    /// `compromised`, `superseded`, `owner_left`, `privilege_withdrawn` or `unused`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// A key that somebody presented.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VerifyKey {
+    /// The key.
+    pub key: WireSecret,
+    /// Only if it is of this space.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub space: Option<String>,
+    /// Only if it is for this environment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<String>,
+    /// What it must give: `orders.read AND (orders.own OR role:clerk)`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scopes: Option<String>,
+    /// What a good answer costs, in credits and in uses of its limits; 1 when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<u64>,
+    /// Where whoever presented it came from; for callers who may say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_ip: Option<String>,
+}
+
+/// What became of a presented key.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct KeyVerdict {
+    /// Whether it is good for what was asked.
+    pub valid: bool,
+    /// Why or why not: `VALID`, `NOT_FOUND`, `EXPIRED`, ….
+    pub code: String,
+    /// Its id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<String>,
+    /// What people call it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Whose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// What kind of owner.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner_kind: Option<String>,
+    /// The space.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub space: Option<String>,
+    /// The environment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub environment: Option<String>,
+    /// The company.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub company: Option<String>,
+    /// What it gives.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<String>,
+    /// Its roles.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<String>,
+    /// Its groups.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+    /// What the host keeps beside it.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    #[schema(value_type = Object)]
+    pub meta: serde_json::Map<String, serde_json::Value>,
+    /// When it ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// Credits left after this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credits: Option<u64>,
+    /// How much of its limits is left after this.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<KeyLimitLeft>,
+    /// The key that takes its place: whoever still uses this one should change to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub successor: Option<String>,
+    /// In how many seconds it is worth trying again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_after_secs: Option<u64>,
+}
+
+/// How much is left of a limit.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct KeyLimitLeft {
+    /// The limit, as it was written: `100/1s`.
+    pub limit: String,
+    /// Uses left at once.
+    pub remaining: u64,
+    /// In how many seconds all of it is there again.
+    pub reset_secs: u64,
+}
+
+/// Keys that somebody presented, at most 100.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VerifyKeys {
+    /// The keys, each with what is asked of it.
+    pub keys: Vec<VerifyKey>,
+}
+
+/// What became of presented keys, in their order.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct KeyVerdicts {
+    /// One for each.
+    pub results: Vec<KeyVerdict>,
+}
+
+/// The state of an owner of issued keys.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeyOwner {
+    /// Who: `odoo:res.users:42`.
+    pub owner: String,
+    /// Whether he is active.
+    pub active: bool,
+}
+
+/// What a space of issued keys is to be.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PutKeySpace {
+    /// What it is for.
+    #[serde(default)]
+    pub description: String,
+    /// The environments that its keys may be of; any when empty.
+    #[serde(default)]
+    pub environments: Vec<String>,
+    /// What roles give.
+    #[serde(default)]
+    pub roles: BTreeMap<String, Vec<String>>,
+    /// What becomes of the keys of an owner who is not active: `deny` or `allow`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner_inactive: Option<String>,
+    /// The same for the keys of some companies.
+    #[serde(default)]
+    pub owner_inactive_of: BTreeMap<String, String>,
+    /// How long a key may last at most, in seconds, by kind of owner.
+    #[serde(default)]
+    pub max_age_secs: BTreeMap<String, u64>,
+    /// `counted` or `each`: whether each verification has a record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<String>,
+}
+
+/// A space of issued keys.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct KeySpace {
+    /// Its name.
+    pub name: String,
+    /// Its rules.
+    pub rules: PutKeySpace,
+    /// When it was made.
+    pub created_at: Timestamp,
 }

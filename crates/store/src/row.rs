@@ -44,11 +44,21 @@ pub enum Kind {
     Setting,
     /// How much of the audit log stands in archives.
     Archive,
+    /// A space of issued keys and its rules.
+    KeySpace,
+    /// An issued key: its digest and limits, never the key.
+    IssuedKey,
+    /// Whether an owner of issued keys is active, as a host said.
+    KeyOwner,
+    /// How often an issued key was used, when last and where from.
+    KeyUsage,
+    /// The credits that are left to the keys of one lineage.
+    KeyCredits,
 }
 
 impl Kind {
     /// Every kind, in the order in which they are loaded.
-    pub const ALL: [Kind; 17] = [
+    pub const ALL: [Kind; 22] = [
         Kind::Instance,
         Kind::Slot,
         Kind::DataKey,
@@ -66,6 +76,11 @@ impl Kind {
         Kind::Idempotency,
         Kind::Setting,
         Kind::Archive,
+        Kind::KeySpace,
+        Kind::IssuedKey,
+        Kind::KeyOwner,
+        Kind::KeyUsage,
+        Kind::KeyCredits,
     ];
 
     /// The stored name.
@@ -88,6 +103,11 @@ impl Kind {
             Kind::Idempotency => "idempotency",
             Kind::Setting => "setting",
             Kind::Archive => "archive",
+            Kind::KeySpace => "key_space",
+            Kind::IssuedKey => "issued_key",
+            Kind::KeyOwner => "key_owner",
+            Kind::KeyUsage => "key_usage",
+            Kind::KeyCredits => "key_credits",
         }
     }
 

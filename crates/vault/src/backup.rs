@@ -25,6 +25,7 @@ use crate::entity::{
     Account, CompanyEntity, Entity, EnvironmentEntity, FingerprintEntity, GrantEntity, INSTANCE_KEY,
     IdempotencyEntity, Instance, PolicyEntity, Secret, SignInCodeEntity, Slot, TokenEntity, VersionEntity,
 };
+use crate::issued::{IssuedKey, KeyCredits, KeyOwner, KeySpace, KeyUsage};
 use crate::keyring::{Keyring, origin};
 use crate::open::{operator, outside_file, start, unwrap_root};
 use crate::tokens::digest_of;
@@ -567,6 +568,11 @@ fn check_row(row: &Row, keyring: &Keyring, header: &Instance) -> Result<(), Vaul
         Kind::SignInCode => digest_of(&SignInCodeEntity::parse(row)?.digest).map(|_| ())?,
         Kind::Idempotency => parses::<IdempotencyEntity>(row)?,
         Kind::Archive => parses::<Archive>(row)?,
+        Kind::KeySpace => parses::<KeySpace>(row)?,
+        Kind::IssuedKey => digest_of(&IssuedKey::parse(row)?.digest).map(|_| ())?,
+        Kind::KeyOwner => parses::<KeyOwner>(row)?,
+        Kind::KeyUsage => parses::<KeyUsage>(row)?,
+        Kind::KeyCredits => parses::<KeyCredits>(row)?,
         Kind::Setting => {}
     }
     Ok(())

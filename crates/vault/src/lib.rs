@@ -21,6 +21,7 @@ mod following;
 mod free_text;
 mod grants;
 mod idempotency;
+pub mod issued;
 mod keyring;
 mod lineage;
 mod matching;
@@ -47,13 +48,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use keymoat_core::id::{GrantId, PrincipalId, RequestId, SecretId, TokenId};
+use keymoat_core::id::{GrantId, IssuedKeyId, PrincipalId, RequestId, SecretId, TokenId};
 use keymoat_detect::Catalogue;
 use keymoat_store::Store;
 use tokio::sync::watch;
 
 use crate::clock::HighWater;
 use crate::following::Following;
+use crate::issued::KeyUses;
 use crate::keyring::Keyring;
 use crate::refusals::Refusals;
 use crate::rekey::Rekeying;
@@ -105,6 +107,7 @@ struct Inner {
     outside: PathBuf,
     refusals: Refusals,
     following: Following,
+    key_uses: KeyUses,
     rekeying: Rekeying,
     /// One at a time takes archived records out.
     archiving: tokio::sync::Mutex<()>,
@@ -189,6 +192,7 @@ impl Vault {
             secrets: state.secrets.len(),
             accounts: state.accounts.len(),
             tokens: state.tokens.len(),
+            issued_keys: state.issued.len(),
             grants: state.grants.len(),
             sign_in_codes: state.sign_in_codes.values().filter(|code| code.expires_at > now).count(),
             change: state.change,
@@ -201,6 +205,11 @@ impl Vault {
             && let Err(error) = self.record_all_suppressed().await
         {
             tracing::warn!(%error, "refusals that were only counted could not be written down");
+        }
+        if self.stopped().is_none()
+            && let Err(error) = self.flush_key_uses().await
+        {
+            tracing::warn!(%error, "the last uses of issued keys could not be written down");
         }
         let ended = self.store().ended();
         if let Ok(inner) = Arc::try_unwrap(self.inner) {
@@ -232,6 +241,10 @@ impl Vault {
         &self.inner.following
     }
 
+    pub(crate) fn key_uses(&self) -> &KeyUses {
+        &self.inner.key_uses
+    }
+
     pub(crate) fn refusals(&self) -> &Refusals {
         &self.inner.refusals
     }
@@ -242,6 +255,10 @@ impl Vault {
 
     pub(crate) fn new_secret_id(&self) -> SecretId {
         SecretId::from_parts(self.now_ms(), &keymoat_crypto::bytes())
+    }
+
+    pub(crate) fn new_issued_key_id(&self) -> IssuedKeyId {
+        IssuedKeyId::from_parts(self.now_ms(), &keymoat_crypto::bytes())
     }
 
     pub(crate) fn new_principal_id(&self) -> PrincipalId {
@@ -288,6 +305,8 @@ pub struct Counts {
     pub accounts: usize,
     /// Tokens.
     pub tokens: usize,
+    /// Issued keys, ended ones included.
+    pub issued_keys: usize,
     /// Grants, ended ones included.
     pub grants: usize,
     /// Sign-in codes that can still be used.

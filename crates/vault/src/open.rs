@@ -23,6 +23,7 @@ use crate::entity::{
 };
 use crate::following::Following;
 use crate::free_text::holds_key;
+use crate::issued::KeyUses;
 use crate::keyring::{Keyring, origin};
 use crate::lineage::MADE_WITH_VAULT;
 use crate::new_root::{KeyAtHand, take_up};
@@ -408,6 +409,7 @@ pub(crate) fn start(
             outside,
             refusals: Refusals::default(),
             following: Following::default(),
+            key_uses: KeyUses::default(),
             rekeying: Rekeying::default(),
             archiving: tokio::sync::Mutex::default(),
             scrub_due: AtomicBool::new(false),

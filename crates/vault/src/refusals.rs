@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use jiff::Timestamp;
-use keymoat_core::id::PrincipalId;
+use keymoat_core::id::{IssuedKeyId, PrincipalId};
 
 #[derive(Default)]
 pub(crate) struct Refusals {
@@ -24,6 +24,8 @@ pub(crate) enum Source {
     Network(Option<IpNet>),
     /// Somebody who is signed in.
     Principal(PrincipalId),
+    /// An issued key that is known and was not good.
+    Key(IssuedKeyId),
 }
 
 #[derive(Default)]
@@ -33,6 +35,8 @@ struct Counts {
     minute: i64,
     /// Refusals recorded in that minute of those who are not signed in, whoever they are.
     anonymous: u32,
+    /// Refusals recorded in that minute of issued keys, whichever they are.
+    keys: u32,
 }
 
 struct Count {
@@ -58,6 +62,7 @@ impl Source {
         match self {
             Self::Network(_) => OF_A_NETWORK,
             Self::Principal(_) => OF_A_PRINCIPAL,
+            Self::Key(_) => OF_A_KEY,
         }
     }
 }
@@ -69,11 +74,12 @@ impl Refusals {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let is_anonymous = matches!(source, Source::Network(_));
         if counts.minute != minute {
-            (counts.minute, counts.anonymous) = (minute, 0);
+            (counts.minute, counts.anonymous, counts.keys) = (minute, 0, 0);
             // Once a minute: who comes from ever new addresses must not cost a walk through all of them each time.
             counts.sources.retain(|_, count| count.suppressed > 0);
         }
-        let is_used_up = is_anonymous && counts.anonymous >= OF_ALL_NETWORKS;
+        let is_key = matches!(source, Source::Key(_));
+        let is_used_up = is_anonymous && counts.anonymous >= OF_ALL_NETWORKS || is_key && counts.keys >= OF_ALL_KEYS;
         let count = counts.of(source, minute);
         if is_used_up || count.recorded >= source.recorded_a_minute() {
             count.suppressed += 1;
@@ -82,6 +88,7 @@ impl Refusals {
         count.recorded += 1;
         let suppressed = std::mem::take(&mut count.suppressed);
         counts.anonymous += u32::from(is_anonymous);
+        counts.keys += u32::from(is_key);
         Some(suppressed)
     }
 
@@ -118,7 +125,7 @@ impl Counts {
         // Beyond the limit all further networks share one count. There are no more principals than accounts.
         let is_full = self.sources.len() >= SOURCES_MAX && !self.sources.contains_key(&source);
         let key = match source {
-            Source::Network(_) if is_full => Source::Network(None),
+            Source::Network(_) | Source::Key(_) if is_full => Source::Network(None),
             source => source,
         };
         let count = self.sources.entry(key).or_insert(Count { minute, recorded: 0, suppressed: 0 });
@@ -142,6 +149,10 @@ const OF_A_NETWORK: u32 = 5;
 const OF_ALL_NETWORKS: u32 = 60;
 /// Far more than a program that lacks a right by mistake; at worst about 40 MB of records a day.
 const OF_A_PRINCIPAL: u32 = 60;
+/// Enough to see that a key is used that should not be.
+const OF_A_KEY: u32 = 10;
+/// Of all keys together: at worst as many records as one busy principal leaves ten times over.
+const OF_ALL_KEYS: u32 = 600;
 /// Keeps those who try from many addresses from filling the disk after all.
 const OVERDUE_AT_ONCE: usize = 20;
 /// Bounds the memory that addresses can take.

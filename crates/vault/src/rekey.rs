@@ -13,7 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
 use keymoat_core::audit::{Action, AuditText, DetailValue, ReasonCode};
-use keymoat_core::id::TokenId;
+use keymoat_core::id::{IssuedKeyId, TokenId};
 use keymoat_core::names::{Company, Environment, SystemPart};
 use keymoat_core::policy::{Capability, Resource};
 use keymoat_crypto::{DataKey, Pepper, SecretBytes, SlotContext, Token};
@@ -24,6 +24,7 @@ use crate::entity::{
     DataKeyEntity, Entity as _, PepperEntity, Secret, Slot, TokenEntity, VersionEntity, company_text,
     number_key,
 };
+use crate::issued::{IssuedKey, KnownKey};
 use crate::keyring::Keyring;
 use crate::open::unwrap_root;
 use crate::receipt::Reader;
@@ -103,10 +104,18 @@ pub(crate) struct Rekeying {
     pub(crate) busy: tokio::sync::Mutex<()>,
     /// Digests under the newest pepper of tokens that were presented and stand under an older one.
     redigests: Mutex<BTreeMap<TokenId, Redigest>>,
+    /// The same of issued keys.
+    key_redigests: Mutex<BTreeMap<IssuedKeyId, KeyRedigest>>,
 }
 
 struct Redigest {
     old_digest: String,
+    new_digest: String,
+    pepper: u32,
+}
+
+struct KeyRedigest {
+    old_pepper: u32,
     new_digest: String,
     pepper: u32,
 }
@@ -331,7 +340,7 @@ impl Vault {
     /// Those of the store.
     pub async fn tend_keys(&self) -> Result<Tended, VaultError> {
         let Ok(_busy) = self.rekeying().busy.try_lock() else { return Ok(Tended::default()) };
-        let redigested = self.redigest().await?;
+        let redigested = self.redigest().await? + self.redigest_keys().await?;
         let mut peppers_ended = Vec::new();
         let Some(newest) = self.keyring().newest_pepper() else {
             return Ok(Tended { redigested, peppers_ended });
@@ -360,6 +369,19 @@ impl Vault {
             pepper: newest.id(),
         };
         self.rekeying().lock_redigests().insert(entity.id, redigest);
+    }
+
+    /// Remembers that an issued key, which has just been recognised, stands under an older pepper.
+    pub(crate) fn note_key_pepper(&self, key: &KnownKey, token: &Token) {
+        let Some(newest) = self.keyring().newest_pepper().filter(|newest| key.pepper < newest.id()) else {
+            return;
+        };
+        let mut waiting = self.rekeying().lock_key_redigests();
+        if waiting.len() >= KEYS_WAITING_MAX || waiting.contains_key(&key.id) {
+            return;
+        }
+        let new_digest = BASE64.encode(token.digest(&newest).as_bytes());
+        waiting.insert(key.id, KeyRedigest { old_pepper: key.pepper, new_digest, pepper: newest.id() });
     }
 
     pub(crate) async fn rows(&self, kind: Kind) -> Result<Vec<Row>, VaultError> {
@@ -582,6 +604,7 @@ impl Vault {
         self.state(|state| {
             state.tokens.values().filter(|token| pepper(token.pepper)).count()
                 + state.sign_in_codes.values().filter(|code| pepper(code.pepper)).count()
+                + state.issued.under(&pepper)
         })
     }
 
@@ -617,9 +640,44 @@ impl Vault {
         }
     }
 
+    /// Writes the digests that presented issued keys have under the newest pepper.
+    async fn redigest_keys(&self) -> Result<usize, VaultError> {
+        let mut redigested = 0;
+        loop {
+            let batch: Vec<(IssuedKeyId, KeyRedigest)> = {
+                let mut waiting = self.rekeying().lock_key_redigests();
+                std::iter::from_fn(|| waiting.pop_first()).take(BATCH_ROWS).collect()
+            };
+            if batch.is_empty() {
+                return Ok(redigested);
+            }
+            let deed = Deed::done(Action::Rekey, &system_resource(&format!("{KEYS}/pepper"))?);
+            let draft = self.system_draft(&rekey_part()?, deed);
+            let (count, _) = self
+                .store()
+                .run_tx("redigest_keys", move |tx| {
+                    let mut count = 0u64;
+                    for (id, redigest) in &batch {
+                        count += u64::from(redigest_key(tx, *id, redigest)?);
+                    }
+                    if count > 0 {
+                        let mut draft = draft.clone();
+                        add_count(&mut draft, "redigested", count);
+                        tx.append(draft);
+                    }
+                    Ok::<_, VaultError>(count)
+                })
+                .await?;
+            redigested += usize::try_from(count).unwrap_or(usize::MAX);
+        }
+    }
+
     /// Removes a pepper together with the tokens and codes under it that have ended; says whether it is gone.
     async fn end_pepper(&self, id: u32) -> Result<bool, VaultError> {
         let now = self.now();
+        if self.state(|state| state.issued.under(|pepper| pepper == id)) > 0 {
+            return Ok(false);
+        }
         let (tokens, codes) = self.state(|state| {
             let tokens = state.tokens.values().filter(|token| token.pepper == id);
             let codes = state.sign_in_codes.values().filter(|code| code.pepper == id);
@@ -668,6 +726,10 @@ impl Vault {
 impl Rekeying {
     fn lock_redigests(&self) -> std::sync::MutexGuard<'_, BTreeMap<TokenId, Redigest>> {
         self.redigests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_key_redigests(&self) -> std::sync::MutexGuard<'_, BTreeMap<IssuedKeyId, KeyRedigest>> {
+        self.key_redigests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -782,6 +844,20 @@ fn redigest_token(tx: &mut Tx<'_>, id: TokenId, redigest: &Redigest) -> Result<b
     Ok(true)
 }
 
+fn redigest_key(tx: &mut Tx<'_>, id: IssuedKeyId, redigest: &KeyRedigest) -> Result<bool, VaultError> {
+    let Some(row) = tx.row(Kind::IssuedKey, &id.to_string())? else { return Ok(false) };
+    let mut key = IssuedKey::parse(&row)?;
+    match check_pepper(tx, redigest.pepper) {
+        Ok(()) if key.pepper == redigest.old_pepper => {}
+        Ok(()) | Err(StoreError::Stale) => return Ok(false),
+        Err(error) => return Err(error.into()),
+    }
+    key.digest.clone_from(&redigest.new_digest);
+    key.pepper = redigest.pepper;
+    tx.put_count(Kind::IssuedKey, &row.key, &key.body())?;
+    Ok(true)
+}
+
 /// Whether a version's row says that it is under one of these data keys.
 fn is_under(body: &str, keys: &BTreeSet<u32>) -> bool {
     // A row that cannot be read is kept in the count, so that no key goes while one might depend on it.
@@ -827,6 +903,8 @@ pub(crate) const KEYS: &str = "keys";
 const BATCH_ROWS: usize = 256;
 /// More ways to open a vault than anybody keeps track of.
 const SLOTS_MAX: usize = 16;
+/// Keys that wait to be moved to a new pepper; those beyond are noted when they are presented again.
+const KEYS_WAITING_MAX: usize = 100_000;
 /// What one transaction removes with a pepper; where more have ended, the sweeper takes them away first.
 const ENDED_ROWS_MAX: usize = 10_000;
 

@@ -20,6 +20,7 @@ use crate::entity::{
     Account, CompanyEntity, Entity, EnvironmentEntity, GrantEntity, IdempotencyEntity, PolicyEntity, Secret,
     SecretName, SignInCodeEntity, Slot, TokenEntity, VersionEntity,
 };
+use crate::issued::IssuedKeys;
 use crate::keyring::Keyring;
 use crate::resolve::VARIABLE_TAG;
 use crate::tokens::digest_of;
@@ -53,6 +54,7 @@ pub(crate) struct State {
     pub(crate) answers_by_end: BTreeSet<(Timestamp, String)>,
     /// How many there are of a principal.
     answers_of: HashMap<PrincipalId, usize>,
+    pub(crate) issued: IssuedKeys,
     /// What of the audit log stands in archives.
     pub(crate) archive: Option<Archive>,
     /// Rows that could not be taken in, in words; the vault does not open with any.
@@ -94,6 +96,7 @@ impl State {
             answers_end: HashMap::new(),
             answers_by_end: BTreeSet::new(),
             answers_of: HashMap::new(),
+            issued: IssuedKeys::default(),
             archive: None,
             damaged: Vec::new(),
         }
@@ -232,6 +235,9 @@ impl State {
             }
             Kind::Instance => keyring.absorb_instance(&row)?,
             Kind::Archive => self.archive = Some(Archive::parse(&row)?),
+            Kind::KeySpace | Kind::IssuedKey | Kind::KeyOwner | Kind::KeyUsage | Kind::KeyCredits => {
+                self.issued.written(&row)?;
+            }
             // Looked up in the store when needed.
             Kind::Fingerprint | Kind::Setting => {}
         }
@@ -278,6 +284,9 @@ impl State {
                 }
             }
             Kind::Idempotency => self.answer_removed(key),
+            Kind::KeySpace | Kind::IssuedKey | Kind::KeyOwner | Kind::KeyUsage | Kind::KeyCredits => {
+                self.issued.removed(kind, key);
+            }
             // The mark of archives is never removed.
             Kind::Instance | Kind::Fingerprint | Kind::Setting | Kind::Archive => {}
         }
@@ -393,6 +402,7 @@ impl State {
         ciphertexts.shrink_to_fit();
         self.ciphertexts = ciphertexts;
         self.secrets_by_id.shrink_to_fit();
+        self.issued.trim();
     }
 }
 

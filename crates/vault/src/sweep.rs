@@ -92,6 +92,7 @@ impl Vault {
                 Source::Network(Some(net)) => deed.detail("source", AuditText::new(&net.to_string())),
                 Source::Network(None) => deed,
                 Source::Principal(id) => deed.detail("principal", AuditText::new(&id.to_string())),
+                Source::Key(id) => deed.detail("key", AuditText::new(&id.to_string())),
             };
             self.store().append(self.system_draft(&"sweeper".parse()?, deed), None).await?;
         }

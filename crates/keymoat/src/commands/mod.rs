@@ -15,6 +15,7 @@ pub mod hook;
 pub mod import;
 pub mod import_entries;
 pub mod init;
+pub mod key;
 pub mod list;
 pub mod login;
 pub mod place;
@@ -85,6 +86,7 @@ pub async fn dispatch(context: Context, command: Command) -> Result<u8, CliError
         Command::Policy(command) => command.run(context).await,
         Command::Grant(command) => command.run(context).await,
         Command::Token(command) => command.run(context).await,
+        Command::Key(command) => command.run(context).await,
         Command::Audit(command) => command.run(context).await,
         Command::Backup(command) => command.run(context).await,
         Command::Restore(command) => command.run(context).await,

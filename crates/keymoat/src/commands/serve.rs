@@ -330,8 +330,18 @@ async fn tend(vault: Vault) {
     }
     let mut minutes = tokio::time::interval(Duration::from_secs(60));
     minutes.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut flushes = tokio::time::interval(KEY_USES_FLUSHED_EVERY);
+    flushes.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        minutes.tick().await;
+        tokio::select! {
+            _ = minutes.tick() => {}
+            _ = flushes.tick() => {
+                if let Err(error) = vault.flush_key_uses().await {
+                    tracing::warn!(%error, "uses of issued keys could not be written down; the next time tries again");
+                }
+                continue;
+            }
+        }
         if let Err(error) = vault.sweep().await {
             tracing::warn!(%error, "what has ended could not be removed; the next minute tries again");
         }
@@ -343,6 +353,9 @@ async fn tend(vault: Vault) {
         }
     }
 }
+
+/// What was counted since is lost when the process is killed.
+const KEY_USES_FLUSHED_EVERY: Duration = Duration::from_secs(10);
 
 /// How many may be connected: as many as usual, where the system lets this program open so many files.
 fn limits() -> Limits {

@@ -9,6 +9,8 @@ pub(crate) mod backup;
 pub(crate) mod changes;
 pub(crate) mod grants;
 pub(crate) mod health;
+pub(crate) mod key_spaces;
+pub(crate) mod keys;
 pub(crate) mod matching;
 pub(crate) mod places;
 pub(crate) mod policies;

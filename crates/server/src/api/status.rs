@@ -25,6 +25,7 @@ pub(crate) async fn status(
         tokens: counts.tokens as u64,
         grants: counts.grants as u64,
         sign_in_codes: counts.sign_in_codes as u64,
+        issued_keys: counts.issued_keys as u64,
     });
     let stopped = match caller {
         Some(_) => vault.stopped().map(str::to_owned),
