@@ -55,7 +55,7 @@ async fn made(size: u64) -> Vault {
     remove(&store, 41, Kind::Token, "two").await.unwrap();
     remove(&store, 42, Kind::Policy, "two").await.unwrap();
     store.append(personal_draft(43), None).await.unwrap();
-    let done = 38;
+    let done = 2 * Kind::ALL.len() as u64 + 4;
     append_many(&store, done, size - 1).await;
     store.append(personal_draft(size), None).await.unwrap();
     store.close().await;

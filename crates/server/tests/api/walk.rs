@@ -16,6 +16,7 @@ struct Callers {
 struct Things {
     token: String,
     grant: String,
+    key: String,
 }
 
 #[tokio::test]
@@ -156,11 +157,13 @@ impl Walked<'_> {
         let name = match self.path.split('/').nth(3).unwrap_or_default() {
             "environments" => "staging",
             "companies" => "acme",
+            "key-spaces" => "shop",
             _ => "os:ana",
         };
         let id = match self.path.split('/').nth(3).unwrap_or_default() {
             "tokens" => &things.token,
             "grants" => &things.grant,
+            "keys" => &things.key,
             "rekey" => "1",
             _ => "stripe",
         };
@@ -227,6 +230,15 @@ impl Walked<'_> {
                 json!({ "keep": [{ "slot": 1, "offer": { "key": "made-up" } }], "drop": [] })
             }
             ("POST", "/api/v1/rekey/data-key") => json!({ "environment": "prod" }),
+            ("PUT", "/api/v1/key-spaces/{name}") => json!({}),
+            ("POST", "/api/v1/keys") => json!({ "owner": "erp", "environment": "prod" }),
+            ("POST", "/api/v1/keys/verify") => json!({ "key": "made-up" }),
+            ("POST", "/api/v1/keys/verify-batch") => json!({ "keys": [{ "key": "made-up" }] }),
+            ("POST", "/api/v1/keys/owners") => json!({ "owner": "erp", "active": false }),
+            ("PATCH", "/api/v1/keys/{id}") => json!({ "enabled": false }),
+            ("POST", "/api/v1/keys/self-revoke" | "/api/v1/keys/{id}/reroll" | "/api/v1/keys/{id}/revoke") => {
+                json!({})
+            }
             (method, path) => panic!("{method} {path} takes a body, and the walk does not know one for it"),
         }
     }
@@ -263,7 +275,10 @@ async fn things(house: &House) -> Things {
     let rule = json!({ "capabilities": ["list"], "environments": ["prod"], "paths": ["**"] });
     let grant = json!({ "account": "admin", "rules": [rule], "lasts_secs": 600, "reason": "made up" });
     let grant = house.owner("POST", "/api/v1/grants").json(grant).send().await.ok();
-    Things { token, grant: grant["id"].as_str().unwrap().to_owned() }
+    let key = json!({ "owner": "erp", "environment": "prod" });
+    let key = house.owner("POST", "/api/v1/keys").json(key).send().await.ok();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    Things { token, grant: text(&grant["id"]), key: text(&key["about"]["id"]) }
 }
 
 const VALUE: &str = "made-up-value-of-the-walk";

@@ -11,6 +11,7 @@ mod clocks;
 mod cluster;
 mod common;
 mod duplicates;
+mod keys;
 mod limits;
 mod lineage;
 mod personal;
