@@ -12,4 +12,18 @@ mod edge_proxies;
 #[rustfmt::skip]
 mod edge_rows;
 mod edge_spellings;
+mod forward_auth;
 mod issued;
+mod keys;
+mod matching;
+mod problems;
+mod providers;
+mod repeat;
+mod resolve;
+mod seal;
+mod secrets;
+mod serving;
+mod spellings;
+mod status;
+mod versions;
+mod walk;
