@@ -82,7 +82,7 @@ class Keymoat:
         self.home = Path(tempfile.mkdtemp(prefix="forward-auth-"))
         self.env = {"PATH": PATH, "HOME": str(self.home), "LC_ALL": "C.UTF-8"}
         self.log = (self.home / "server.log").open("wb+")
-        self.server = subprocess.Popen([BIN, "serve", "--listen", "127.0.0.1:0"], stdin=subprocess.DEVNULL, stderr=self.log,
+        self.server = subprocess.Popen([BIN, "serve", "--listen", "127.0.0.1:0", "--pass-preflights", "default"], stdin=subprocess.DEVNULL, stderr=self.log,
                                        stdout=self.log, env=self.env | {"KEYMOAT_LOG": "trace"}, umask=0o077)
         self.address = self.await_address()
         every = "list,inspect,match,write,rotate,delete,grant"
@@ -254,6 +254,15 @@ class Behind:
         for method in ("POST", "DELETE", "OPTIONS"):
             seen = self.passes(more, method=method, path="/a%20b/../c?token=x", body=b"made up")
             self.assertEqual((seen[0], seen[3]), (method, b"made up"))
+
+    def test_preflights_pass_and_nothing_that_says_it_is_one(self):
+        asked = [("Origin", "https://shop.test"), ("Access-Control-Request-Method", "DELETE")]
+        _, _, headers, _ = self.passes(asked, method="OPTIONS")
+        of_keymoat = [value for name, value in headers if as_application_sees(name).startswith("x_keymoat")]
+        self.assertEqual(of_keymoat, ["-"] * len(IDENTITY))
+        self.refused(401, [], method="OPTIONS")
+        for name in ("X-Forwarded-Method", "X-Original-Method"):
+            self.refused(401, [*asked, (name, "OPTIONS")])
 
     def test_what_is_over_is_refused(self):
         expired, _ = keymoat.issue(expires_secs=1)

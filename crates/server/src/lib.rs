@@ -38,6 +38,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use keymoat_core::issued::AddressList;
+use keymoat_core::names::SpaceName;
 use keymoat_vault::Vault;
 use tokio::sync::watch;
 
@@ -67,6 +68,8 @@ pub struct Doors {
     pub open_metrics: bool,
     /// Proxies whose word about who asks them is taken, at the door for proxies alone.
     pub trusted_proxies: AddressList,
+    /// Spaces whose proxies may let a browser's preflight pass without a key.
+    pub preflights: Vec<SpaceName>,
 }
 
 /// How the certificate that is served stands.

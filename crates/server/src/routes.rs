@@ -32,6 +32,7 @@ pub static ROUTES: &[Route] = &[
     route(Verb::Get, "/metrics", local_or(Inspect, "sys/metrics"), "Counters for Prometheus", || to(api::health::metrics))
         .text("text/plain").while_sealed(|| to(api::health::metrics_while_sealed)),
     route(Verb::Any, "/forward-auth/{space}", Needs::Nobody, "Whether a proxy's caller may pass: the key is looked for in `API-KEY`, `X-API-Key` and `Authorization`; any method", || to(forward_auth::pass)),
+    route(Verb::Any, "/forward-auth/{space}/", Needs::Nobody, "The same for proxies that put their caller's path behind, which may be `/`", || to(forward_auth::pass)),
     route(Verb::Any, "/forward-auth/{space}/{*path}", Needs::Nobody, "The same for proxies that put their caller's path behind", || to(forward_auth::pass)),
     route(Verb::Get, "/.well-known/jwks.json", Needs::Nobody, "The keys that check `X-Keymoat-Assertion`", || to(forward_auth::jwks))
         .json(Form::object()),
@@ -333,7 +334,10 @@ impl Route {
     pub(crate) fn id(&self) -> String {
         let words = self.path.split('/').map(|segment| segment.trim_matches(['{', '}', '*']));
         let words = words.filter(|word| !word.is_empty() && !matches!(*word, "api" | "v1"));
-        let words: Vec<String> = words.map(|word| word.replace(['-', '.'], "_")).collect();
+        let mut words: Vec<String> = words.map(|word| word.replace(['-', '.'], "_")).collect();
+        if self.path.ends_with('/') {
+            words.push("root".to_owned());
+        }
         format!("{}_{}", self.method.as_str().to_lowercase(), words.join("_"))
     }
 
@@ -704,6 +708,7 @@ mod tests {
             "GET /healthz",
             "GET /readyz",
             "GET /forward-auth/{space}",
+            "GET /forward-auth/{space}/",
             "GET /forward-auth/{space}/{*path}",
             "GET /.well-known/jwks.json",
             "GET /api/openapi.json",

@@ -55,6 +55,23 @@ impl Identity {
         }
     }
 
+    /// That of a request without a key.
+    pub(super) fn nobody() -> Self {
+        Self {
+            key_id: String::new(),
+            key_name: String::new(),
+            owner: String::new(),
+            owner_kind: "",
+            scopes: Vec::new(),
+            roles: Vec::new(),
+            groups: Vec::new(),
+            company: None,
+            environment: String::new(),
+            credits: None,
+            deprecated: None,
+        }
+    }
+
     /// Writes all headers.
     pub(super) fn write(&self, headers: &mut HeaderMap) {
         for (name, value) in HEADERS.iter().zip(self.values()) {
@@ -105,10 +122,11 @@ fn value_of(text: &str) -> HeaderValue {
     for (place, byte) in text.trim().bytes().enumerate() {
         // A name that is a hyphen would be none.
         let is_plain = (b' '..=b'~').contains(&byte) && byte != b'%' && !(place == 0 && text == NONE);
-        match is_plain {
-            true => escaped.push(char::from(byte)),
+        if is_plain {
+            escaped.push(char::from(byte));
+        } else {
             // Writing into a string cannot fail.
-            false => drop(write!(escaped, "%{byte:02X}")),
+            let _ = write!(escaped, "%{byte:02X}");
         }
     }
     match escaped.is_empty() {
@@ -118,7 +136,7 @@ fn value_of(text: &str) -> HeaderValue {
 }
 
 /// Stands for nothing: an empty header is one that proxies leave out.
-const NONE: &str = "-";
+pub(super) const NONE: &str = "-";
 /// Proxies keep all headers of an answer in one buffer, of 4 KiB with nginx.
 const LIST_BYTES_MAX: usize = 700;
 
@@ -126,26 +144,11 @@ const LIST_BYTES_MAX: usize = 700;
 mod tests {
     use super::*;
 
-    fn nobody() -> Identity {
-        Identity {
-            key_id: "1".to_owned(),
-            key_name: String::new(),
-            owner: "odoo:res.users:42".to_owned(),
-            owner_kind: "user",
-            scopes: Vec::new(),
-            roles: Vec::new(),
-            groups: Vec::new(),
-            company: None,
-            environment: "prod".to_owned(),
-            credits: None,
-            deprecated: None,
-        }
-    }
-
     #[test]
     fn all_headers_are_there_and_none_is_empty() {
         let mut headers = HeaderMap::new();
-        nobody().write(&mut headers);
+        let owner = "odoo:res.users:42".to_owned();
+        Identity { owner, ..Identity::nobody() }.write(&mut headers);
         assert_eq!(headers.len(), HEADERS.len());
         for name in &HEADERS {
             assert!(!headers[name].is_empty(), "{name}");

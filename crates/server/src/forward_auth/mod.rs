@@ -15,7 +15,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use keymoat_core::issued::{Hop, ScopeQuery, client_of};
 use keymoat_core::names::SpaceName;
-use keymoat_vault::issued::{KeyCode, KeyQuestion, KeyVerdict, Verifier};
+use keymoat_vault::issued::{KeyCode, KeyQuestion, Verifier};
 use keymoat_vault::{Code, Origin};
 
 use crate::context::Peer;
@@ -32,6 +32,9 @@ pub(crate) async fn pass(State(app): State<AppState>, request: Request) -> Resul
     let rules = Rules::of(&parts)?;
     let key = match shown::key_of(&parts.headers) {
         Ok(Some(key)) => key,
+        Ok(None) if app.front.doors.preflights.contains(&rules.space) && is_preflight(&parts) => {
+            return Ok(yes(&identity::Identity::nobody(), identity::NONE.to_owned())?.into_response());
+        }
         Ok(None) => return Err(refusal("no key is shown")),
         Err(shown::Doubled) => return Err(refusal("more than one key is shown")),
     };
@@ -47,7 +50,12 @@ pub(crate) async fn pass(State(app): State<AppState>, request: Request) -> Resul
     };
     let verdict = app.vault.verify_key(&Verifier::Holder(&origin), question).await?;
     match answer_of(verdict.code) {
-        Pass::Yes => Ok(yes(&app, &rules, &verdict)?.into_response()),
+        Pass::Yes => {
+            let key = verdict.key.as_deref().ok_or_else(Problem::internal)?;
+            let identity = identity::Identity::of(key, verdict.credits);
+            let assertion = assertion::sign(&app.vault, &rules.space, &identity);
+            Ok(yes(&identity, assertion)?.into_response())
+        }
         Pass::Unknown => Err(refusal("the key is not good here")),
         Pass::NotAllowed => Err(forbidden()),
         Pass::TooOften => Err(too_often(&rules, verdict.retry_after_secs)),
@@ -85,7 +93,8 @@ impl Rules {
         let mut names = params.path().values();
         let space = names.next().ok_or_else(Problem::internal)?.parse()?;
         // Behind a longer path stands the caller's own query, as Envoy puts it there.
-        let query = if names.next().is_some() { None } else { parts.uri.query() };
+        let is_longer = names.next().is_some() || parts.uri.path().ends_with('/');
+        let query = if is_longer { None } else { parts.uri.query() };
         Self::read(space, query.unwrap_or_default())
     }
 
@@ -147,14 +156,22 @@ fn answer_of(code: KeyCode) -> Pass {
     }
 }
 
+/// Whether a browser asks if a page may call the application, which it does without any key (the Fetch standard's
+/// CORS-preflight). Whatever is said of the method must be the same: a caller can write one of these himself.
+fn is_preflight(parts: &Parts) -> bool {
+    let is_asked = PREFLIGHT.iter().all(|name| parts.headers.contains_key(name));
+    // Proxies ask by GET whatever they were asked.
+    let own = Some(parts.method.as_str().as_bytes()).filter(|method| *method != b"GET");
+    let said = METHODS.iter().flat_map(|name| parts.headers.get_all(name)).map(|value| value.as_bytes());
+    let mut methods = said.chain(own).peekable();
+    is_asked && methods.peek().is_some() && methods.all(|method| method == b"OPTIONS")
+}
+
 /// 200 without a body: the one answer that every proxy takes for a yes.
-fn yes(app: &AppState, rules: &Rules, verdict: &KeyVerdict) -> Result<HeaderMap, Problem> {
-    let key = verdict.key.as_deref().ok_or_else(Problem::internal)?;
-    let identity = identity::Identity::of(key, verdict.credits);
+fn yes(identity: &identity::Identity, assertion: String) -> Result<HeaderMap, Problem> {
     let mut headers = HeaderMap::with_capacity(identity::HEADERS.len() + 2);
     identity.write(&mut headers);
-    let token = assertion::sign(&app.vault, &rules.space, &identity);
-    headers.insert(assertion::HEADER, HeaderValue::from_str(&token).map_err(|_| Problem::internal())?);
+    headers.insert(assertion::HEADER, HeaderValue::try_from(assertion).map_err(|_| Problem::internal())?);
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
     Ok(headers)
 }
@@ -182,6 +199,10 @@ fn too_often(rules: &Rules, retry_after_secs: Option<u64>) -> Problem {
 }
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// Where proxies say by which method they were asked.
+const METHODS: [HeaderName; 2] =
+    [HeaderName::from_static("x-forwarded-method"), HeaderName::from_static("x-original-method")];
+const PREFLIGHT: [HeaderName; 2] = [header::ORIGIN, header::ACCESS_CONTROL_REQUEST_METHOD];
 const LIMITED: &str = "rate_limited";
 
 #[cfg(test)]
@@ -227,6 +248,29 @@ mod tests {
         check(tcp("127.0.0.1:1"), &[b"198.51.100.7, \xff"], None);
         check(Peer::Local, &[b"198.51.100.7"], Some("198.51.100.7"));
         check(Peer::OsUser { name: "ana".to_owned() }, &[], Some("127.0.0.1"));
+    }
+
+    #[test]
+    fn what_a_preflight_is() {
+        let check = |method: &str, lines: &[(&str, &str)], expected: bool| {
+            let mut head = Head::builder().method(method);
+            for (name, value) in lines {
+                head = head.header(*name, *value);
+            }
+            assert_eq!(is_preflight(&head.body(()).unwrap().into_parts().0), expected, "{method} {lines:?}");
+        };
+        let asked = [("origin", "https://shop.test"), ("access-control-request-method", "GET")];
+        let with = |more: &[(&'static str, &'static str)]| [&asked[..], more].concat();
+        check("OPTIONS", &asked, true);
+        check("GET", &with(&[("x-forwarded-method", "OPTIONS")]), true);
+        check("GET", &with(&[("x-original-method", "OPTIONS")]), true);
+        check("GET", &asked, false);
+        check("OPTIONS", &asked[..1], false);
+        check("POST", &with(&[("x-original-method", "OPTIONS")]), false);
+        check("GET", &with(&[("x-forwarded-method", "GET"), ("x-original-method", "OPTIONS")]), false);
+        check("GET", &with(&[("x-forwarded-method", "OPTIONS"), ("x-original-method", "DELETE")]), false);
+        check("GET", &with(&[("x-original-method", "OPTIONS"), ("x-original-method", "GET")]), false);
+        check("GET", &with(&[("x-original-method", "options")]), false);
     }
 
     #[test]

@@ -65,7 +65,10 @@ async fn what_is_no_good_key_is_refused_without_a_word_of_it() {
     check_refused(&door("/forward-auth/other").header("api-key", &key).send().await, 401);
     check_refused(&door("/forward-auth/Default").header("api-key", &key).send().await, 400);
     check_refused(&door("/forward-auth/default").header("api-key", "made up").send().await, 401);
-    check_refused(&door("/forward-auth/default").header("authorization", "Basic bWFkZTp1cA==").send().await, 401);
+    check_refused(
+        &door("/forward-auth/default").header("authorization", "Basic bWFkZTp1cA==").send().await,
+        401,
+    );
     let twice = door("/forward-auth/default").header("api-key", &key).header("api-key", &key);
     check_refused(&twice.send().await, 401);
     let in_query = asks(&house, "GET", &format!("/forward-auth/default?api-key={key}")).send().await;
