@@ -452,3 +452,53 @@ async fn a_key_moves_to_a_new_pepper_when_it_is_used() {
     assert_eq!(vault.tend_keys().await.unwrap().peppers_ended.len(), 1);
     assert_eq!(code(vault, &owner, &made.text).await, KeyCode::Valid);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_one_node_revokes_and_spends_the_other_knows() {
+    for notify in ["on", "off"] {
+        let cluster = match Cluster::start() {
+            Ok(cluster) => cluster,
+            #[allow(clippy::print_stderr, reason = "a test that was left out must be seen")]
+            Err(why) => return eprintln!("SKIP postgres two nodes and issued keys: {why}"),
+        };
+        let address = || Address::parse(&format!("{}?notify={notify}", cluster.url())).unwrap();
+        let desk = Desk::new_at(Some(address())).await;
+        let (one, (two, _clock)) = (&desk.vault, desk.node(address()));
+        let owner = desk.owner().await;
+        let mut accepted = 0;
+        for _ in 0..TWO_NODES_KEYS {
+            let made = one.issue_key(&owner, new_key()).await.unwrap();
+            two.fresh().await.unwrap();
+            assert_eq!(code(&two, &owner, &made.text).await, KeyCode::Valid);
+            one.revoke_key(&owner, made.about.key.id, RevocationReason::Compromised).await.unwrap();
+            two.fresh().await.unwrap();
+            accepted += usize::from(code(&two, &owner, &made.text).await != KeyCode::Revoked);
+        }
+        assert_eq!(accepted, 0, "notify={notify}");
+        let credits = Some(NewCredits { amount: 100, refill: None });
+        let made = one.issue_key(&owner, NewIssuedKey { credits, ..new_key() }).await.unwrap();
+        two.fresh().await.unwrap();
+        let callers: Vec<_> = (0..16)
+            .map(|number| {
+                let vault = if number % 2 == 0 { one.clone() } else { two.clone() };
+                let (owner, key) = (owner.clone(), made.text.duplicate());
+                tokio::spawn(async move {
+                    let mut admitted = 0;
+                    for _ in 0..10 {
+                        admitted += usize::from(code(&vault, &owner, &key).await == KeyCode::Valid);
+                    }
+                    admitted
+                })
+            })
+            .collect();
+        let mut admitted = 0;
+        for caller in callers {
+            admitted += caller.await.unwrap();
+        }
+        assert_eq!(admitted, 100, "of 160 calls on two nodes, notify={notify}");
+        two.close().await;
+    }
+}
+
+/// Each is issued, verified, revoked and refused, on one node and the other by turns.
+const TWO_NODES_KEYS: usize = 50;
