@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use keymoat_vault::issued::KnownKey;
 
 /// Every header, in the order of [`Identity::values`]. The configurations in `examples/forward-auth` name all of them.
-pub(super) const HEADERS: [HeaderName; 11] = [
+pub(super) static HEADERS: [HeaderName; COUNT] = [
     HeaderName::from_static("x-keymoat-key-id"),
     HeaderName::from_static("x-keymoat-key-name"),
     HeaderName::from_static("x-keymoat-owner"),
@@ -79,7 +79,7 @@ impl Identity {
         }
     }
 
-    fn values(&self) -> [Cow<'_, str>; HEADERS.len()] {
+    fn values(&self) -> [Cow<'_, str>; COUNT] {
         [
             self.key_id.as_str().into(),
             self.key_name.as_str().into(),
@@ -137,6 +137,7 @@ fn value_of(text: &str) -> HeaderValue {
 
 /// Stands for nothing: an empty header is one that proxies leave out.
 pub(super) const NONE: &str = "-";
+const COUNT: usize = 11;
 /// Proxies keep all headers of an answer in one buffer, of 4 KiB with nginx.
 const LIST_BYTES_MAX: usize = 700;
 

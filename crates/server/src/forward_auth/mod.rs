@@ -200,9 +200,9 @@ fn too_often(rules: &Rules, retry_after_secs: Option<u64>) -> Problem {
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// Where proxies say by which method they were asked.
-const METHODS: [HeaderName; 2] =
+static METHODS: [HeaderName; 2] =
     [HeaderName::from_static("x-forwarded-method"), HeaderName::from_static("x-original-method")];
-const PREFLIGHT: [HeaderName; 2] = [header::ORIGIN, header::ACCESS_CONTROL_REQUEST_METHOD];
+static PREFLIGHT: [HeaderName; 2] = [header::ORIGIN, header::ACCESS_CONTROL_REQUEST_METHOD];
 const LIMITED: &str = "rate_limited";
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ fn credentials(value: &[u8]) -> Option<&[u8]> {
     SCHEMES.iter().any(|known| scheme.eq_ignore_ascii_case(known)).then_some(rest)
 }
 
-const NAMES: [HeaderName; 2] = [HeaderName::from_static("api-key"), HeaderName::from_static("x-api-key")];
+static NAMES: [HeaderName; 2] = [HeaderName::from_static("api-key"), HeaderName::from_static("x-api-key")];
 const SCHEMES: [&[u8]; 2] = [b"Bearer", b"Api-Key"];
 
 #[cfg(test)]
