@@ -45,6 +45,12 @@ fn a_key_is_issued_shown_rerolled_verified_and_revoked() {
     assert_eq!((verify(&key, &from).code, verify(&new, &from).code), (0, 0));
     assert_eq!(json(&home.ok(&["key", "show", &id, "--format", "json"]))["usage"]["allowed"], 2);
 
+    let code = home.ok(&["key", "issue", "--owner", "partner", "--env", "prod", "--one-time"]);
+    let fetched = home.run_with_stdin(&["key", "fetch"], &code.stdout);
+    assert!(fetched.stdout.starts_with("km_prod_"), "{fetched:?}");
+    assert_eq!(verify(&fetched.stdout, &[]).code, 0);
+    assert_eq!(home.run_with_stdin(&["key", "fetch"], &code.stdout).code, 1);
+
     home.ok(&["key", "revoke", &id, "--reason", "superseded"]);
     let revoked = verify(&key, &[&from[..], &["--format", "json"]].concat());
     assert_eq!((revoked.code, json(&revoked)["code"].as_str()), (1, Some("REVOKED")), "{revoked:?}");

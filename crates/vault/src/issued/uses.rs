@@ -262,7 +262,7 @@ impl Vault {
                 counted.added_to(&mut usage);
             }
             usage.sources.sort_by_key(|source| std::cmp::Reverse(source.count));
-            Ok(usage)
+            Ok::<_, VaultError>(usage)
         });
         usages.collect()
     }

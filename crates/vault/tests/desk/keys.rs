@@ -43,6 +43,7 @@ fn new_key() -> NewIssuedKey {
         lasts: Some(SignedDuration::from_hours(24 * 90)),
         credits: None,
         meta: serde_json::Map::new(),
+        fetch_within: None,
     }
 }
 
@@ -502,3 +503,30 @@ async fn what_one_node_revokes_and_spends_the_other_knows() {
 
 /// Each is issued, verified, revoked and refused, on one node and the other by turns.
 const TWO_NODES_KEYS: usize = 50;
+
+#[tokio::test]
+async fn who_issues_a_key_with_a_code_never_sees_it() {
+    let desk = Desk::new().await;
+    let (vault, owner) = (&desk.vault, desk.owner().await);
+    let minutes = SignedDuration::from_mins;
+    let new = NewIssuedKey { fetch_within: Some(minutes(10)), ..new_key() };
+    let made = vault.issue_key(&owner, new.clone()).await.unwrap();
+    let id = made.about.key.id;
+    assert_eq!((made.about.status, text(&made.text).len()), (KeyStatus::Unfetched, 23));
+    assert_eq!(code(vault, &owner, &made.text).await, KeyCode::Malformed, "a code is no key");
+    coded(vault.fetch_key(&bytes("AAAAA-AAAAA-AAAAA-AAAAA"), &desk.origin()).await, Code::NotSignedIn);
+    coded(vault.reroll_key(&owner, id, minutes(1)).await, Code::Conflict);
+    let fetched = vault.fetch_key(&made.text, &desk.origin_at("192.0.2.9")).await.unwrap();
+    assert_eq!((fetched.about.key.id, fetched.about.status), (id, KeyStatus::Active));
+    assert_eq!(code(vault, &owner, &fetched.text).await, KeyCode::Valid);
+    coded(vault.fetch_key(&made.text, &desk.origin()).await, Code::NotSignedIn);
+    // What nobody fetched in time is gone, and a revoked one is never given out.
+    let late = vault.issue_key(&owner, new.clone()).await.unwrap();
+    let revoked = vault.issue_key(&owner, new).await.unwrap();
+    vault.revoke_key(&owner, revoked.about.key.id, RevocationReason::Unspecified).await.unwrap();
+    coded(vault.fetch_key(&revoked.text, &desk.origin()).await, Code::NotSignedIn);
+    desk.clock.forward(minutes(10));
+    coded(vault.fetch_key(&late.text, &desk.origin()).await, Code::NotSignedIn);
+    assert_eq!(vault.sweep().await.unwrap().keys, 2);
+    coded(vault.issued_key(&owner, late.about.key.id).await, Code::NotFound);
+}
