@@ -249,8 +249,12 @@ impl IssuedKeys {
         *self.under_peppers.entry(known.pepper).or_default() += 1;
         match known.fetch_until {
             // The digest is that of a code, and no key.
-            Some(_) => drop(self.unfetched.insert(digest, known.id)),
-            None => drop(self.by_digest.insert(ByDigest(Arc::clone(&known)))),
+            Some(_) => {
+                self.unfetched.insert(digest, known.id);
+            }
+            None => {
+                self.by_digest.insert(ByDigest(Arc::clone(&known)));
+            }
         }
         self.by_id.insert(ById(known));
         Ok(())

@@ -232,7 +232,7 @@ impl Vault {
                     Ok::<_, VaultError>(())
                 })
                 .await?;
-            self.fresh_key(text, key).await
+            Ok(self.fresh_key(text, key))
         })
         .await
     }
@@ -273,7 +273,7 @@ impl Vault {
                 Ok(key)
             })
             .await?;
-        self.fresh_key(token.text().duplicate(), key).await
+        Ok(self.fresh_key(token.text().duplicate(), key))
     }
 
     fn key_of_code(&self, text: &SecretBytes) -> Option<Arc<super::KnownKey>> {
@@ -454,7 +454,7 @@ impl Vault {
                     Ok::<_, VaultError>(new)
                 })
                 .await?;
-            self.fresh_key(token.text().duplicate(), new).await
+            Ok(self.fresh_key(token.text().duplicate(), new))
         })
         .await
     }
@@ -570,12 +570,13 @@ impl Vault {
         ShownKey { status: key.status(now), key: Arc::new(key), usage, credits }
     }
 
-    async fn fresh_key(&self, text: SecretBytes, key: IssuedKey) -> Result<FreshKey, VaultError> {
+    fn fresh_key(&self, text: SecretBytes, key: IssuedKey) -> FreshKey {
         let wide = key.networks.too_wide().map(|network| {
             format!("`{network}` is so wide that it keeps hardly anybody out")
         });
         let warnings = wide.collect();
-        Ok(FreshKey { text, about: self.shown(key).await?, warnings })
+        let usage = KeyUsage::none_of(key.id);
+        FreshKey { text, about: self.shown_with(key, usage), warnings }
     }
 
     /// A key's row, with the key itself or the code with which it will be fetched.

@@ -161,7 +161,8 @@ impl Counted {
 }
 
 impl KeyUsage {
-    fn none_of(key: IssuedKeyId) -> Self {
+    /// That of a key that nobody has used.
+    pub(super) fn none_of(key: IssuedKeyId) -> Self {
         Self {
             key,
             allowed: 0,
