@@ -19,6 +19,7 @@ mod floor;
 mod growth;
 mod history;
 mod keymoat;
+mod keys;
 mod load;
 mod nodes;
 mod overload;
@@ -79,6 +80,10 @@ async fn dispatch(arguments: &[&str]) -> Result<()> {
         }
         ["verify"] => verify::run(RECORDS),
         ["verify", records] => verify::run(records.parse().context("a number of records was expected")?),
+        ["verify-key"] => keys::run(KEYS, SECONDS).await,
+        ["verify-key", keys] => {
+            keys::run(keys.parse().context("a number of keys was expected")?, SECONDS).await
+        }
         ["redact", files @ ..] if !files.is_empty() => redact::run(files),
         ["timing"] => timing::run(SAMPLES),
         ["timing", samples] => timing::run(samples.parse().context("a number of samples was expected")?),
@@ -112,6 +117,8 @@ const MINUTES: u64 = 30;
 const RESTORED: usize = 100_000;
 /// Half a gigabyte of log.
 const RECORDS: u64 = 1_000_000;
+/// Beyond what most have who sell an API.
+const KEYS: usize = 1_000_000;
 /// As many as show a leak of a nanosecond.
 const SAMPLES: usize = 1_000_000;
 const TURN: Duration = Duration::from_secs(3);
@@ -128,6 +135,7 @@ usage: cargo run --release -p keymoat-benches -- [BENCH]
   nodes [--seconds N]    values over HTTP from one node and two on PostgreSQL, against OpenBao on PostgreSQL
   restore [SECRETS]      backup and restore of so many secrets (100000), into a file and into PostgreSQL
   verify [RECORDS]       verifying an export of the log (1000000 records), against plain SHA-256
+  verify-key [KEYS]      what a presented key is good for, with so many issued (1000000), against a constant
   redact FILE…           the redactor's speed on files, as a ratio to searching them, without and with 10000 stored values
   timing [SAMPLES]       whether the time of a check tells what was checked (1000000 samples), with `==` as the control
   allocator              what erasing freed memory costs, in processor time for a request

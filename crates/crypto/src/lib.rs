@@ -49,7 +49,7 @@ pub use fernet::{FernetError, FernetKey};
 pub use fingerprint::{
     Fingerprint, FingerprintError, FingerprintKey, STATE_DIGEST_LEN, StateDigest, StateKey,
 };
-pub use issued::{Issuer, IssuedForm, IssuedKey, IssuedKeyError};
+pub use issued::{IssuedForm, IssuedKey, IssuedKeyError, Issuer};
 pub use keys::{DataKey, InstanceKey, KEY_LEN, MacKey, MasterKey, Pepper, RootKey};
 pub use locked::{MemoryProtection, ProcessProtection, harden_process, memory_protection};
 pub use master::MasterKeyError;

@@ -15,8 +15,20 @@ fn a_key_is_issued_shown_rerolled_verified_and_revoked() {
     let home = Home::with_vault();
     let _server = home.serve();
     let made = home.ok(&[
-        "key", "issue", "--owner", "odoo:res.users:42", "--scope", "orders.read", "--env", "prod", "--expires",
-        "90d", "--rate", "100/1s,10000/1d", "--allow", "127.0.0.0/8",
+        "key",
+        "issue",
+        "--owner",
+        "odoo:res.users:42",
+        "--scope",
+        "orders.read",
+        "--env",
+        "prod",
+        "--expires",
+        "90d",
+        "--rate",
+        "100/1s,10000/1d",
+        "--allow",
+        "127.0.0.0/8",
     ]);
     let key = made.stdout.trim().to_owned();
     assert!(key.starts_with("km_prod_") && !made.stderr.contains(&key), "{made:?}");
@@ -44,6 +56,12 @@ fn a_key_is_issued_shown_rerolled_verified_and_revoked() {
     let new = rerolled.stdout.trim().to_owned();
     assert_eq!((verify(&key, &from).code, verify(&new, &from).code), (0, 0));
     assert_eq!(json(&home.ok(&["key", "show", &id, "--format", "json"]))["usage"]["allowed"], 2);
+
+    let code = home.ok(&["key", "issue", "--owner", "partner", "--env", "prod", "--one-time"]);
+    let fetched = home.run_with_stdin(&["key", "fetch"], &code.stdout);
+    assert!(fetched.stdout.starts_with("km_prod_"), "{fetched:?}");
+    assert_eq!(verify(&fetched.stdout, &[]).code, 0);
+    assert_eq!(home.run_with_stdin(&["key", "fetch"], &code.stdout).code, 1);
 
     home.ok(&["key", "revoke", &id, "--reason", "superseded"]);
     let revoked = verify(&key, &[&from[..], &["--format", "json"]].concat());

@@ -188,6 +188,8 @@ pub static ROUTES: &[Route] = &[
         .json(Form::one::<wire::KeyVerdict>()),
     route(Verb::Post, "/api/v1/keys/self-revoke", Needs::Nobody, "Ends the issued key that is presented", || to(api::keys::self_revoke))
         .takes(Form::one::<wire::RevokeKey>()).nothing(),
+    route(Verb::Post, "/api/v1/keys/fetch", Needs::Nobody, "Gives the issued key out that a one-time code is for, once", || to(api::keys::fetch))
+        .takes(Form::one::<wire::FetchKey>()).created(Form::one::<wire::NewKey>()).never_kept(),
     route(Verb::Post, "/api/v1/keys/owners", needs(Write, "sys/key-owners"), "Says whether an owner of issued keys is active", || to(api::keys::owner))
         .takes(Form::one::<wire::KeyOwner>()).json(Form::one::<wire::KeyOwner>()).kept(),
     route(Verb::Get, "/api/v1/keys/{id}", needs(Inspect, "sys/spaces/{space}/{environment}"), "An issued key, never the key itself", || to(api::keys::show))
@@ -612,7 +614,10 @@ const KEYS_QUERY: &[Parameter] = &[
     parameter("space", "only of this space"),
     parameter("environment", "only for this environment"),
     parameter("owner", "only of this owner"),
-    parameter("status", "only `active`, `disabled`, `not_yet_valid`, `expired` or `revoked` ones"),
+    parameter(
+        "status",
+        "only `active`, `disabled`, `unfetched`, `not_yet_valid`, `expired` or `revoked` ones",
+    ),
     parameter("unused_days", "only those that nobody used for so many days"),
     parameter("expires_days", "only those that end within so many days"),
     parameter("after", "`next` of the page before"),
@@ -719,6 +724,7 @@ mod tests {
             "POST /api/v1/sign-in/code",
             "GET /api/v1/keys/whoami",
             "POST /api/v1/keys/self-revoke",
+            "POST /api/v1/keys/fetch",
         ];
         assert_eq!(open, expected);
     }

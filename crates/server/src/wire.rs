@@ -1319,6 +1319,10 @@ pub struct IssueKey {
     /// Its credits; any number of uses when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credits: Option<NewCredits>,
+    /// Makes a one-time code instead, with which the key is fetched within so many seconds: whoever issues it never sees
+    /// it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fetch_secs: Option<u64>,
     /// What is given back with each verification, at most 64 KiB.
     #[serde(default)]
     #[schema(value_type = Object)]
@@ -1339,13 +1343,25 @@ pub struct NewCredits {
 /// A key that was just made: the only moment at which it can be seen.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct NewKey {
-    /// The key, shown once.
-    pub key: WireSecret,
+    /// The key, shown once; none where it is fetched with a code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<WireSecret>,
+    /// The code with which it is fetched, once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<WireSecret>,
     /// What is kept of it.
     pub about: Key,
     /// What should be looked at again, such as a network that is nearly everybody's.
     #[serde(default)]
     pub warnings: Vec<String>,
+}
+
+/// A one-time code with which a key is fetched.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FetchKey {
+    /// The code.
+    pub code: WireSecret,
 }
 
 /// What is kept of an issued key.
@@ -1370,7 +1386,7 @@ pub struct Key {
     pub owner: String,
     /// What kind of owner.
     pub owner_kind: String,
-    /// `active`, `disabled`, `not_yet_valid`, `expired` or `revoked`.
+    /// `active`, `disabled`, `unfetched`, `not_yet_valid`, `expired` or `revoked`.
     pub status: String,
     /// What it gives.
     pub scopes: Vec<String>,

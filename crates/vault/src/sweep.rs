@@ -14,6 +14,7 @@ use crate::desk::{About, Deed, system_resource};
 use crate::entity::{
     Entity as _, GrantEntity, IdempotencyEntity, SignInCodeEntity, StoredGrantState, TokenEntity,
 };
+use crate::issued::IssuedKey;
 use crate::refusals::Source;
 use crate::state::State;
 use crate::tokens::later;
@@ -30,6 +31,8 @@ pub struct Swept {
     pub answers: usize,
     /// Grants.
     pub grants: usize,
+    /// Issued keys that nobody has fetched in time.
+    pub keys: usize,
     /// Whether there is more than one sweep takes, so that the next should not wait.
     pub more: bool,
 }
@@ -128,6 +131,7 @@ impl Swept {
             Kind::Token => &mut self.tokens,
             Kind::SignInCode => &mut self.codes,
             Kind::Grant => &mut self.grants,
+            Kind::IssuedKey => &mut self.keys,
             _ => &mut self.answers,
         };
         *count += usize::from(removed);
@@ -139,6 +143,7 @@ impl Swept {
             ("codes", self.codes),
             ("answers", self.answers),
             ("grants", self.grants),
+            ("keys", self.keys),
         ];
         let mut deed = Deed::done(Action::Prune, About::default());
         for (name, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
@@ -158,7 +163,8 @@ fn ended_rows(state: &State, now: Timestamp) -> Vec<(Kind, String)> {
     let grants = grants.map(|stored| (Kind::Grant, stored.entity.key()));
     let answers = state.answers_by_end.iter().take_while(|(end, _)| now >= *end);
     let answers = answers.map(|(_, key)| (Kind::Idempotency, key.clone()));
-    tokens.chain(codes).chain(grants).chain(answers).take(SWEPT_AT_ONCE).collect()
+    let keys = state.issued.never_fetched(now).map(|id| (Kind::IssuedKey, id.to_string()));
+    tokens.chain(keys).chain(codes).chain(grants).chain(answers).take(SWEPT_AT_ONCE).collect()
 }
 
 /// Removes a row unless it was prolonged, or written anew, meanwhile.
@@ -176,6 +182,7 @@ fn has_ended(row: &Row, now: Timestamp) -> Result<bool, VaultError> {
         Kind::SignInCode => SignInCodeEntity::parse(row)?.has_ended(now),
         Kind::Grant => GrantEntity::parse(row)?.is_long_over(now),
         Kind::Idempotency => now >= IdempotencyEntity::parse(row)?.expires_at,
+        Kind::IssuedKey => IssuedKey::parse(row)?.fetch_until.is_some_and(|end| now >= end),
         _ => false,
     })
 }

@@ -5,8 +5,8 @@ use http::Method;
 use keymoat_core::id::IssuedKeyId;
 use keymoat_core::names::SpaceName;
 use keymoat_server::wire::{
-    ChangeKey, IssueKey, Key as WireKey, KeyOwner, KeyPage, KeySource, KeySpace, KeyVerdict, NewCredits,
-    NewKey, PutKeySpace, RerollKey, RevokeKey, VerifyKey, WireSecret,
+    ChangeKey, FetchKey, IssueKey, Key as WireKey, KeyOwner, KeyPage, KeySource, KeySpace, KeyVerdict,
+    NewCredits, NewKey, PutKeySpace, RerollKey, RevokeKey, VerifyKey, WireSecret,
 };
 
 use super::{duration, time_text};
@@ -44,6 +44,8 @@ pub enum Key {
     },
     /// Say what the key on stdin is good for; exit code 1 when it is not.
     Verify(Verify),
+    /// Fetch the key that a one-time code on stdin is for, once.
+    Fetch,
     /// Say whether an owner of keys is active.
     Owner(Owner),
     /// Spaces of keys.
@@ -90,6 +92,9 @@ pub struct Issue {
     /// How they are filled up, such as `1000/day` or `+100/month<=500`.
     #[arg(long, value_name = "REFILL", requires = "credits")]
     refill: Option<String>,
+    /// Write a one-time code instead, with which the key is fetched (`keymoat key fetch`), within ten minutes or this time.
+    #[arg(long, value_name = "TIME", value_parser = duration::seconds, num_args = 0..=1, default_missing_value = "10m")]
+    one_time: Option<u64>,
 }
 
 /// Flags of `key list`.
@@ -215,6 +220,7 @@ impl Key {
             Key::Disable { id } => switch(context, client, id, false).await,
             Key::Enable { id } => switch(context, client, id, true).await,
             Key::Verify(verify) => verify.send(context, client).await,
+            Key::Fetch => fetch(context, client).await,
             Key::Owner(owner) => owner.send(context, client).await,
             Key::Space(Space::List) => list_spaces(context, client).await,
             Key::Space(Space::Put(put)) => put.send(context, client).await,
@@ -241,6 +247,7 @@ impl Issue {
             not_before: None,
             expires_secs: self.expires,
             credits,
+            fetch_secs: self.one_time,
             meta: serde_json::Map::new(),
         };
         let made: NewKey = client.call(Method::POST, "/api/v1/keys", Some(&body)).await?;
@@ -402,6 +409,16 @@ async fn switch(context: &Context, client: &Client, id: &IssuedKeyId, on: bool) 
     told(context, &key, if on { "is on" } else { "is off" })
 }
 
+async fn fetch(context: &Context, client: &Client) -> Result<u8, CliError> {
+    let code = match output::talks_to_a_person() {
+        true => prompt::secret("Code")?,
+        false => prompt::secret_from_stdin()?,
+    };
+    let body = FetchKey { code: WireSecret(code) };
+    let made: NewKey = client.call(Method::POST, "/api/v1/keys/fetch", Some(&body)).await?;
+    print_new(context, &made)
+}
+
 fn told(context: &Context, key: &WireKey, what: &str) -> Result<u8, CliError> {
     match context.global.format {
         Format::Json => output::json(key)?,
@@ -416,13 +433,17 @@ fn print_new(context: &Context, made: &NewKey) -> Result<u8, CliError> {
         output::json(made)?;
         return Ok(0);
     }
-    let until = made.about.expires_at.map_or("for good".to_owned(), |end| format!("until {}", time_text(end)));
-    output::say(&format!(
-        "key {} of `{}`, good {until}; it is shown this once:",
-        made.about.id, made.about.owner
-    ));
+    let until =
+        made.about.expires_at.map_or("for good".to_owned(), |end| format!("until {}", time_text(end)));
+    let about = &made.about;
+    let (what, text) = match (&made.key, &made.code) {
+        (Some(key), _) => ("it is shown this once:", key),
+        (None, Some(code)) => ("its owner fetches it, once, with `keymoat key fetch` and this code:", code),
+        (None, None) => return Err(CliError::new("the server gave neither a key nor a code")),
+    };
+    output::say(&format!("key {} of `{}`, good {until}; {what}", about.id, about.owner));
     // EXPOSE: the key was asked for by somebody who may have it, and its making is on record.
-    made.key.0.expose(|text| output::bytes(&[text.as_slice(), b"\n"].concat()));
+    text.0.expose(|text| output::bytes(&[text.as_slice(), b"\n"].concat()));
     Ok(0)
 }
 
@@ -463,7 +484,8 @@ fn show(context: &Context, key: &WireKey) -> Result<u8, CliError> {
 /// Who still uses a key.
 fn still_used(key: &WireKey) -> String {
     let Some(last) = key.usage.last_used_at else { return "never used".to_owned() };
-    let source = |source: &KeySource| format!("{} ({}, {})", source.address, source.count, time_text(source.last_at));
+    let source =
+        |source: &KeySource| format!("{} ({}, {})", source.address, source.count, time_text(source.last_at));
     let from: Vec<String> = key.usage.sources.iter().map(source).collect();
     let from = if from.is_empty() { String::new() } else { format!(", from {}", from.join(", ")) };
     format!("last used {}{from}", time_text(last))
@@ -475,6 +497,7 @@ fn url(id: &IssuedKeyId, what: &str) -> String {
 
 /// `NAME=REST`, as some flags are written.
 fn pair(text: &str, example: &str) -> Result<(String, String), CliError> {
-    let (name, rest) = text.split_once('=').ok_or_else(|| CliError::new(format!("that is written `{example}`")))?;
+    let (name, rest) =
+        text.split_once('=').ok_or_else(|| CliError::new(format!("that is written `{example}`")))?;
     Ok((name.to_owned(), rest.to_owned()))
 }

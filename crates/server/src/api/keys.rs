@@ -5,13 +5,11 @@ use axum::extract::State;
 use http::StatusCode;
 use jiff::SignedDuration;
 use keymoat_core::id::IssuedKeyId;
-use keymoat_core::issued::{
-    AddressList, HeldScope, Limits, OwnerKind, OwnerRef, Refill, ScopeQuery,
-};
-use keymoat_core::names::{Company, SpaceName};
+use keymoat_core::issued::{AddressList, HeldScope, Limits, OwnerKind, OwnerRef, Refill, ScopeQuery};
+use keymoat_core::names::{Company, GroupName, RoleName, SpaceName};
 use keymoat_vault::issued::{
-    FreshKey, IssuedKey, KeyChange, KeyFilter, KeyQuestion, KeyStatus, KeyUsage, KeyVerdict, LimitLeft,
-    NewCredits, NewIssuedKey, RevocationReason, ShownKey, Verifier,
+    FreshKey, IssuedKey, KeyChange, KeyFilter, KeyQuestion, KeyStatus, KeyUsage, KeyVerdict, KnownKey,
+    LimitLeft, NewCredits, NewIssuedKey, RevocationReason, ShownKey, Verifier,
 };
 
 use crate::AppState;
@@ -40,14 +38,14 @@ pub(crate) async fn list(
     SignedIn(caller): SignedIn,
     params: Params,
 ) -> Answer<wire::KeyPage> {
-    let days = |name| Ok::<_, Problem>(params.quiet::<u64>(name, "a number of days")?.map(days));
+    let span = |name| Ok::<_, Problem>(params.quiet::<u64>(name, "a number of days")?.map(days));
     let filter = KeyFilter {
         space: params.get("space")?,
         environment: params.get("environment")?,
         owner: params.quiet::<OwnerRef>("owner", "an owner such as `odoo:res.users:42`")?,
         status: params.text("status").map(status_of).transpose()?,
-        unused_for: days("unused_days")?,
-        ends_within: days("expires_days")?,
+        unused_for: span("unused_days")?,
+        ends_within: span("expires_days")?,
         after: params.quiet::<IssuedKeyId>("after", "`next` of the page before")?,
         limit: params.quiet::<usize>("limit", "a number from 1 to 1000")?.unwrap_or(PAGE),
     };
@@ -158,13 +156,25 @@ pub(crate) async fn self_revoke(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Gives a key to whoever has its one-time code.
+pub(crate) async fn fetch(
+    State(app): State<AppState>,
+    Circumstances(origin): Circumstances,
+    Sent(sent): Sent<wire::FetchKey>,
+) -> Result<(StatusCode, Json<wire::NewKey>), Problem> {
+    app.vault.fresh().await?;
+    let fresh = app.vault.fetch_key(&sent.code.0, &origin).await?;
+    Ok((StatusCode::CREATED, Json(made(&fresh))))
+}
+
 /// Takes in whether an owner is active.
 pub(crate) async fn owner(
     State(app): State<AppState>,
     SignedIn(caller): SignedIn,
     Sent(sent): Sent<wire::KeyOwner>,
 ) -> Answer<wire::KeyOwner> {
-    let owner = app.vault.set_key_owner(&caller, sent.owner.parse().map_err(as_invalid)?, sent.active).await?;
+    let owner =
+        app.vault.set_key_owner(&caller, sent.owner.parse().map_err(as_invalid)?, sent.active).await?;
     Ok(Json(wire::KeyOwner { owner: owner.owner.to_string(), active: owner.active }))
 }
 
@@ -177,15 +187,26 @@ fn new_key(sent: wire::IssueKey) -> Result<NewIssuedKey, Problem> {
         space: space.parse::<SpaceName>().map_err(as_invalid)?,
         environment: sent.environment.parse().map_err(as_invalid)?,
         company: sent.company.map(|company| company.parse::<Company>()).transpose().map_err(as_invalid)?,
-        scopes: sent.scopes.iter().map(|scope| scope.parse()).collect::<Result<Vec<HeldScope>, _>>().map_err(as_invalid)?,
+        scopes: sent
+            .scopes
+            .iter()
+            .map(|scope| scope.parse())
+            .collect::<Result<Vec<HeldScope>, _>>()
+            .map_err(as_invalid)?,
         roles: sent.roles.iter().map(|role| role.parse()).collect::<Result<_, _>>().map_err(as_invalid)?,
-        groups: sent.groups.iter().map(|group| group.parse()).collect::<Result<_, _>>().map_err(as_invalid)?,
+        groups: sent
+            .groups
+            .iter()
+            .map(|group| group.parse())
+            .collect::<Result<_, _>>()
+            .map_err(as_invalid)?,
         limits: sent.limits.as_deref().unwrap_or_default().parse().map_err(as_invalid)?,
         networks: networks_of(&sent.networks)?,
         not_before: sent.not_before,
         lasts: sent.expires_secs.map(seconds),
         credits: sent.credits.map(credits).transpose()?,
         meta: sent.meta,
+        fetch_within: sent.fetch_secs.map(seconds),
     })
 }
 
@@ -211,11 +232,9 @@ fn networks_of(texts: &[String]) -> Result<AddressList, Problem> {
 }
 
 fn made(fresh: &FreshKey) -> wire::NewKey {
-    wire::NewKey {
-        key: WireSecret(fresh.text.duplicate()),
-        about: key(&fresh.about),
-        warnings: fresh.warnings.clone(),
-    }
+    let (text, is_unfetched) = (WireSecret(fresh.text.duplicate()), fresh.about.key.fetch_until.is_some());
+    let (key_text, code) = if is_unfetched { (None, Some(text)) } else { (Some(text), None) };
+    wire::NewKey { key: key_text, code, about: key(&fresh.about), warnings: fresh.warnings.clone() }
 }
 
 fn key(shown: &ShownKey) -> wire::Key {
@@ -233,8 +252,8 @@ fn key(shown: &ShownKey) -> wire::Key {
         owner_kind: it.owner_kind.to_string(),
         status: shown.status.as_str().to_owned(),
         scopes: texts(&it.scopes, HeldScope::as_str),
-        roles: it.roles.iter().map(ToString::to_string).collect(),
-        groups: it.groups.iter().map(ToString::to_string).collect(),
+        roles: texts(&it.roles, RoleName::as_str),
+        groups: texts(&it.groups, GroupName::as_str),
         limits: Some(it.limits.to_string()).filter(|limits| !limits.is_empty()),
         networks: networks(&it.networks),
         not_before: it.not_before,
@@ -270,21 +289,22 @@ fn usage(usage: &KeyUsage) -> wire::KeyUsage {
 /// What became of a presented key, on the wire.
 pub(crate) fn wire_verdict(verdict: &KeyVerdict) -> wire::KeyVerdict {
     let facts = verdict.key.as_deref();
-    let text = |of: fn(&IssuedKey) -> String| facts.map(of);
+    let text = |of: fn(&KnownKey) -> String| facts.map(of);
+    let terms = facts.map(|key| &*key.terms);
     wire::KeyVerdict {
         valid: verdict.is_valid(),
         code: verdict.code.as_str().to_owned(),
         key_id: text(|key| key.id.to_string()),
-        name: text(|key| key.name.clone()).filter(|name| !name.is_empty()),
+        name: text(|key| key.name.to_string()).filter(|name| !name.is_empty()),
         owner: text(|key| key.owner.to_string()),
-        owner_kind: text(|key| key.owner_kind.to_string()),
-        space: text(|key| key.space.to_string()),
-        environment: text(|key| key.environment.to_string()),
-        company: facts.and_then(|key| key.company.as_ref()).map(ToString::to_string),
-        scopes: facts.map(|key| texts(&key.scopes, HeldScope::as_str)).unwrap_or_default(),
-        roles: facts.map(|key| key.roles.iter().map(ToString::to_string).collect()).unwrap_or_default(),
-        groups: facts.map(|key| key.groups.iter().map(ToString::to_string).collect()).unwrap_or_default(),
-        meta: facts.map(|key| key.meta.clone()).unwrap_or_default(),
+        owner_kind: terms.map(|terms| terms.owner_kind.to_string()),
+        space: text(|key| key.place.space.to_string()),
+        environment: text(|key| key.place.environment.to_string()),
+        company: facts.and_then(|key| key.place.company.as_ref()).map(ToString::to_string),
+        scopes: terms.map(|terms| texts(&terms.scopes, HeldScope::as_str)).unwrap_or_default(),
+        roles: terms.map(|terms| texts(&terms.roles, RoleName::as_str)).unwrap_or_default(),
+        groups: terms.map(|terms| texts(&terms.groups, GroupName::as_str)).unwrap_or_default(),
+        meta: facts.and_then(|key| key.meta.as_deref().cloned()).unwrap_or_default(),
         expires_at: facts.and_then(|key| key.expires_at),
         credits: verdict.credits,
         limits: verdict.limits.iter().map(limit_left).collect(),

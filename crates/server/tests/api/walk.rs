@@ -63,8 +63,8 @@ async fn who_is_not_signed_in_has_no_body_read() {
             house.forward(jiff::SignedDuration::from_mins(1));
         }
     }
-    // What nobody needs to be signed in for takes two small forms, and says no to anything else.
-    for path in ["/api/v1/sign-in/code", "/api/v1/unseal"] {
+    // What nobody needs to be signed in for takes a few small forms, and says no to anything else.
+    for path in ["/api/v1/sign-in/code", "/api/v1/unseal", "/api/v1/keys/fetch"] {
         for body in bodies {
             let call = house.client("POST", path, None).header("content-type", "application/json");
             let reply = call.body(body.to_owned()).send().await;
@@ -138,7 +138,7 @@ impl Walked<'_> {
             }
             // Signing in is what a wrong code is refused for, whoever brings it.
             // So is a token that is no issued key.
-            false if self.path == "/api/v1/sign-in/code" || self.path.starts_with("/forward-auth/") => {
+            false if SHOWN_INSTEAD.contains(&self.path) || self.path.starts_with("/forward-auth/") => {
                 assert_eq!(reply.status, 401, "{}", self.about(&reply))
             }
             false => assert!(!matches!(reply.status.as_u16(), 401 | 403), "{}", self.about(&reply)),
@@ -234,9 +234,13 @@ impl Walked<'_> {
             ("POST", "/api/v1/keys") => json!({ "owner": "erp", "environment": "prod" }),
             ("POST", "/api/v1/keys/verify") => json!({ "key": "made-up" }),
             ("POST", "/api/v1/keys/verify-batch") => json!({ "keys": [{ "key": "made-up" }] }),
+            ("POST", "/api/v1/keys/fetch") => json!({ "code": "MADE-UP" }),
             ("POST", "/api/v1/keys/owners") => json!({ "owner": "erp", "active": false }),
             ("PATCH", "/api/v1/keys/{id}") => json!({ "enabled": false }),
-            ("POST", "/api/v1/keys/self-revoke" | "/api/v1/keys/{id}/reroll" | "/api/v1/keys/{id}/revoke") => {
+            (
+                "POST",
+                "/api/v1/keys/self-revoke" | "/api/v1/keys/{id}/reroll" | "/api/v1/keys/{id}/revoke",
+            ) => {
                 json!({})
             }
             (method, path) => panic!("{method} {path} takes a body, and the walk does not know one for it"),
@@ -281,4 +285,7 @@ async fn things(house: &House) -> Things {
     Things { token, grant: text(&grant["id"]), key: text(&key["about"]["id"]) }
 }
 
+/// Routes on which something else is shown than a token: a wrong one is refused, whoever brings it.
+const SHOWN_INSTEAD: [&str; 4] =
+    ["/api/v1/sign-in/code", "/api/v1/keys/fetch", "/api/v1/keys/whoami", "/api/v1/keys/self-revoke"];
 const VALUE: &str = "made-up-value-of-the-walk";

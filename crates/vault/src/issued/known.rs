@@ -48,6 +48,7 @@ pub struct KnownKey {
     pub meta: Option<Box<serde_json::Map<String, serde_json::Value>>>,
     pub(crate) pepper: u32,
     pub(crate) state: KeyState,
+    pub(crate) fetch_until: Option<Timestamp>,
     pub(crate) has_credits: bool,
 }
 
@@ -83,6 +84,8 @@ pub struct KeyTerms {
 pub(crate) struct IssuedKeys {
     by_digest: HashSet<ByDigest>,
     by_id: HashSet<ById>,
+    /// Keys that nobody has fetched yet, by the digests of their codes.
+    unfetched: HashMap<TokenDigest, IssuedKeyId>,
     places: BTreeSet<Arc<KeyPlace>>,
     terms: HashMap<u64, Weak<KeyTerms>>,
     /// Beyond this many, the terms that nobody has any more are forgotten.
@@ -99,6 +102,7 @@ impl Default for IssuedKeys {
         Self {
             by_digest: HashSet::new(),
             by_id: HashSet::new(),
+            unfetched: HashMap::new(),
             places: BTreeSet::new(),
             terms: HashMap::new(),
             terms_kept: TERMS_KEPT,
@@ -117,6 +121,17 @@ impl IssuedKeys {
 
     pub(crate) fn by_id(&self, id: IssuedKeyId) -> Option<&Arc<KnownKey>> {
         self.by_id.get(&id).map(|found| &found.0)
+    }
+
+    /// The key that is fetched with a code.
+    pub(crate) fn by_code(&self, digest: &TokenDigest) -> Option<&Arc<KnownKey>> {
+        self.by_id(*self.unfetched.get(digest)?)
+    }
+
+    /// The keys that nobody has fetched, and nobody can fetch any more.
+    pub(crate) fn never_fetched(&self, now: Timestamp) -> impl Iterator<Item = IssuedKeyId> {
+        let known = self.unfetched.values().filter_map(|id| self.by_id(*id));
+        known.filter(move |key| key.fetch_until.is_some_and(|end| now >= end)).map(|key| key.id)
     }
 
     pub(crate) fn spaces(&self) -> impl Iterator<Item = &Arc<KeySpace>> {
@@ -222,6 +237,7 @@ impl IssuedKeys {
             replaced_by: key.replaced_by,
             meta: (!key.meta.is_empty()).then(|| Box::new(key.meta)),
             pepper: key.pepper,
+            fetch_until: key.fetch_until,
             state: match (key.revoked.is_some(), key.enabled) {
                 (true, _) => KeyState::Revoked,
                 (false, true) => KeyState::Enabled,
@@ -231,13 +247,24 @@ impl IssuedKeys {
         });
         self.forget(known.id);
         *self.under_peppers.entry(known.pepper).or_default() += 1;
-        self.by_digest.insert(ByDigest(Arc::clone(&known)));
+        match known.fetch_until {
+            // The digest is that of a code, and no key.
+            Some(_) => {
+                self.unfetched.insert(digest, known.id);
+            }
+            None => {
+                self.by_digest.insert(ByDigest(Arc::clone(&known)));
+            }
+        }
         self.by_id.insert(ById(known));
         Ok(())
     }
 
     fn forget(&mut self, id: IssuedKeyId) {
         let Some(ById(old)) = self.by_id.take(&id) else { return };
+        if old.fetch_until.is_some() {
+            self.unfetched.remove(&old.digest);
+        }
         // Only its own: a digest may meanwhile be that of another.
         if self.by_digest.get(&old.digest).is_some_and(|found| found.0.id == id) {
             self.by_digest.remove(&old.digest);

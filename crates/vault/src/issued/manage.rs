@@ -5,15 +5,13 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::{SignedDuration, Timestamp};
-use keymoat_core::audit::{Action, AuditText};
+use keymoat_core::audit::{Action, AuditText, ReasonCode};
 use keymoat_core::id::IssuedKeyId;
-use keymoat_core::issued::{
-    AddressList, Credits, HeldScope, Limits, OwnerKind, OwnerRef, Refill,
-};
+use keymoat_core::issued::{AddressList, Credits, HeldScope, Limits, OwnerKind, OwnerRef, Refill};
 use keymoat_core::names::{Company, Environment, GroupName, RoleName, SpaceName};
 use keymoat_core::policy::{Capability, Resource};
 use keymoat_core::secret::check_description;
-use keymoat_crypto::{SecretBytes, Token, TokenKind};
+use keymoat_crypto::{SecretBytes, SignInCode, Token, TokenKind};
 use keymoat_store::{Kind, Tx};
 
 use super::rows::{IssuedKey, KeyCredits, KeyUsage, Revocation, RevocationReason};
@@ -24,7 +22,7 @@ use crate::entity::Entity as _;
 use crate::receipt::Permit;
 use crate::rekey::check_pepper;
 use crate::tokens::later;
-use crate::{Caller, Code, Vault, VaultError};
+use crate::{Caller, Code, Origin, Vault, VaultError};
 
 /// A key to be issued.
 #[derive(Debug, Clone)]
@@ -59,6 +57,8 @@ pub struct NewIssuedKey {
     pub credits: Option<NewCredits>,
     /// What is given back with each verification.
     pub meta: serde_json::Map<String, serde_json::Value>,
+    /// For how long it can be fetched with a one-time code, by him for whom it is; at once when left out.
+    pub fetch_within: Option<SignedDuration>,
 }
 
 /// Credits that a key begins with.
@@ -73,7 +73,7 @@ pub struct NewCredits {
 /// A key that was just made: the only moment at which it can be seen.
 #[derive(Debug)]
 pub struct FreshKey {
-    /// The key itself.
+    /// The key itself, or the code with which it is fetched.
     pub text: SecretBytes,
     /// What is kept of it.
     pub about: ShownKey,
@@ -101,6 +101,8 @@ pub enum KeyStatus {
     Active,
     /// It is switched off.
     Disabled,
+    /// Nobody has fetched it yet.
+    Unfetched,
     /// Its time has not come.
     NotYetValid,
     /// Its time is over.
@@ -156,14 +158,15 @@ pub struct KeyChange {
 
 impl KeyStatus {
     /// Every status.
-    pub const ALL: [Self; 5] =
-        [Self::Active, Self::Disabled, Self::NotYetValid, Self::Expired, Self::Revoked];
+    pub const ALL: [Self; 6] =
+        [Self::Active, Self::Disabled, Self::Unfetched, Self::NotYetValid, Self::Expired, Self::Revoked];
 
     /// The stable name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Active => "active",
             Self::Disabled => "disabled",
+            Self::Unfetched => "unfetched",
             Self::NotYetValid => "not_yet_valid",
             Self::Expired => "expired",
             Self::Revoked => "revoked",
@@ -181,6 +184,8 @@ impl IssuedKey {
     pub fn status(&self, now: Timestamp) -> KeyStatus {
         if self.revoked.is_some() {
             KeyStatus::Revoked
+        } else if self.fetch_until.is_some() {
+            KeyStatus::Unfetched
         } else if !self.enabled {
             KeyStatus::Disabled
         } else if self.not_before.is_some_and(|from| now < from) {
@@ -205,7 +210,7 @@ impl Vault {
             let resource = place_resource(&new.space, &new.environment)?;
             let permit =
                 self.authorize(caller, Capability::Write, Action::KeyIssue, resource.clone()).await?;
-            let (token, key) = match self.make_key(caller, &new) {
+            let (text, key) = match self.make_key(caller, &new) {
                 Ok(made) => made,
                 Err(error) => return Err(self.failed(&permit, Action::KeyIssue, error).await),
             };
@@ -225,9 +230,57 @@ impl Vault {
                     Ok::<_, VaultError>(())
                 })
                 .await?;
-            self.fresh_key(&token, key).await
+            Ok(self.fresh_key(text, key))
         })
         .await
+    }
+
+    /// Gives a key to whoever has the code with which it is fetched, once: only now is it made, so that nobody who
+    /// issued it has seen it.
+    ///
+    /// # Errors
+    /// [`Code::NotSignedIn`] when the code is wrong, used or too old.
+    pub async fn fetch_key(&self, code: &SecretBytes, origin: &Origin) -> Result<FreshKey, VaultError> {
+        let Some(known) = self.key_of_code(code) else {
+            self.refuse_sign_in(origin, ReasonCode::BadCredentials).await?;
+            return Err(VaultError::new(Code::NotSignedIn, "the code is wrong, used or too old")
+                .hint("ask whoever gave it to you for another one"));
+        };
+        let (id, now) = (known.id, self.now());
+        let (token, digest, pepper) = self.new_key_text(&known.place.environment)?;
+        let resource = place_resource(&known.place.space, &known.place.environment)?;
+        let deed = Deed::done(Action::KeyIssue, &resource)
+            .detail("key", AuditText::new(&id.to_string()))
+            .detail("fetched", AuditText::new("yes"));
+        let (draft, masked) = (self.anonymous_draft(origin, deed), token.masked());
+        let (key, _) = self
+            .store()
+            .run_tx("fetch_key", move |tx| {
+                check_pepper(tx, pepper)?;
+                let mut key = stored_key(tx, id)?;
+                let is_there = key.revoked.is_none() && key.fetch_until.is_some_and(|end| now < end);
+                if !is_there {
+                    return Err(VaultError::new(Code::NotSignedIn, "the code is wrong, used or too old"));
+                }
+                key.fetch_until = None;
+                key.digest.clone_from(&digest);
+                key.pepper = pepper;
+                key.masked.clone_from(&masked);
+                tx.put(IssuedKey::KIND, &key.key(), &key.body(), None)?;
+                tx.append(draft.clone());
+                Ok(key)
+            })
+            .await?;
+        Ok(self.fresh_key(token.text().duplicate(), key))
+    }
+
+    fn key_of_code(&self, text: &SecretBytes) -> Option<Arc<super::KnownKey>> {
+        let code = SignInCode::parse(text).ok()?;
+        let (digests, now) = (self.keyring().code_digests(&code), self.now());
+        self.state(|state| {
+            let key = digests.iter().find_map(|digest| state.issued.by_code(digest))?;
+            key.fetch_until.is_some_and(|end| now < end).then(|| Arc::clone(key))
+        })
     }
 
     /// Keys as far as the caller may list them, oldest first; never the keys themselves.
@@ -269,7 +322,8 @@ impl Vault {
     pub async fn issued_key(&self, caller: &Caller, id: IssuedKeyId) -> Result<ShownKey, VaultError> {
         self.retry_stale(|| async {
             let permit = self.permit_key(caller, Capability::Inspect, Action::Inspect, id).await?;
-            let deed = Deed::done(Action::Inspect, &permit.resource).detail("key", AuditText::new(&id.to_string()));
+            let deed =
+                Deed::done(Action::Inspect, &permit.resource).detail("key", AuditText::new(&id.to_string()));
             self.record(&permit, deed).await?;
             let row = self.store().read(move |reader| reader.row(Kind::IssuedKey, &id.to_string())).await?;
             let key = row.map(|row| IssuedKey::parse(&row)).transpose()?.ok_or_else(|| no_key(id))?;
@@ -349,7 +403,9 @@ impl Vault {
         overlap: SignedDuration,
     ) -> Result<FreshKey, VaultError> {
         if overlap > OVERLAP_MAX {
-            return Err(VaultError::invalid("a key goes on beside the one that takes its place for at most 366 days"));
+            return Err(VaultError::invalid(
+                "a key goes on beside the one that takes its place for at most 366 days",
+            ));
         }
         self.retry_stale(|| async {
             let permit = self.permit_key(caller, Capability::Rotate, Action::KeyReroll, id).await?;
@@ -399,7 +455,7 @@ impl Vault {
                     Ok::<_, VaultError>(new)
                 })
                 .await?;
-            self.fresh_key(&token, new).await
+            Ok(self.fresh_key(token.text().duplicate(), new))
         })
         .await
     }
@@ -475,7 +531,8 @@ impl Vault {
                 reader.bodies(Kind::IssuedKey, &after, |_, body| {
                     // A row that cannot be read has kept the vault from opening.
                     let Ok(key) = serde_json::from_str::<IssuedKey>(body) else { return true };
-                    let is_listed = listed.iter().any(|(space, name)| *space == key.space && *name == key.environment);
+                    let is_listed =
+                        listed.iter().any(|(space, name)| *space == key.space && *name == key.environment);
                     if is_listed && wanted.fits(&key, now) {
                         keys.push(key);
                     }
@@ -515,15 +572,18 @@ impl Vault {
         ShownKey { status: key.status(now), key: Arc::new(key), usage, credits }
     }
 
-    async fn fresh_key(&self, token: &Token, key: IssuedKey) -> Result<FreshKey, VaultError> {
-        let wide = key.networks.too_wide().map(|network| {
-            format!("`{network}` is so wide that it keeps hardly anybody out")
-        });
+    fn fresh_key(&self, text: SecretBytes, key: IssuedKey) -> FreshKey {
+        let wide = key
+            .networks
+            .too_wide()
+            .map(|network| format!("`{network}` is so wide that it keeps hardly anybody out"));
         let warnings = wide.collect();
-        Ok(FreshKey { text: token.text().duplicate(), about: self.shown(key).await?, warnings })
+        let usage = KeyUsage::none_of(key.id);
+        FreshKey { text, about: self.shown_with(key, usage), warnings }
     }
 
-    fn make_key(&self, caller: &Caller, new: &NewIssuedKey) -> Result<(Token, IssuedKey), VaultError> {
+    /// A key's row, with the key itself or the code with which it will be fetched.
+    fn make_key(&self, caller: &Caller, new: &NewIssuedKey) -> Result<(SecretBytes, IssuedKey), VaultError> {
         self.check_environment(caller, &new.environment)?;
         if let Some(company) = &new.company {
             self.check_company(caller, company)?;
@@ -548,7 +608,13 @@ impl Vault {
         if most.is_some_and(|most| end.is_some_and(|end| end > most)) {
             return Err(too_old(&space, owner_kind));
         }
-        let (token, digest, pepper) = self.new_key_text(&new.environment)?;
+        let (text, digest, pepper, masked) = match new.fetch_within {
+            None => {
+                let (token, digest, pepper) = self.new_key_text(&new.environment)?;
+                (token.text().duplicate(), digest, pepper, token.masked())
+            }
+            Some(_) => self.new_fetch_code(&new.environment)?,
+        };
         let id = self.new_issued_key_id();
         let key = IssuedKey {
             id,
@@ -559,7 +625,8 @@ impl Vault {
             name: new.name.clone(),
             digest,
             pepper,
-            masked: token.masked(),
+            masked,
+            fetch_until: new.fetch_within.map(|within| later(now, within)),
             owner: new.owner.clone(),
             owner_kind,
             scopes: new.scopes.clone(),
@@ -578,7 +645,20 @@ impl Vault {
             created_at: now,
             created_by: caller.name.to_string(),
         };
-        Ok((token, key))
+        Ok((text, key))
+    }
+
+    /// A code with which a key is fetched, with its digest, the pepper of this, and what is shown instead of the key.
+    fn new_fetch_code(
+        &self,
+        environment: &Environment,
+    ) -> Result<(SecretBytes, String, u32, String), VaultError> {
+        let pepper =
+            self.keyring().newest_pepper().ok_or_else(|| VaultError::damaged("there is no pepper"))?;
+        let kind = TokenKind::issued(environment.as_str()).map_err(|e| VaultError::invalid(e.to_string()))?;
+        let code = SignInCode::generate();
+        let digest = BASE64.encode(code.digest(&pepper).as_bytes());
+        Ok((code.text().duplicate(), digest, pepper.id(), format!("{}…", kind.prefix())))
     }
 
     /// The text of a new key, with its digest and the pepper that this is under.
@@ -638,6 +718,10 @@ impl Vault {
             ))
             .hint("a role stands for many scopes, and `orders.*` for all below `orders`"));
         }
+        let within = new.fetch_within.unwrap_or(FETCH_MAX);
+        if within <= SignedDuration::ZERO || within > FETCH_MAX {
+            return Err(VaultError::invalid("a key can be fetched with a code for at most 7 days"));
+        }
         if new.lasts.is_some_and(|lasts| lasts <= SignedDuration::ZERO) {
             return Err(VaultError::invalid("a key lasts longer than nothing"));
         }
@@ -677,7 +761,7 @@ fn check_can_be_replaced(key: &IssuedKey, now: Timestamp) -> Result<(), VaultErr
         return Err(VaultError::conflict(format!("the key was replaced already, by {successor}")));
     }
     match key.status(now) {
-        KeyStatus::Revoked | KeyStatus::Expired => {
+        KeyStatus::Revoked | KeyStatus::Expired | KeyStatus::Unfetched => {
             Err(VaultError::conflict("the key does not work any more, so nothing takes its place")
                 .hint("issue another one"))
         }
@@ -700,6 +784,8 @@ fn no_key(id: IssuedKeyId) -> VaultError {
     VaultError::not_found(format!("no issued key `{id}`")).hint("`keymoat key list` shows them")
 }
 
+/// A code that is found later in a mail opens nothing.
+const FETCH_MAX: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// As other systems allow.
 const META_BYTES_MAX: usize = 64 * 1024;
 /// Keys on a page.

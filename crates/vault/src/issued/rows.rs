@@ -85,12 +85,15 @@ pub struct IssuedKey {
     /// What people call it.
     #[serde(default)]
     pub name: String,
-    /// HMAC of its text under the pepper, in base64.
+    /// HMAC of its text under the pepper, in base64; that of the code while nobody has fetched it.
     pub digest: String,
     /// The pepper's number.
     pub pepper: u32,
     /// Its beginning and last four characters.
     pub masked: String,
+    /// Until when it can be fetched with a one-time code, by him for whom it is; it has no text before.
+    #[serde(default)]
+    pub fetch_until: Option<Timestamp>,
     /// Whose.
     pub owner: OwnerRef,
     /// What kind of owner that is.

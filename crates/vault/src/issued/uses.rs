@@ -161,7 +161,8 @@ impl Counted {
 }
 
 impl KeyUsage {
-    fn none_of(key: IssuedKeyId) -> Self {
+    /// That of a key that nobody has used.
+    pub(super) fn none_of(key: IssuedKeyId) -> Self {
         Self {
             key,
             allowed: 0,
@@ -262,7 +263,7 @@ impl Vault {
                 counted.added_to(&mut usage);
             }
             usage.sources.sort_by_key(|source| std::cmp::Reverse(source.count));
-            Ok(usage)
+            Ok::<_, VaultError>(usage)
         });
         usages.collect()
     }

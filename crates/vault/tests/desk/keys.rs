@@ -43,18 +43,12 @@ fn new_key() -> NewIssuedKey {
         lasts: Some(SignedDuration::from_hours(24 * 90)),
         credits: None,
         meta: serde_json::Map::new(),
+        fetch_within: None,
     }
 }
 
 fn ask(key: &SecretBytes) -> KeyQuestion {
-    KeyQuestion {
-        key: key.duplicate(),
-        space: None,
-        environment: None,
-        scopes: None,
-        cost: 1,
-        client: None,
-    }
+    KeyQuestion { key: key.duplicate(), space: None, environment: None, scopes: None, cost: 1, client: None }
 }
 
 async fn verify(vault: &Vault, caller: &Caller, key: &SecretBytes) -> KeyVerdict {
@@ -153,8 +147,10 @@ async fn what_ends_a_key_ends_it_with_the_next_verification() {
         let made = issue(new_key()).await;
         vault.set_key_owner(&owner, "odoo:res.users:42".parse().unwrap(), false).await.unwrap();
         assert_eq!(now(&made).await, KeyCode::OwnerInactive);
-        let allow =
-            KeySpaceRules { owner_inactive: keymoat_core::issued::OwnerInactive::Allow, ..rules_of_default() };
+        let allow = KeySpaceRules {
+            owner_inactive: keymoat_core::issued::OwnerInactive::Allow,
+            ..rules_of_default()
+        };
         vault.put_key_space(&owner, "default".parse().unwrap(), allow).await.unwrap();
         assert_eq!(now(&made).await, KeyCode::Valid);
         vault.put_key_space(&owner, "default".parse().unwrap(), rules_of_default()).await.unwrap();
@@ -356,16 +352,32 @@ async fn what_a_space_says_holds_for_its_keys() {
         lasts: None,
         ..new_key()
     };
-    coded(vault.issue_key(&owner, NewIssuedKey { environment: "staging".parse().unwrap(), ..new.clone() }).await, Code::Invalid);
-    coded(vault.issue_key(&owner, NewIssuedKey { space: "shops".parse().unwrap(), ..new.clone() }).await, Code::NotFound);
-    coded(vault.issue_key(&owner, NewIssuedKey { roles: vec!["boss".parse().unwrap()], ..new.clone() }).await, Code::NotFound);
+    coded(
+        vault
+            .issue_key(&owner, NewIssuedKey { environment: "staging".parse().unwrap(), ..new.clone() })
+            .await,
+        Code::Invalid,
+    );
+    coded(
+        vault.issue_key(&owner, NewIssuedKey { space: "shops".parse().unwrap(), ..new.clone() }).await,
+        Code::NotFound,
+    );
+    coded(
+        vault.issue_key(&owner, NewIssuedKey { roles: vec!["boss".parse().unwrap()], ..new.clone() }).await,
+        Code::NotFound,
+    );
     let lasts = Some(SignedDuration::from_hours(2));
     coded(vault.issue_key(&owner, NewIssuedKey { lasts, ..new.clone() }).await, Code::Invalid);
-    coded(vault.issue_key(&owner, NewIssuedKey { name: STRIPE.to_owned(), ..new.clone() }).await, Code::Invalid);
-    let made = vault.issue_key(&owner, NewIssuedKey { roles: vec!["clerk".parse().unwrap()], ..new }).await.unwrap();
+    coded(
+        vault.issue_key(&owner, NewIssuedKey { name: STRIPE.to_owned(), ..new.clone() }).await,
+        Code::Invalid,
+    );
+    let made =
+        vault.issue_key(&owner, NewIssuedKey { roles: vec!["clerk".parse().unwrap()], ..new }).await.unwrap();
     let hour = made.about.key.expires_at.unwrap().duration_since(made.about.key.created_at);
     assert_eq!(hour, SignedDuration::from_hours(1));
-    let question = || KeyQuestion { scopes: Some("stock.read AND role:clerk".parse().unwrap()), ..ask(&made.text) };
+    let question =
+        || KeyQuestion { scopes: Some("stock.read AND role:clerk".parse().unwrap()), ..ask(&made.text) };
     let owner_asks = Verifier::Caller(&owner);
     let (verdict, records) = desk.records_of(vault.verify_key(&owner_asks, question())).await;
     assert_eq!(verdict.unwrap().code, KeyCode::Valid);
@@ -389,7 +401,8 @@ async fn the_holder_of_a_key_may_ask_about_it_and_end_it() {
         let ended = vault.self_revoke_key(&wrong, RevocationReason::Compromised, &desk.origin()).await;
         coded(ended, Code::NotSignedIn);
     }
-    let revoked = vault.self_revoke_key(&made.text, RevocationReason::Compromised, &desk.origin_at("192.0.2.9"));
+    let revoked =
+        vault.self_revoke_key(&made.text, RevocationReason::Compromised, &desk.origin_at("192.0.2.9"));
     let (done, records) = desk.records_of(revoked).await;
     done.unwrap();
     assert_eq!(records[0].event.action, Action::KeyRevoke);
@@ -407,7 +420,9 @@ async fn keys_are_listed_by_what_they_are() {
     for number in 0..5 {
         let owner_ref = format!("odoo:res.users:{}", number % 2).parse().unwrap();
         let lasts = Some(SignedDuration::from_hours(24 * (number + 1)));
-        made.push(vault.issue_key(&owner, NewIssuedKey { owner: owner_ref, lasts, ..new_key() }).await.unwrap());
+        made.push(
+            vault.issue_key(&owner, NewIssuedKey { owner: owner_ref, lasts, ..new_key() }).await.unwrap(),
+        );
         desk.clock.forward(SignedDuration::from_secs(1));
     }
     vault.revoke_key(&owner, made[4].about.key.id, RevocationReason::OwnerLeft).await.unwrap();
@@ -415,7 +430,8 @@ async fn keys_are_listed_by_what_they_are() {
         let mut ids = Vec::new();
         let mut after = None;
         loop {
-            let page = vault.issued_keys(&owner, KeyFilter { after, limit: 2, ..filter.clone() }).await.unwrap();
+            let page =
+                vault.issued_keys(&owner, KeyFilter { after, limit: 2, ..filter.clone() }).await.unwrap();
             ids.extend(page.keys.iter().map(|shown| shown.key.id));
             after = page.next;
             if after.is_none() {
@@ -502,3 +518,30 @@ async fn what_one_node_revokes_and_spends_the_other_knows() {
 
 /// Each is issued, verified, revoked and refused, on one node and the other by turns.
 const TWO_NODES_KEYS: usize = 50;
+
+#[tokio::test]
+async fn who_issues_a_key_with_a_code_never_sees_it() {
+    let desk = Desk::new().await;
+    let (vault, owner) = (&desk.vault, desk.owner().await);
+    let minutes = SignedDuration::from_mins;
+    let new = NewIssuedKey { fetch_within: Some(minutes(10)), ..new_key() };
+    let made = vault.issue_key(&owner, new.clone()).await.unwrap();
+    let id = made.about.key.id;
+    assert_eq!((made.about.status, text(&made.text).len()), (KeyStatus::Unfetched, 23));
+    assert_eq!(code(vault, &owner, &made.text).await, KeyCode::Malformed, "a code is no key");
+    coded(vault.fetch_key(&bytes("AAAAA-AAAAA-AAAAA-AAAAA"), &desk.origin()).await, Code::NotSignedIn);
+    coded(vault.reroll_key(&owner, id, minutes(1)).await, Code::Conflict);
+    let fetched = vault.fetch_key(&made.text, &desk.origin_at("192.0.2.9")).await.unwrap();
+    assert_eq!((fetched.about.key.id, fetched.about.status), (id, KeyStatus::Active));
+    assert_eq!(code(vault, &owner, &fetched.text).await, KeyCode::Valid);
+    coded(vault.fetch_key(&made.text, &desk.origin()).await, Code::NotSignedIn);
+    // What nobody fetched in time is gone, and a revoked one is never given out.
+    let late = vault.issue_key(&owner, new.clone()).await.unwrap();
+    let revoked = vault.issue_key(&owner, new).await.unwrap();
+    vault.revoke_key(&owner, revoked.about.key.id, RevocationReason::Unspecified).await.unwrap();
+    coded(vault.fetch_key(&revoked.text, &desk.origin()).await, Code::NotSignedIn);
+    desk.clock.forward(minutes(10));
+    coded(vault.fetch_key(&late.text, &desk.origin()).await, Code::NotSignedIn);
+    assert_eq!(vault.sweep().await.unwrap().keys, 2);
+    coded(vault.issued_key(&owner, late.about.key.id).await, Code::NotFound);
+}
