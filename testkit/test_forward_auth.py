@@ -117,7 +117,7 @@ class Keymoat:
         return json.loads(text) if text else None
 
     def issue(self, **more):
-        made = self.ask("POST", "/api/v1/keys", {"owner": OWNER, "environment": "prod", "name": "Büro 1"} | more)
+        made = self.ask("POST", "/api/v1/keys", {"owner": OWNER, "owner_kind": "user", "environment": "prod", "name": "Büro 1"} | more)
         return made["key"], made["about"]["id"]
 
     def close(self):
