@@ -286,7 +286,9 @@ fn check_target(uri: &Uri) -> Result<(), Problem> {
 /// the route looks at none of it.
 fn own_part(path: &str) -> &str {
     let behind = path.strip_prefix(FORWARD_AUTH).and_then(|rest| rest.split_once('/'));
-    behind.map_or(path, |(_, asked)| &path[..path.len() - asked.len() - 1])
+    behind
+        .filter(|(space, _)| !space.is_empty())
+        .map_or(path, |(_, asked)| &path[..path.len() - asked.len() - 1])
 }
 
 /// A path without the escape that a path may have.
