@@ -31,9 +31,9 @@ ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 GIVES = {"/api/v1/reveal/{environment}/{path}", "/api/v1/resolve"}
 #: Names in braces and query parameters of requests in which something else is the canary.
 USUAL = {"environment": "prod", "path": "shop", "name": "someone", "id": "00000000-0000-7000-8000-000000000000", "seq": "0",
-         "company": "acme", "limit": "1"}
+         "company": "acme", "limit": "1", "space": "default"}
 HEADERS = ["authorization", "user-agent", "accept", "content-type", "if-match", "if-none-match", "idempotency-key",
-           "x-request-id", "x-keymoat-module", "x-keymoat-on-behalf-of", "x-forwarded-for", "forwarded", "cookie",
+           "x-request-id", "x-keymoat-module", "x-keymoat-on-behalf-of", "x-forwarded-for", "forwarded", "cookie", "api-key",
            "traceparent", "x-made-up"]
 #: Commands that would not end by themselves, or that take words for others.
 NOT_RUN = {"serve", "help", "completions", "man"}

@@ -20,9 +20,14 @@ pub(crate) async fn run(keys: usize, time: Duration) -> Result<()> {
     let server = vault.serve().await?;
     let empty_kib = server.usage()?.rss_kib;
     let issuer = token.clone();
-    let issued = load::so_many(&server.address, ISSUERS, keys, move |connection, number| issue(&issuer, connection, number)).await?;
+    let issued = load::so_many(&server.address, ISSUERS, keys, move |connection, number| {
+        issue(&issuer, connection, number)
+    })
+    .await?;
     println!("issued {keys} keys, {:.0} a second", issued.rate);
-    let key = vault.run(&["key", "issue", "--owner", "odoo:res.users:42", "--scope", "orders.read", "--env", "prod"], "").await?;
+    let key = vault
+        .run(&["key", "issue", "--owner", "odoo:res.users:42", "--scope", "orders.read", "--env", "prod"], "")
+        .await?;
     server.stop().await?;
 
     let server = vault.serve().await?;

@@ -14,7 +14,7 @@ use crate::fingerprint::{FingerprintKey, StateKey};
 use crate::kdf::hkdf_sha256;
 use crate::locked::Locked;
 use crate::random;
-use crate::signing::AuditSigner;
+use crate::signing::{AssertionSigner, AuditSigner};
 
 /// The length of every symmetric key, in bytes.
 pub const KEY_LEN: usize = 32;
@@ -124,6 +124,13 @@ impl InstanceKey {
         /// HKDF label.
         const LABEL: &str = "keymoat/v1/personal-data";
         MacKey::new(&self.derive(LABEL, &[]))
+    }
+
+    /// Derives the signing key of statements about issued keys.
+    pub fn assertion_signer(&self) -> AssertionSigner {
+        /// HKDF label.
+        const LABEL: &str = "keymoat/v1/assertion";
+        AssertionSigner::from_seed(&self.derive(LABEL, &[]))
     }
 
     /// Derives 32 bytes for `label`, with `context` after it; labels are never a prefix of one another.
@@ -300,6 +307,7 @@ mod tests {
             InstanceKey::generate().cursor_key().tag(parts),
             instance.audit_signer(1).verifying_key().bytes(),
             instance.audit_signer(2).verifying_key().bytes(),
+            instance.assertion_signer().public_key(),
         ];
         let different: std::collections::BTreeSet<_> = tags.iter().collect();
         assert_eq!(different.len(), tags.len());

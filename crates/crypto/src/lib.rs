@@ -49,7 +49,7 @@ pub use fernet::{FernetError, FernetKey};
 pub use fingerprint::{
     Fingerprint, FingerprintError, FingerprintKey, STATE_DIGEST_LEN, StateDigest, StateKey,
 };
-pub use issued::{Issuer, IssuedForm, IssuedKey, IssuedKeyError};
+pub use issued::{IssuedForm, IssuedKey, IssuedKeyError, Issuer};
 pub use keys::{DataKey, InstanceKey, KEY_LEN, MacKey, MasterKey, Pepper, RootKey};
 pub use locked::{MemoryProtection, ProcessProtection, harden_process, memory_protection};
 pub use master::MasterKeyError;
@@ -57,7 +57,7 @@ pub use password::{PasswordError, hash_password, needs_rehash, verify_absent, ve
 pub use random::{bytes, fill};
 pub use sensitive::{SecretBytes, Sensitive};
 pub use shamir::{Share, ShareError};
-pub use signing::{AuditSigner, AuditVerifyingKey, SignatureError};
+pub use signing::{AssertionSigner, AuditSigner, AuditVerifyingKey, SignatureError};
 pub use token::{
     SignInCode, SignInCodeError, Token, TokenDigest, TokenEnvironment, TokenError, TokenKind,
     derive_aws_secret,

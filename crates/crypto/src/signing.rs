@@ -1,6 +1,7 @@
-//! Ed25519 (RFC 8032) for checkpoints of the audit log, with the key ids of C2SP signed notes.
+//! Ed25519 (RFC 8032) for checkpoints of the audit log, with the key ids of C2SP signed notes, and for statements about
+//! issued keys.
 //!
-//! It signs bytes; what a checkpoint says and how a note is laid out is decided elsewhere.
+//! It signs bytes; what they say and how they are laid out is decided elsewhere.
 
 use std::fmt;
 
@@ -11,6 +12,9 @@ use crate::keys::KEY_LEN;
 
 /// Signs checkpoints; derived from the instance key, never stored.
 pub struct AuditSigner(Ed25519KeyPair);
+
+/// Signs statements about issued keys; derived from the instance key, never stored.
+pub struct AssertionSigner(Ed25519KeyPair);
 
 /// Verifies checkpoints; what an auditor keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,6 +36,22 @@ impl AuditSigner {
         AuditVerifyingKey(
             self.0.public_key().as_ref().try_into().expect("an Ed25519 public key has 32 bytes"),
         )
+    }
+
+    pub(crate) fn from_seed(seed: &[u8; KEY_LEN]) -> Self {
+        Self(Ed25519KeyPair::from_seed_unchecked(seed).expect("every 32 bytes are an Ed25519 seed"))
+    }
+}
+
+impl AssertionSigner {
+    /// Signs a message.
+    pub fn sign(&self, message: &[u8]) -> [u8; 64] {
+        self.0.sign(message).as_ref().try_into().expect("an Ed25519 signature has 64 bytes")
+    }
+
+    /// The key that verifies this one's signatures.
+    pub fn public_key(&self) -> [u8; 32] {
+        self.0.public_key().as_ref().try_into().expect("an Ed25519 public key has 32 bytes")
     }
 
     pub(crate) fn from_seed(seed: &[u8; KEY_LEN]) -> Self {
@@ -89,6 +109,12 @@ impl AuditVerifyingKey {
             return Err(SignatureError);
         }
         Ok((name.to_owned(), key))
+    }
+}
+
+impl fmt::Debug for AssertionSigner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AssertionSigner([redacted])")
     }
 }
 

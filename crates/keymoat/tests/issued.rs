@@ -15,8 +15,20 @@ fn a_key_is_issued_shown_rerolled_verified_and_revoked() {
     let home = Home::with_vault();
     let _server = home.serve();
     let made = home.ok(&[
-        "key", "issue", "--owner", "odoo:res.users:42", "--scope", "orders.read", "--env", "prod", "--expires",
-        "90d", "--rate", "100/1s,10000/1d", "--allow", "127.0.0.0/8",
+        "key",
+        "issue",
+        "--owner",
+        "odoo:res.users:42",
+        "--scope",
+        "orders.read",
+        "--env",
+        "prod",
+        "--expires",
+        "90d",
+        "--rate",
+        "100/1s,10000/1d",
+        "--allow",
+        "127.0.0.0/8",
     ]);
     let key = made.stdout.trim().to_owned();
     assert!(key.starts_with("km_prod_") && !made.stderr.contains(&key), "{made:?}");

@@ -100,14 +100,14 @@ impl Verb {
     /// Whether a request with this method is for a route of this verb; who asks for a head alone asks a `GET`, and the
     /// body is left out on the way to him.
     fn answers(self, method: &Method) -> bool {
-        self.as_str() == method.as_str() || (self == Verb::Get && method == Method::HEAD)
+        self == Verb::Any || self.as_str() == method.as_str() || (self == Verb::Get && method == Method::HEAD)
     }
 }
 
 /// The answer to a method that the path does not have, with those that it has (RFC 9110 §15.5.6).
 pub(crate) fn other_methods<S>(entries: &[Entry<S>]) -> Response {
     let methods = entries.iter().flat_map(|entry| match entry.route.method {
-        Verb::Get => vec!["GET", "HEAD"],
+        Verb::Get | Verb::Any => vec!["GET", "HEAD"],
         other => vec![other.as_str()],
     });
     let allowed = methods.collect::<Vec<_>>().join(",");

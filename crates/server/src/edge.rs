@@ -271,7 +271,7 @@ fn check_target(uri: &Uri) -> Result<(), Problem> {
         let long = format!("a path has at most {PATH_BYTES_MAX} bytes, a query {QUERY_BYTES_MAX}");
         return Err(Problem::new(StatusCode::URI_TOO_LONG, "too_large", long));
     }
-    let Some(rest) = path.strip_prefix('/') else { return Err(wrong_path()) };
+    let Some(rest) = own_part(path).strip_prefix('/') else { return Err(wrong_path()) };
     let plain = plain(rest);
     let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~:@/".contains(&b);
     let is_fine = |segment: &str| !matches!(segment, "." | "..");
@@ -280,6 +280,13 @@ fn check_target(uri: &Uri) -> Result<(), Problem> {
         return Err(wrong_path());
     }
     Ok(())
+}
+
+/// What of a path is Keymoat's to read. Behind the name of a space stands what a proxy was asked, in whatever spelling;
+/// the route looks at none of it.
+fn own_part(path: &str) -> &str {
+    let behind = path.strip_prefix(FORWARD_AUTH).and_then(|rest| rest.split_once('/'));
+    behind.map_or(path, |(_, asked)| &path[..path.len() - asked.len() - 1])
 }
 
 /// A path without the escape that a path may have.
@@ -295,6 +302,7 @@ fn wrong_path() -> Problem {
         .hint("names have letters, digits and `-._~:@`; no escapes, no empty, `.` or `..` segments")
 }
 
+const FORWARD_AUTH: &str = "/forward-auth/";
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Sent with everything: nothing here is a page, and nothing is to be kept.
 const ALWAYS_SENT: [(HeaderName, HeaderValue); 4] = [
@@ -328,6 +336,12 @@ mod tests {
         check("/api/v1/secrets/prod/payments/stripe?company=acme", true);
         check("/api/v1/accounts/os:ana", true);
         check("/api/v1/accounts/os%3Aana", true);
+        check("/forward-auth/shop", true);
+        check("/forward-auth/shop/a%20b/../c//d", true);
+        check("/forward-auth/sh%20op/a", false);
+        check("/forward-auth/../a", false);
+        check("/forward-auth//a", false);
+        check("/forward-auth/%2e%2e/a", false);
         check("/api/v1/secrets/prod/stripe/", true); // refused later, as the path of a secret
         for path in [
             "a%2fb", "a%2Fb", "%2e%2e/a", "a%00", "a%5cb", "a//b", "//a", "./a", "../a", "a/..", "a/.",

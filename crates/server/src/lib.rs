@@ -13,6 +13,7 @@ mod crowd;
 mod custody;
 mod dispatch;
 mod edge;
+mod forward_auth;
 mod framing;
 mod metrics;
 mod openapi;
@@ -36,6 +37,8 @@ pub use serve::{Desk, Limits, Listeners, TlsConfigs, in_process, serve};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use keymoat_core::issued::AddressList;
+use keymoat_core::names::SpaceName;
 use keymoat_vault::Vault;
 use tokio::sync::watch;
 
@@ -63,6 +66,10 @@ pub struct Doors {
     pub host_names: Vec<String>,
     /// Whether whoever reaches a TCP listener may read the metrics without a token.
     pub open_metrics: bool,
+    /// Proxies whose word about who asks them is taken, at the door for proxies alone.
+    pub trusted_proxies: AddressList,
+    /// Spaces whose proxies may let a browser's preflight pass without a key.
+    pub preflights: Vec<SpaceName>,
 }
 
 /// How the certificate that is served stands.

@@ -190,7 +190,7 @@ fn openapi_path(path: &str) -> String {
 
 fn http_method(verb: Verb) -> HttpMethod {
     match verb {
-        Verb::Get => HttpMethod::Get,
+        Verb::Get | Verb::Any => HttpMethod::Get,
         Verb::Post => HttpMethod::Post,
         Verb::Put => HttpMethod::Put,
         Verb::Patch => HttpMethod::Patch,

@@ -40,6 +40,11 @@ impl Params {
         Ok(Self { query: params, path })
     }
 
+    /// The names of a path alone, where the query is not for Keymoat.
+    pub(crate) fn of_path(path: PathNames) -> Self {
+        Self { query: BTreeMap::new(), path }
+    }
+
     /// The text of a parameter; an empty one is none.
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
         self.query.get(name).map(String::as_str).filter(|text| !text.is_empty())

@@ -5,7 +5,7 @@
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use keymoat_core::id::RequestId;
 use keymoat_core::names::NameError;
 use keymoat_vault::{Code, VaultError};
@@ -21,6 +21,8 @@ pub(crate) struct Problem {
     pub(crate) hint: Option<String>,
     /// When it is worth trying again, in seconds, where that is known.
     pub(crate) retry_after_secs: Option<u64>,
+    /// What it really is, for a proxy that cannot pass that on.
+    pub(crate) meant: Option<StatusCode>,
     /// Whether what follows on the connection cannot be told from this request, so that it has to end.
     pub(crate) ends_connection: bool,
 }
@@ -33,6 +35,7 @@ impl Problem {
             detail: detail.into(),
             hint: None,
             retry_after_secs: None,
+            meant: None,
             ends_connection: false,
         }
     }
@@ -99,6 +102,21 @@ impl Problem {
         self
     }
 
+    /// When it is worth trying again.
+    #[must_use]
+    pub(crate) fn retry_after(mut self, secs: Option<u64>) -> Self {
+        self.retry_after_secs = secs;
+        self
+    }
+
+    /// Answers with another status, and says in a header which one is meant.
+    #[must_use]
+    pub(crate) fn disguised_as(mut self, status: StatusCode) -> Self {
+        self.meant = Some(self.status);
+        self.status = status;
+        self
+    }
+
     #[must_use]
     pub(crate) fn ending_connection(mut self) -> Self {
         self.ends_connection = true;
@@ -124,7 +142,10 @@ impl Problem {
         if let Some(allow) = headers.get(header::ALLOW) {
             answer.insert(header::ALLOW, allow.clone());
         }
-        match self.status {
+        if let Some(meant) = self.meant {
+            answer.insert(X_KEYMOAT_STATUS, meant.as_u16().into());
+        }
+        match self.meant.unwrap_or(self.status) {
             StatusCode::UNAUTHORIZED => {
                 answer.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
             }
@@ -193,6 +214,8 @@ fn status_of(code: Code) -> StatusCode {
 pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
 /// The code of a request with a method that the path does not have.
 pub(crate) const METHOD_NOT_ALLOWED: &str = "method_not_allowed";
+/// The status that is meant, where the proxy in front can pass on few.
+const X_KEYMOAT_STATUS: HeaderName = HeaderName::from_static("x-keymoat-status");
 /// RFC 6750 §3.
 const CHALLENGE: &str = "Bearer realm=\"keymoat\"";
 /// What makes the server refuse for a while is over in about a second, or takes an operator.

@@ -20,7 +20,7 @@ use crate::edge::{Edge, Numbers};
 use crate::openapi::Form;
 use crate::params::Params;
 use crate::problem::Problem;
-use crate::{AppState, api, context, edge, params, repeat, wire};
+use crate::{AppState, api, context, edge, forward_auth, params, repeat, wire};
 
 /// Every route.
 #[rustfmt::skip]
@@ -31,6 +31,11 @@ pub static ROUTES: &[Route] = &[
         .text("text/plain").while_sealed(|| to(api::health::readyz_while_sealed)),
     route(Verb::Get, "/metrics", local_or(Inspect, "sys/metrics"), "Counters for Prometheus", || to(api::health::metrics))
         .text("text/plain").while_sealed(|| to(api::health::metrics_while_sealed)),
+    route(Verb::Any, "/forward-auth/{space}", Needs::Nobody, "Whether a proxy's caller may pass: the key is looked for in `API-KEY`, `X-API-Key` and `Authorization`; any method", || to(forward_auth::pass)),
+    route(Verb::Any, "/forward-auth/{space}/", Needs::Nobody, "The same for proxies that put their caller's path behind, which may be `/`", || to(forward_auth::pass)),
+    route(Verb::Any, "/forward-auth/{space}/{*path}", Needs::Nobody, "The same for proxies that put their caller's path behind", || to(forward_auth::pass)),
+    route(Verb::Get, "/.well-known/jwks.json", Needs::Nobody, "The keys that check `X-Keymoat-Assertion`", || to(forward_auth::jwks))
+        .json(Form::object()),
     route(Verb::Get, "/api/openapi.json", Needs::Nobody, "This document", || to(api::health::openapi))
         .json(Form::object()).while_sealed(|| to(api::health::openapi)),
     route(Verb::Get, "/api/v1/status", Needs::Nobody, "How the server is; more for who is signed in", || to(api::status::status))
@@ -235,6 +240,8 @@ pub enum Verb {
     Patch,
     /// Removes.
     Delete,
+    /// Whatever the method is, it is somebody else's; documented as `GET`.
+    Any,
 }
 
 /// What a caller needs. The front desk decides; this says what it will ask for.
@@ -309,6 +316,11 @@ impl Route {
         self.while_sealed.is_some()
     }
 
+    /// Whether a proxy passes on what it was asked itself: query, conditions and all else are not for Keymoat.
+    pub(crate) fn is_asked_of_another(&self) -> bool {
+        self.method == Verb::Any
+    }
+
     /// Whether the request has a JSON body.
     pub fn takes_body(&self) -> bool {
         self.takes.is_some()
@@ -324,7 +336,10 @@ impl Route {
     pub(crate) fn id(&self) -> String {
         let words = self.path.split('/').map(|segment| segment.trim_matches(['{', '}', '*']));
         let words = words.filter(|word| !word.is_empty() && !matches!(*word, "api" | "v1"));
-        let words: Vec<String> = words.map(|word| word.replace(['-', '.'], "_")).collect();
+        let mut words: Vec<String> = words.map(|word| word.replace(['-', '.'], "_")).collect();
+        if self.path.ends_with('/') {
+            words.push("root".to_owned());
+        }
         format!("{}_{}", self.method.as_str().to_lowercase(), words.join("_"))
     }
 
@@ -381,7 +396,7 @@ impl Verb {
     /// The name of the method.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Verb::Get => "GET",
+            Verb::Get | Verb::Any => "GET",
             Verb::Post => "POST",
             Verb::Put => "PUT",
             Verb::Patch => "PATCH",
@@ -499,6 +514,9 @@ async fn enter_sealed(
     names: PathNames,
     mut request: Request,
 ) -> Result<Response, Problem> {
+    if route.is_asked_of_another() {
+        return Ok(handler(request, edge.clone()).await);
+    }
     params::refuse_tokens_in(request.uri().query())?;
     if route.answers_while_sealed() {
         let params = Params::parse(request.uri().query(), route.query, names)?;
@@ -512,8 +530,12 @@ async fn enter(
     app: &AppState,
     Entry { route, handler }: &Entry<AppState>,
     names: PathNames,
-    request: Request,
+    mut request: Request,
 ) -> Result<Response, Problem> {
+    if route.is_asked_of_another() {
+        request.extensions_mut().insert(Params::of_path(names));
+        return Ok(handler(request, app.clone()).await);
+    }
     params::refuse_tokens_in(request.uri().query())?;
     let (mut parts, body) = request.into_parts();
     if let Some(caller) = signed_in(app, route, &parts).await? {
@@ -592,7 +614,10 @@ const KEYS_QUERY: &[Parameter] = &[
     parameter("space", "only of this space"),
     parameter("environment", "only for this environment"),
     parameter("owner", "only of this owner"),
-    parameter("status", "only `active`, `disabled`, `unfetched`, `not_yet_valid`, `expired` or `revoked` ones"),
+    parameter(
+        "status",
+        "only `active`, `disabled`, `unfetched`, `not_yet_valid`, `expired` or `revoked` ones",
+    ),
     parameter("unused_days", "only those that nobody used for so many days"),
     parameter("expires_days", "only those that end within so many days"),
     parameter("after", "`next` of the page before"),
@@ -687,6 +712,10 @@ mod tests {
         let expected = [
             "GET /healthz",
             "GET /readyz",
+            "GET /forward-auth/{space}",
+            "GET /forward-auth/{space}/",
+            "GET /forward-auth/{space}/{*path}",
+            "GET /.well-known/jwks.json",
             "GET /api/openapi.json",
             "GET /api/v1/status",
             "GET /api/v1/unseal",

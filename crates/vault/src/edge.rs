@@ -40,6 +40,16 @@ impl Vault {
         serde_json::from_slice(place).map_err(|_| wrong())
     }
 
+    /// Signs a statement about an issued key, for applications behind a proxy.
+    pub fn sign_assertion(&self, message: &[u8]) -> [u8; 64] {
+        self.keyring().assertions().sign(message)
+    }
+
+    /// The public key that such statements are checked with.
+    pub fn assertion_key(&self) -> [u8; 32] {
+        self.keyring().assertions().public_key()
+    }
+
     /// Waits until everything is in memory that any node had committed when this was called, so that a request sees
     /// what was acknowledged before it, on whichever node. At once where there is one node.
     ///

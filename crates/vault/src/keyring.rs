@@ -9,8 +9,9 @@ use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use keymoat_core::names::{Company, Environment};
 use keymoat_crypto::{
-    BackupKey, DataKey, Fingerprint, FingerprintKey, InstanceKey, KeyContext, MacKey, MasterKey, Pepper,
-    PepperContext, Place, RootKey, SecretBytes, SignInCode, SlotContext, Token, TokenDigest,
+    AssertionSigner, BackupKey, DataKey, Fingerprint, FingerprintKey, InstanceKey, KeyContext, MacKey,
+    MasterKey, Pepper, PepperContext, Place, RootKey, SecretBytes, SignInCode, SlotContext, Token,
+    TokenDigest,
 };
 use keymoat_store::{Kind, LedgerKeys, Row, Tx};
 use uuid::Uuid;
@@ -28,6 +29,7 @@ pub(crate) struct Keyring {
     roots: RwLock<Roots>,
     fingerprints: FingerprintKey,
     cursors: MacKey,
+    assertions: AssertionSigner,
     unwrapped: RwLock<Unwrapped>,
 }
 
@@ -81,6 +83,7 @@ impl Keyring {
             audit_generation: instance.audit_generation,
             fingerprints: key.fingerprint_key(),
             cursors: key.cursor_key(),
+            assertions: key.assertion_signer(),
             key,
             roots: RwLock::new(Roots { present: Arc::new(root), next: Vec::new() }),
             unwrapped: RwLock::default(),
@@ -165,6 +168,11 @@ impl Keyring {
     /// Authenticates page cursors, so that a client can only go on where it was sent.
     pub(crate) fn cursors(&self) -> &MacKey {
         &self.cursors
+    }
+
+    /// Signs statements about issued keys.
+    pub(crate) fn assertions(&self) -> &AssertionSigner {
+        &self.assertions
     }
 
     /// The fingerprint of a value alone, so that a key is recognised whatever the catalogue says of it.

@@ -79,7 +79,8 @@ impl Refusals {
             counts.sources.retain(|_, count| count.suppressed > 0);
         }
         let is_key = matches!(source, Source::Key(_));
-        let is_used_up = is_anonymous && counts.anonymous >= OF_ALL_NETWORKS || is_key && counts.keys >= OF_ALL_KEYS;
+        let is_used_up =
+            is_anonymous && counts.anonymous >= OF_ALL_NETWORKS || is_key && counts.keys >= OF_ALL_KEYS;
         let count = counts.of(source, minute);
         if is_used_up || count.recorded >= source.recorded_a_minute() {
             count.suppressed += 1;

@@ -5,8 +5,8 @@ use http::Method;
 use keymoat_core::id::IssuedKeyId;
 use keymoat_core::names::SpaceName;
 use keymoat_server::wire::{
-    ChangeKey, FetchKey, IssueKey, Key as WireKey, KeyOwner, KeyPage, KeySource, KeySpace, KeyVerdict, NewCredits,
-    NewKey, PutKeySpace, RerollKey, RevokeKey, VerifyKey, WireSecret,
+    ChangeKey, FetchKey, IssueKey, Key as WireKey, KeyOwner, KeyPage, KeySource, KeySpace, KeyVerdict,
+    NewCredits, NewKey, PutKeySpace, RerollKey, RevokeKey, VerifyKey, WireSecret,
 };
 
 use super::{duration, time_text};
@@ -433,7 +433,8 @@ fn print_new(context: &Context, made: &NewKey) -> Result<u8, CliError> {
         output::json(made)?;
         return Ok(0);
     }
-    let until = made.about.expires_at.map_or("for good".to_owned(), |end| format!("until {}", time_text(end)));
+    let until =
+        made.about.expires_at.map_or("for good".to_owned(), |end| format!("until {}", time_text(end)));
     let about = &made.about;
     let (what, text) = match (&made.key, &made.code) {
         (Some(key), _) => ("it is shown this once:", key),
@@ -483,7 +484,8 @@ fn show(context: &Context, key: &WireKey) -> Result<u8, CliError> {
 /// Who still uses a key.
 fn still_used(key: &WireKey) -> String {
     let Some(last) = key.usage.last_used_at else { return "never used".to_owned() };
-    let source = |source: &KeySource| format!("{} ({}, {})", source.address, source.count, time_text(source.last_at));
+    let source =
+        |source: &KeySource| format!("{} ({}, {})", source.address, source.count, time_text(source.last_at));
     let from: Vec<String> = key.usage.sources.iter().map(source).collect();
     let from = if from.is_empty() { String::new() } else { format!(", from {}", from.join(", ")) };
     format!("last used {}{from}", time_text(last))
@@ -495,6 +497,7 @@ fn url(id: &IssuedKeyId, what: &str) -> String {
 
 /// `NAME=REST`, as some flags are written.
 fn pair(text: &str, example: &str) -> Result<(String, String), CliError> {
-    let (name, rest) = text.split_once('=').ok_or_else(|| CliError::new(format!("that is written `{example}`")))?;
+    let (name, rest) =
+        text.split_once('=').ok_or_else(|| CliError::new(format!("that is written `{example}`")))?;
     Ok((name.to_owned(), rest.to_owned()))
 }

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use clap::Args;
 use keymoat_core::audit::Action;
+use keymoat_core::issued::AddressList;
+use keymoat_core::names::SpaceName;
 use keymoat_server::{CertificateStatus, Custody, Doors, Limits, Terms};
 use keymoat_vault::entity::SlotSource;
 use keymoat_vault::{SealedVault, Vault};
@@ -61,6 +63,12 @@ pub struct Serve {
     /// Let whoever reaches a TCP listener read the metrics without a token.
     #[arg(long)]
     open_metrics: bool,
+    /// Networks of proxies whose `X-Forwarded-For` is believed when they ask about keys (docs/forward-auth.md).
+    #[arg(long, value_name = "NETWORKS", env = "KEYMOAT_TRUSTED_PROXIES", default_value = "127.0.0.0/8,::1")]
+    trusted_proxies: AddressList,
+    /// Spaces of issued keys whose proxies let a browser's preflight pass without a key.
+    #[arg(long, value_name = "SPACE", env = "KEYMOAT_PASS_PREFLIGHTS", value_delimiter = ',')]
+    pass_preflights: Vec<SpaceName>,
     /// How the program's own log is written.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -138,7 +146,12 @@ impl Serve {
     ) -> Result<Custody, CliError> {
         let terms = Terms {
             surroundings: context.surroundings()?,
-            doors: Doors { host_names: self.host_name.clone(), open_metrics: self.open_metrics },
+            doors: Doors {
+                host_names: self.host_name.clone(),
+                open_metrics: self.open_metrics,
+                trusted_proxies: self.trusted_proxies.clone(),
+                preflights: self.pass_preflights.clone(),
+            },
             certificate,
             tend: |vault| Box::pin(tend(vault)),
         };

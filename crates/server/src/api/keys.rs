@@ -5,13 +5,11 @@ use axum::extract::State;
 use http::StatusCode;
 use jiff::SignedDuration;
 use keymoat_core::id::IssuedKeyId;
-use keymoat_core::issued::{
-    AddressList, HeldScope, Limits, OwnerKind, OwnerRef, Refill, ScopeQuery,
-};
+use keymoat_core::issued::{AddressList, HeldScope, Limits, OwnerKind, OwnerRef, Refill, ScopeQuery};
 use keymoat_core::names::{Company, GroupName, RoleName, SpaceName};
 use keymoat_vault::issued::{
-    FreshKey, IssuedKey, KeyChange, KeyFilter, KeyQuestion, KeyStatus, KeyUsage, KeyVerdict, KnownKey, LimitLeft,
-    NewCredits, NewIssuedKey, RevocationReason, ShownKey, Verifier,
+    FreshKey, IssuedKey, KeyChange, KeyFilter, KeyQuestion, KeyStatus, KeyUsage, KeyVerdict, KnownKey,
+    LimitLeft, NewCredits, NewIssuedKey, RevocationReason, ShownKey, Verifier,
 };
 
 use crate::AppState;
@@ -175,7 +173,8 @@ pub(crate) async fn owner(
     SignedIn(caller): SignedIn,
     Sent(sent): Sent<wire::KeyOwner>,
 ) -> Answer<wire::KeyOwner> {
-    let owner = app.vault.set_key_owner(&caller, sent.owner.parse().map_err(as_invalid)?, sent.active).await?;
+    let owner =
+        app.vault.set_key_owner(&caller, sent.owner.parse().map_err(as_invalid)?, sent.active).await?;
     Ok(Json(wire::KeyOwner { owner: owner.owner.to_string(), active: owner.active }))
 }
 
@@ -188,9 +187,19 @@ fn new_key(sent: wire::IssueKey) -> Result<NewIssuedKey, Problem> {
         space: space.parse::<SpaceName>().map_err(as_invalid)?,
         environment: sent.environment.parse().map_err(as_invalid)?,
         company: sent.company.map(|company| company.parse::<Company>()).transpose().map_err(as_invalid)?,
-        scopes: sent.scopes.iter().map(|scope| scope.parse()).collect::<Result<Vec<HeldScope>, _>>().map_err(as_invalid)?,
+        scopes: sent
+            .scopes
+            .iter()
+            .map(|scope| scope.parse())
+            .collect::<Result<Vec<HeldScope>, _>>()
+            .map_err(as_invalid)?,
         roles: sent.roles.iter().map(|role| role.parse()).collect::<Result<_, _>>().map_err(as_invalid)?,
-        groups: sent.groups.iter().map(|group| group.parse()).collect::<Result<_, _>>().map_err(as_invalid)?,
+        groups: sent
+            .groups
+            .iter()
+            .map(|group| group.parse())
+            .collect::<Result<_, _>>()
+            .map_err(as_invalid)?,
         limits: sent.limits.as_deref().unwrap_or_default().parse().map_err(as_invalid)?,
         networks: networks_of(&sent.networks)?,
         not_before: sent.not_before,
@@ -225,12 +234,7 @@ fn networks_of(texts: &[String]) -> Result<AddressList, Problem> {
 fn made(fresh: &FreshKey) -> wire::NewKey {
     let (text, is_unfetched) = (WireSecret(fresh.text.duplicate()), fresh.about.key.fetch_until.is_some());
     let (key_text, code) = if is_unfetched { (None, Some(text)) } else { (Some(text), None) };
-    wire::NewKey {
-        key: key_text,
-        code,
-        about: key(&fresh.about),
-        warnings: fresh.warnings.clone(),
-    }
+    wire::NewKey { key: key_text, code, about: key(&fresh.about), warnings: fresh.warnings.clone() }
 }
 
 fn key(shown: &ShownKey) -> wire::Key {

@@ -78,7 +78,7 @@ impl House {
             key_at_hand: None,
         };
         let (vault, code) = empty.create(new, surroundings.clone()).await.unwrap();
-        let doors = Doors { host_names: vec![HOST.to_owned()], open_metrics: false };
+        let doors = Doors { host_names: vec![HOST.to_owned()], open_metrics: false, ..Doors::default() };
         let terms = Terms { surroundings, doors, certificate: None, tend: |_| Box::pin(async {}) };
         let custody = Custody::open(vault, terms);
         let code = text_of(code.text());

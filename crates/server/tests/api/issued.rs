@@ -88,7 +88,8 @@ async fn misuse_is_a_problem_and_says_nothing_back() {
     let wide = json!({ "owner": "erp", "environment": "prod", "networks": ["0.0.0.0/0"] });
     let wide = issue(wide).await.ok();
     assert!(wide["warnings"][0].as_str().unwrap().contains("0.0.0.0/0"));
-    let ask = async |body: Value| house.client("POST", "/api/v1/keys/verify", Some(&api)).json(body).send().await;
+    let ask =
+        async |body: Value| house.client("POST", "/api/v1/keys/verify", Some(&api)).json(body).send().await;
     ask(json!({ "key": wide["key"], "scopes": "a AND" })).await.refused(422, "invalid", "");
     ask(json!({ "key": wide["key"], "client_ip": "nearby" })).await.refused(422, "invalid", "client_ip");
     ask(json!({ "key": wide["key"], "client_ip": "10.0.0.1" })).await.refused(403, "refused", "clients");

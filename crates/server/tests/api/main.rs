@@ -12,6 +12,7 @@ mod edge_proxies;
 #[rustfmt::skip]
 mod edge_rows;
 mod edge_spellings;
+mod forward_auth;
 mod issued;
 mod keys;
 mod matching;

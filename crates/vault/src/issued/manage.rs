@@ -7,9 +7,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::{SignedDuration, Timestamp};
 use keymoat_core::audit::{Action, AuditText, ReasonCode};
 use keymoat_core::id::IssuedKeyId;
-use keymoat_core::issued::{
-    AddressList, Credits, HeldScope, Limits, OwnerKind, OwnerRef, Refill,
-};
+use keymoat_core::issued::{AddressList, Credits, HeldScope, Limits, OwnerKind, OwnerRef, Refill};
 use keymoat_core::names::{Company, Environment, GroupName, RoleName, SpaceName};
 use keymoat_core::policy::{Capability, Resource};
 use keymoat_core::secret::check_description;
@@ -324,7 +322,8 @@ impl Vault {
     pub async fn issued_key(&self, caller: &Caller, id: IssuedKeyId) -> Result<ShownKey, VaultError> {
         self.retry_stale(|| async {
             let permit = self.permit_key(caller, Capability::Inspect, Action::Inspect, id).await?;
-            let deed = Deed::done(Action::Inspect, &permit.resource).detail("key", AuditText::new(&id.to_string()));
+            let deed =
+                Deed::done(Action::Inspect, &permit.resource).detail("key", AuditText::new(&id.to_string()));
             self.record(&permit, deed).await?;
             let row = self.store().read(move |reader| reader.row(Kind::IssuedKey, &id.to_string())).await?;
             let key = row.map(|row| IssuedKey::parse(&row)).transpose()?.ok_or_else(|| no_key(id))?;
@@ -404,7 +403,9 @@ impl Vault {
         overlap: SignedDuration,
     ) -> Result<FreshKey, VaultError> {
         if overlap > OVERLAP_MAX {
-            return Err(VaultError::invalid("a key goes on beside the one that takes its place for at most 366 days"));
+            return Err(VaultError::invalid(
+                "a key goes on beside the one that takes its place for at most 366 days",
+            ));
         }
         self.retry_stale(|| async {
             let permit = self.permit_key(caller, Capability::Rotate, Action::KeyReroll, id).await?;
@@ -530,7 +531,8 @@ impl Vault {
                 reader.bodies(Kind::IssuedKey, &after, |_, body| {
                     // A row that cannot be read has kept the vault from opening.
                     let Ok(key) = serde_json::from_str::<IssuedKey>(body) else { return true };
-                    let is_listed = listed.iter().any(|(space, name)| *space == key.space && *name == key.environment);
+                    let is_listed =
+                        listed.iter().any(|(space, name)| *space == key.space && *name == key.environment);
                     if is_listed && wanted.fits(&key, now) {
                         keys.push(key);
                     }
@@ -571,9 +573,10 @@ impl Vault {
     }
 
     fn fresh_key(&self, text: SecretBytes, key: IssuedKey) -> FreshKey {
-        let wide = key.networks.too_wide().map(|network| {
-            format!("`{network}` is so wide that it keeps hardly anybody out")
-        });
+        let wide = key
+            .networks
+            .too_wide()
+            .map(|network| format!("`{network}` is so wide that it keeps hardly anybody out"));
         let warnings = wide.collect();
         let usage = KeyUsage::none_of(key.id);
         FreshKey { text, about: self.shown_with(key, usage), warnings }

@@ -15,9 +15,7 @@ mod verify;
 pub use keymoat_core::issued::Code as KeyCode;
 
 pub use known::{KeyPlace, KeyTerms, KnownKey};
-pub use manage::{
-    FreshKey, KeyChange, KeyFilter, KeyPage, KeyStatus, NewCredits, NewIssuedKey, ShownKey,
-};
+pub use manage::{FreshKey, KeyChange, KeyFilter, KeyPage, KeyStatus, NewCredits, NewIssuedKey, ShownKey};
 pub use rows::{
     IssuedKey, KeyAudit, KeyCredits, KeyOwner, KeySource, KeySpace, KeyUsage, Revocation, RevocationReason,
 };

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use keymoat_core::audit::{Action, AuditText, ReasonCode};
 use keymoat_core::issued::{
-    Asked, Code, Credits, Held, HeldScope, KeyFacts, LimitTimes, Limits, OwnerInactive, OwnerState, Presented,
-    ScopeQuery, Verdict, check,
+    Asked, Code, Credits, Held, HeldScope, KeyFacts, LimitTimes, Limits, OwnerInactive, OwnerState,
+    Presented, ScopeQuery, Verdict, check,
 };
 use keymoat_core::names::{Environment, RoleName, SpaceName};
 use keymoat_core::policy::{Capability, Resource};
@@ -135,9 +135,11 @@ impl Vault {
             credits: None,
             ..found.facts(&none_used, None)
         };
-        let asked = Asked { now, space: None, address: origin.address, query: None, cost: 0, limit_costs: &[] };
+        let asked =
+            Asked { now, space: None, address: origin.address, query: None, cost: 0, limit_costs: &[] };
         let verdict = check(&Presented::Key(facts), &asked);
-        let decided = Decided { verdict, limit_times: limits, credits: found.credits.map(|it| it.refilled(now)) };
+        let decided =
+            Decided { verdict, limit_times: limits, credits: found.credits.map(|it| it.refilled(now)) };
         Ok(self.verdict(found, decided))
     }
 
@@ -204,9 +206,11 @@ impl Vault {
         self.state(|state| {
             let key = digests.iter().find_map(|digest| state.issued.by_digest(digest))?;
             let space = state.issued.space(&key.place.space)?;
-            let roles = key.terms.roles.iter().filter_map(|role| {
-                Some((role.clone(), space.roles.get(role)?.as_slice().into()))
-            });
+            let roles = key
+                .terms
+                .roles
+                .iter()
+                .filter_map(|role| Some((role.clone(), space.roles.get(role)?.as_slice().into())));
             let is_for_verifier = match verifier {
                 Verifier::Holder(_) => true,
                 Verifier::Caller(caller) => {
@@ -257,10 +261,8 @@ impl Vault {
         let now = self.now();
         // What is wrong whatever is left to pay with needs no transaction.
         let times = self.key_uses().of(found.key.lineage).limit_times(found.key.lineage);
-        let seen = check(
-            &Presented::Key(found.facts(&times, found.credits.as_ref())),
-            &found.asked(question, now),
-        );
+        let seen =
+            check(&Presented::Key(found.facts(&times, found.credits.as_ref())), &found.asked(question, now));
         if seen.charge.is_none() {
             self.key_uses().of(found.key.lineage).count(&found.key, seen.code, found.address, now);
             let credits = found.credits.map(|credits| credits.refilled(now));
@@ -278,10 +280,8 @@ impl Vault {
                 let times = part.limit_times(lineage);
                 // A key that was said to have credits and has none left of them in the store has none.
                 let credits = credits.unwrap_or(Credits::new(0, None, now));
-                let verdict = check(
-                    &Presented::Key(found.facts(&times, Some(&credits))),
-                    &owned.asked(&found, now),
-                );
+                let verdict =
+                    check(&Presented::Key(found.facts(&times, Some(&credits))), &owned.asked(&found, now));
                 if let Some(charge) = verdict.charge {
                     part.set_limit_times(lineage, charge.limit_times);
                     let left = KeyCredits::of(lineage, charge.credits.unwrap_or(credits));
@@ -334,7 +334,8 @@ impl Vault {
             (Verifier::Holder(origin), None) => Source::of(origin.address),
         };
         if let Some(counted) = self.refusals().admit(source, self.now()) {
-            let deed = Deed::refused(Action::KeyVerify, About::from(&system_resource(SPACES)?), reason_of(code));
+            let deed =
+                Deed::refused(Action::KeyVerify, About::from(&system_resource(SPACES)?), reason_of(code));
             let deed = with_suppressed(deed.detail("code", AuditText::new(code.as_str())), counted);
             self.store().append(self.verifier_draft(verifier, deed), None).await?;
         }
@@ -458,11 +459,7 @@ impl Found {
             owner: self.owner,
             owner_inactive: self.owner_inactive,
             addresses: &self.key.terms.networks,
-            held: Held {
-                scopes: &self.key.terms.scopes,
-                roles: &self.roles,
-                groups: &self.key.terms.groups,
-            },
+            held: Held { scopes: &self.key.terms.scopes, roles: &self.roles, groups: &self.key.terms.groups },
             limits: &self.key.terms.limits,
             limit_times,
             credits,

@@ -48,14 +48,7 @@ fn new_key() -> NewIssuedKey {
 }
 
 fn ask(key: &SecretBytes) -> KeyQuestion {
-    KeyQuestion {
-        key: key.duplicate(),
-        space: None,
-        environment: None,
-        scopes: None,
-        cost: 1,
-        client: None,
-    }
+    KeyQuestion { key: key.duplicate(), space: None, environment: None, scopes: None, cost: 1, client: None }
 }
 
 async fn verify(vault: &Vault, caller: &Caller, key: &SecretBytes) -> KeyVerdict {
@@ -154,8 +147,10 @@ async fn what_ends_a_key_ends_it_with_the_next_verification() {
         let made = issue(new_key()).await;
         vault.set_key_owner(&owner, "odoo:res.users:42".parse().unwrap(), false).await.unwrap();
         assert_eq!(now(&made).await, KeyCode::OwnerInactive);
-        let allow =
-            KeySpaceRules { owner_inactive: keymoat_core::issued::OwnerInactive::Allow, ..rules_of_default() };
+        let allow = KeySpaceRules {
+            owner_inactive: keymoat_core::issued::OwnerInactive::Allow,
+            ..rules_of_default()
+        };
         vault.put_key_space(&owner, "default".parse().unwrap(), allow).await.unwrap();
         assert_eq!(now(&made).await, KeyCode::Valid);
         vault.put_key_space(&owner, "default".parse().unwrap(), rules_of_default()).await.unwrap();
@@ -357,16 +352,32 @@ async fn what_a_space_says_holds_for_its_keys() {
         lasts: None,
         ..new_key()
     };
-    coded(vault.issue_key(&owner, NewIssuedKey { environment: "staging".parse().unwrap(), ..new.clone() }).await, Code::Invalid);
-    coded(vault.issue_key(&owner, NewIssuedKey { space: "shops".parse().unwrap(), ..new.clone() }).await, Code::NotFound);
-    coded(vault.issue_key(&owner, NewIssuedKey { roles: vec!["boss".parse().unwrap()], ..new.clone() }).await, Code::NotFound);
+    coded(
+        vault
+            .issue_key(&owner, NewIssuedKey { environment: "staging".parse().unwrap(), ..new.clone() })
+            .await,
+        Code::Invalid,
+    );
+    coded(
+        vault.issue_key(&owner, NewIssuedKey { space: "shops".parse().unwrap(), ..new.clone() }).await,
+        Code::NotFound,
+    );
+    coded(
+        vault.issue_key(&owner, NewIssuedKey { roles: vec!["boss".parse().unwrap()], ..new.clone() }).await,
+        Code::NotFound,
+    );
     let lasts = Some(SignedDuration::from_hours(2));
     coded(vault.issue_key(&owner, NewIssuedKey { lasts, ..new.clone() }).await, Code::Invalid);
-    coded(vault.issue_key(&owner, NewIssuedKey { name: STRIPE.to_owned(), ..new.clone() }).await, Code::Invalid);
-    let made = vault.issue_key(&owner, NewIssuedKey { roles: vec!["clerk".parse().unwrap()], ..new }).await.unwrap();
+    coded(
+        vault.issue_key(&owner, NewIssuedKey { name: STRIPE.to_owned(), ..new.clone() }).await,
+        Code::Invalid,
+    );
+    let made =
+        vault.issue_key(&owner, NewIssuedKey { roles: vec!["clerk".parse().unwrap()], ..new }).await.unwrap();
     let hour = made.about.key.expires_at.unwrap().duration_since(made.about.key.created_at);
     assert_eq!(hour, SignedDuration::from_hours(1));
-    let question = || KeyQuestion { scopes: Some("stock.read AND role:clerk".parse().unwrap()), ..ask(&made.text) };
+    let question =
+        || KeyQuestion { scopes: Some("stock.read AND role:clerk".parse().unwrap()), ..ask(&made.text) };
     let owner_asks = Verifier::Caller(&owner);
     let (verdict, records) = desk.records_of(vault.verify_key(&owner_asks, question())).await;
     assert_eq!(verdict.unwrap().code, KeyCode::Valid);
@@ -409,7 +420,9 @@ async fn keys_are_listed_by_what_they_are() {
     for number in 0..5 {
         let owner_ref = format!("odoo:res.users:{}", number % 2).parse().unwrap();
         let lasts = Some(SignedDuration::from_hours(24 * (number + 1)));
-        made.push(vault.issue_key(&owner, NewIssuedKey { owner: owner_ref, lasts, ..new_key() }).await.unwrap());
+        made.push(
+            vault.issue_key(&owner, NewIssuedKey { owner: owner_ref, lasts, ..new_key() }).await.unwrap(),
+        );
         desk.clock.forward(SignedDuration::from_secs(1));
     }
     vault.revoke_key(&owner, made[4].about.key.id, RevocationReason::OwnerLeft).await.unwrap();
@@ -417,7 +430,8 @@ async fn keys_are_listed_by_what_they_are() {
         let mut ids = Vec::new();
         let mut after = None;
         loop {
-            let page = vault.issued_keys(&owner, KeyFilter { after, limit: 2, ..filter.clone() }).await.unwrap();
+            let page =
+                vault.issued_keys(&owner, KeyFilter { after, limit: 2, ..filter.clone() }).await.unwrap();
             ids.extend(page.keys.iter().map(|shown| shown.key.id));
             after = page.next;
             if after.is_none() {
