@@ -209,7 +209,9 @@ impl IssuedKeys {
             }
             Kind::KeyOwner => self.inactive_owners.retain(|owner| owner.as_str() != key),
             Kind::KeyCredits => {
-                key.parse().into_iter().for_each(|id: IssuedKeyId| drop(self.credits.remove(&id)));
+                if let Ok(lineage) = key.parse::<IssuedKeyId>() {
+                    self.credits.remove(&lineage);
+                }
             }
             _ => {}
         }
