@@ -708,6 +708,9 @@ impl Vault {
         let owner = new.owner.as_str();
         let meta = serde_json::Value::Object(new.meta.clone()).to_string();
         self.check_no_key([("the owner", owner), ("`meta`", meta.as_str())])?;
+        self.check_no_key(new.scopes.iter().map(|scope| ("a scope", scope.as_str())))?;
+        self.check_no_key(new.roles.iter().map(|role| ("a role", role.as_str())))?;
+        self.check_no_key(new.groups.iter().map(|group| ("a group", group.as_str())))?;
         if meta.len() > META_BYTES_MAX {
             return Err(VaultError::new(Code::TooLarge, "`meta` has at most 64 KiB"));
         }

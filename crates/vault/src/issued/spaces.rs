@@ -56,6 +56,8 @@ impl Vault {
     ) -> Result<KeySpace, VaultError> {
         check_description(&rules.description).map_err(|e| VaultError::invalid(e.to_string()))?;
         self.check_no_key([("the description", rules.description.as_str())])?;
+        let scopes = rules.roles.values().flatten().map(|scope| ("a scope", scope.as_str()));
+        self.check_no_key(scopes.chain(rules.roles.keys().map(|role| ("a role", role.as_str()))))?;
         if rules.roles.len() > ROLES_MAX || rules.roles.values().any(|scopes| scopes.len() > SCOPES_MAX) {
             return Err(VaultError::invalid(format!(
                 "a space has at most {ROLES_MAX} roles of {SCOPES_MAX} scopes each"
@@ -109,6 +111,7 @@ impl Vault {
         owner: OwnerRef,
         active: bool,
     ) -> Result<KeyOwner, VaultError> {
+        self.check_no_key([("the owner", owner.as_str())])?;
         self.retry_stale(|| async {
             let resource = system_resource(OWNERS)?;
             let permit =
