@@ -12,6 +12,7 @@ use toml::Spanned;
 use crate::catalogue::CatalogueError;
 use crate::checksum::Checksum;
 use crate::pattern::Pattern;
+use crate::question::ANY_HOST;
 use crate::provider::{
     Check, CheckRequest, DjangoPlaces, Injection, Key, Kind, Links, Mode, OdooPlaces, Place, Provider,
     Rotation, Says, Setting, Severity,
@@ -286,8 +287,8 @@ fn check_references(provider: &Provider) -> Result<(), (String, &'static str)> {
         .flat_map(|send| send.how.templates().chain([&send.base_url]).chain(send.test_base_url.as_ref()));
     let urls = provider.checks.iter().flat_map(|check| match &check.request {
         CheckRequest::TokenRequest {} => vec![],
-        CheckRequest::Call { url, test_url, other_urls, .. } => {
-            [url].into_iter().chain(test_url).chain(other_urls).collect()
+        CheckRequest::Call { url, test_url, other_urls, other_test_urls, .. } => {
+            [url].into_iter().chain(test_url).chain(other_urls).chain(other_test_urls).collect()
         }
     });
     for name in templates.chain(urls).flat_map(|template| template.names()) {
@@ -329,6 +330,15 @@ fn check_addresses(provider: &Provider) -> Result<(), (String, &'static str)> {
         return Err((
             "a [[send]] without hosts could send a key anywhere".into(),
             "list the hosts it may go to",
+        ));
+    }
+    // Such a key belongs to whoever runs the service, so its host has to be told; elsewhere it would be a hole.
+    let is_of_one_host = |send: &&Injection| !send.base_url.as_str().starts_with("https://{");
+    let mut open = provider.send.iter().filter(|send| send.hosts.iter().any(|host| host == ANY_HOST));
+    if open.any(|send| is_of_one_host(&send)) {
+        return Err((
+            "`*` in `hosts` is for services that everybody runs themselves".into(),
+            "list the hosts; with `*` the `base_url` begins with a setting: `https://{shop}`",
         ));
     }
     provider.checks.iter().try_for_each(check_answers)

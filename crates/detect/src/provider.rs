@@ -528,6 +528,9 @@ pub enum CheckRequest {
         /// Addresses of other regions: a key is dead when none of them knows it.
         #[serde(default)]
         other_urls: Vec<Template>,
+        /// The same of the test mode.
+        #[serde(default)]
+        other_test_urls: Vec<Template>,
         /// Headers that the provider asks for, none of them secret.
         #[serde(default)]
         headers: BTreeMap<String, String>,
