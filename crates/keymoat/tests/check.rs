@@ -10,9 +10,7 @@ mod common;
 mod stub;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -325,12 +323,13 @@ fn a_proxy_is_used_but_for_those_that_are_excepted() {
             _ => Err(done),
         }
     };
-    // A port on which nobody listens: it was given back.
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let proxy = format!("http://ann:made-up@{closed}");
+    // A proxy that hangs up.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let proxy = format!("http://ann:made-up@{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || listener.incoming().for_each(drop));
     for variable in ["HTTPS_PROXY", "https_proxy"] {
         let said = results(&[(variable, &proxy)]).unwrap();
-        assert!(said.iter().all(|said| said.contains("the proxy cannot be reached")), "{said:?}");
+        assert!(said.iter().all(|said| said.contains("the connection to the proxy broke")), "{said:?}");
         assert!(!format!("{said:?}").contains("made-up"), "{said:?}");
         assert_eq!(stub.asked().len(), 0);
     }
@@ -356,10 +355,7 @@ fn whose_a_value_is_and_whether_it_works() {
         let mut command = home.command(&[&["identify"], flags].concat());
         command.env("SSL_CERT_FILE", home.path().join("ca.pem"));
         command.env("HTTPS_PROXY", format!("http://127.0.0.1:{}", stub.port));
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(value.as_bytes()).unwrap();
-        common::done(child.wait_with_output().unwrap())
+        common::feed(command, value)
     };
     let done = identify(&[], TOKEN);
     assert!(done.code == 0 && stub.asked().is_empty(), "{done:?}");
