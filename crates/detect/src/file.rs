@@ -15,7 +15,7 @@ use crate::pattern::Pattern;
 use crate::question::ANY_HOST;
 use crate::provider::{
     Check, CheckRequest, DjangoPlaces, Injection, Key, Kind, Links, Mode, OdooPlaces, Place, Provider,
-    Rotation, Says, Setting, Severity,
+    Rotation, Says, Scheme, Setting, Severity,
 };
 
 /// Reads one file and checks it; the error names the file, the line and what to do.
@@ -330,6 +330,16 @@ fn check_addresses(provider: &Provider) -> Result<(), (String, &'static str)> {
         return Err((
             "a [[send]] without hosts could send a key anywhere".into(),
             "list the hosts it may go to",
+        ));
+    }
+    let members = provider.send.iter().filter_map(|send| match &send.how {
+        Scheme::Json { members } => Some(members.keys()),
+        _ => None,
+    });
+    if let Some(pointer) = members.flatten().find(|pointer| !pointer.starts_with('/')) {
+        return Err((
+            format!("`{pointer}` is no JSON pointer"),
+            "it says where a member stands, from the top: `/merchant/key`",
         ));
     }
     // Such a key belongs to whoever runs the service, so its host has to be told; elsewhere it would be a hole.

@@ -3,6 +3,7 @@
 //! Writes requests and reads answers; it sends nothing. Every address is `https`, and its host is one of those that the
 //! provider's file lists, also after values were put into it.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use zeroize::Zeroizing;
@@ -134,6 +135,8 @@ impl Question {
 
     /// What an answer says; `header` gives the headers of it.
     pub fn verdict(&self, status: u16, header: &dyn Fn(&str) -> Option<String>, body: &[u8]) -> Verdict {
+        // Some put the mark of UTF-8 before their JSON.
+        let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
         let json: Option<serde_json::Value> = serde_json::from_slice(body).ok();
         let holds = |says: &[Says]| {
             let mut about = says.iter().filter(|says| says.is_about(status)).peekable();
@@ -240,6 +243,10 @@ impl Question {
                     }
                 }
             }
+            Scheme::Json { members } => {
+                header("content-type", Zeroizing::new(b"application/json".to_vec()));
+                body.extend_from_slice(&json_of(members, fill)?);
+            }
             Scheme::Sigv4 { access_key_id, secret_access_key, session_token } => {
                 let access_key_id = filled(access_key_id, fill, as_it_is)?;
                 let is_temporary = access_key_id.starts_with(TEMPORARY);
@@ -299,6 +306,25 @@ fn filled(
     }
     text.extend_from_slice(rest.as_bytes());
     Ok(text)
+}
+
+/// A body in JSON with these members, each filled.
+fn json_of(
+    members: &BTreeMap<String, Template>,
+    fill: &Fill<'_>,
+) -> Result<Zeroizing<Vec<u8>>, RequestError> {
+    let mut body = serde_json::Value::Object(serde_json::Map::new());
+    for (pointer, template) in members {
+        let text = filled(template, fill, as_it_is)?;
+        let text = std::str::from_utf8(&text).map_err(|_| RequestError::Address)?;
+        let mut place = &mut body;
+        for name in pointer.split('/').skip(1) {
+            let object = place.as_object_mut().ok_or(RequestError::Address)?;
+            place = object.entry(name).or_insert_with(|| serde_json::Value::Object(serde_json::Map::new()));
+        }
+        *place = text.into();
+    }
+    serde_json::to_vec(&body).map(Zeroizing::new).map_err(|_| RequestError::Address)
 }
 
 fn next_name(text: &str) -> Option<(&str, &str, &str)> {
@@ -506,6 +532,15 @@ mod tests {
             ],
         );
         check(
+            "authorize-net",
+            "transaction_key",
+            Mode::Test,
+            &[("api_login_id", "i\"d"), ("transaction_key", "made-up")],
+            &[
+                "Post apitest.authorize.net /xml/v1/request.api | content-type: application/json | {\"authenticateTestRequest\":{\"merchantAuthentication\":{\"name\":\"i\\\"d\",\"transactionKey\":\"made-up\"}}}",
+            ],
+        );
+        check(
             "telegram",
             "bot_token",
             Mode::Any,
@@ -629,6 +664,7 @@ mod tests {
             (&with_body, 200, r#"{"ok":false,"error":"ratelimited"}"#, Verdict::Unclear),
             (&with_body, 200, "no JSON", Verdict::Unclear),
             (&with_body, 401, "no JSON", Verdict::Dead),
+            (&with_body, 200, "\u{feff}{\"ok\":true,\"team\":\"Acme\"}", alive("Acme, made-up")),
             (&with_body, 500, r#"{"ok":true}"#, Verdict::Unclear),
             (&plain, 401, "", Verdict::Dead),
             (&plain, 302, "", Verdict::Unclear),
