@@ -20,7 +20,12 @@ impl Unpack<'_> {
         let part = Part { reader: &mut reader, level: Level::Notebook };
         // It is JSON, so only what is handed on can fail.
         let _ = part.deserialize(&mut serde_json::Deserializer::from_slice(&bytes));
-        reader.failed.map_or(Ok(()), Err)
+        match (reader.failed, reader.cell) {
+            (Some(error), _) => Err(error),
+            // JSON of another kind that is called so.
+            (None, 0) => self.plain(&mut bytes.as_slice()),
+            (None, _) => Ok(()),
+        }
     }
 }
 

@@ -161,9 +161,14 @@ fn notebooks_are_read_cell_by_cell() {
         r#"{"cells": [7, "KEY=1", null, [{"source": "KEY=2"}], {"source": "KEY=3"}], "other": {"cells": [{"source": "KEY=4"}]}}"#,
         &[("cell 5", "KEY=3")],
     );
-    check(r#"{"cells": {"source": "KEY=1"}, "metadata": 7}"#, &[]);
-    check(r#"["KEY=1"]"#, &[]);
-    check(r#"{"cells": [{"source": "KEY=1"}"#, &[("", r#"{"cells": [{"source": "KEY=1"}"#)]);
+    // None at all, and what is cut off.
+    for other in [
+        r#"{"cells": {"source": "KEY=1"}, "metadata": 7}"#,
+        r#"["KEY=1"]"#,
+        r#"{"cells": [{"source": "KEY=1"}"#,
+    ] {
+        check(other, &[("", other)]);
+    }
 }
 
 #[test]
