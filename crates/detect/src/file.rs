@@ -12,11 +12,11 @@ use toml::Spanned;
 use crate::catalogue::CatalogueError;
 use crate::checksum::Checksum;
 use crate::pattern::Pattern;
-use crate::question::ANY_HOST;
 use crate::provider::{
     Check, CheckRequest, DjangoPlaces, Injection, Key, Kind, Links, Mode, OdooPlaces, Place, Provider,
     Rotation, Says, Scheme, Setting, Severity,
 };
+use crate::question::ANY_HOST;
 
 /// Reads one file and checks it; the error names the file, the line and what to do.
 pub(crate) fn parse(file: &str, text: &str) -> Result<Provider, CatalogueError> {

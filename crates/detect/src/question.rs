@@ -614,8 +614,21 @@ mod tests {
             assert!(is_host(ANY_HOST, host), "{host}");
         }
         for host in [
-            "localhost", "shop", "127.0.0.1", "169.254.169.254", "10.0.0.1", "0x7f.1", "shop.local", "db.internal",
-            "metadata.google.internal", "a.home.arpa", "shop.", ".shop.test", "a..test", "-a.test", "",
+            "localhost",
+            "shop",
+            "127.0.0.1",
+            "169.254.169.254",
+            "10.0.0.1",
+            "0x7f.1",
+            "shop.local",
+            "db.internal",
+            "metadata.google.internal",
+            "a.home.arpa",
+            "shop.",
+            ".shop.test",
+            "a..test",
+            "-a.test",
+            "",
         ] {
             assert!(!is_host(ANY_HOST, host), "{host}");
         }

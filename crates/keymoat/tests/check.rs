@@ -181,14 +181,11 @@ fn signed(asked: &Asked, values: &BTreeMap<String, String>, service: &str, regio
     let canonical =
         format!("GET\n{path}\n{query}\nhost:{host}\nx-amz-date:{time}\n\nhost;x-amz-date\n{empty}");
     let scope = format!("{}/{region}/{service}/aws4_request", &time[..8]);
-    let text = format!(
-        "AWS4-HMAC-SHA256\n{time}\n{scope}\n{}",
-        hex(digest(&SHA256, canonical.as_bytes()).as_ref())
-    );
+    let text =
+        format!("AWS4-HMAC-SHA256\n{time}\n{scope}\n{}", hex(digest(&SHA256, canonical.as_bytes()).as_ref()));
     let first = format!("AWS4{}", values["secret_access_key"]).into_bytes();
-    let key = [&time[..8], region, service, "aws4_request"]
-        .into_iter()
-        .fold(first, |key, part| mac(&key, part));
+    let key =
+        [&time[..8], region, service, "aws4_request"].into_iter().fold(first, |key, part| mac(&key, part));
     format!(
         "AWS4-HMAC-SHA256 Credential={}/{scope}, SignedHeaders=host;x-amz-date, Signature={}",
         values["access_key_id"],
@@ -313,12 +310,14 @@ fn each_check_of_the_catalogue_is_run_against_a_stub_of_its_documentation() {
 fn a_proxy_is_used_but_for_those_that_are_excepted() {
     let (home, stub) = shop(|_| says(200, "{}"));
     let results = |variables: &[(&str, &str)]| {
-        let mut command = home.command(&["scan", "--catalogue", "catalogue", "shop", "--check", "--format", "json"]);
+        let mut command =
+            home.command(&["scan", "--catalogue", "catalogue", "shop", "--check", "--format", "json"]);
         command.env("SSL_CERT_FILE", home.path().join("ca.pem")).envs(variables.iter().copied());
         let done = common::done(command.output().unwrap());
         match done.code {
             1 => {
-                let said = |finding: &Value| format!("{} {}", finding["check"]["result"], finding["check"]["why"]);
+                let said =
+                    |finding: &Value| format!("{} {}", finding["check"]["result"], finding["check"]["why"]);
                 Ok(found(&done).iter().map(said).collect::<Vec<_>>())
             }
             _ => Err(done),

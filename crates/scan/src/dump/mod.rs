@@ -55,7 +55,8 @@ fn read_sql_of(
     out: &mut RowsOut<'_>,
 ) -> io::Result<()> {
     let (source, tables) = (Source::new(stream), HashMap::new());
-    let mut dump = Dump { source, rows, known, tables, names: 0, may_look_from: 0, pause: SHORTEST_PAUSE, last: None };
+    let mut dump =
+        Dump { source, rows, known, tables, names: 0, may_look_from: 0, pause: SHORTEST_PAUSE, last: None };
     let done = dump.read(out);
     dump.rows.finish(out);
     done

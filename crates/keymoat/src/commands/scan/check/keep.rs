@@ -135,7 +135,9 @@ pub fn ask_alone(id: &Id, provider: &Provider, key: &Key, value: &SecretBytes) -
     let missing = value.needed();
     if !missing.is_empty() {
         let what = missing.join(", ");
-        return Err(format!("it is asked about together with {what}; `keymoat scan --check` looks for that near it"));
+        return Err(format!(
+            "it is asked about together with {what}; `keymoat scan --check` looks for that near it"
+        ));
     }
     value.into_ask(id)
 }

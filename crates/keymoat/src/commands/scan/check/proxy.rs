@@ -33,8 +33,9 @@ impl Proxy {
             Self::parse(address, variables.no_proxy.as_deref().unwrap_or_default())
         });
         proxy.map(Some).ok_or_else(|| {
-            CliError::new("HTTPS_PROXY is not the address of a proxy that can be used")
-                .hint("write it as `http://HOST:PORT` or `http://USER:PASSWORD@HOST:PORT`; unset it to go without")
+            CliError::new("HTTPS_PROXY is not the address of a proxy that can be used").hint(
+                "write it as `http://HOST:PORT` or `http://USER:PASSWORD@HOST:PORT`; unset it to go without",
+            )
         })
     }
 
@@ -153,16 +154,28 @@ mod tests {
                 let credentials = proxy.credentials.as_ref().map(|own| own.expose(|own| own.clone()));
                 (proxy.host.as_str(), proxy.port, credentials)
             });
-            let expected = expected.map(|(host, port, own)| (host, port, own.map(|own| own.as_bytes().to_vec())));
+            let expected =
+                expected.map(|(host, port, own)| (host, port, own.map(|own| own.as_bytes().to_vec())));
             assert_eq!(said, expected, "{address}");
         };
         check("http://proxy.acme.test:3128", Some(("proxy.acme.test", 3128, None)));
         check("http://Proxy.acme.test:3128/", Some(("proxy.acme.test", 3128, None)));
         check("proxy.acme.test", Some(("proxy.acme.test", 1080, None)));
         // `ann:made up@0000` and `ann:`.
-        check("http://ann:made%20up%400000@10.0.0.1:3128", Some(("10.0.0.1", 3128, Some("YW5uOm1hZGUgdXBAMDAwMA=="))));
+        check(
+            "http://ann:made%20up%400000@10.0.0.1:3128",
+            Some(("10.0.0.1", 3128, Some("YW5uOm1hZGUgdXBAMDAwMA=="))),
+        );
         check("http://ann@10.0.0.1:3128", Some(("10.0.0.1", 3128, Some("YW5uOg=="))));
-        for address in ["https://proxy:1", "socks5://proxy:1", "", "http://", "http://a b:1", "http://a:b:c", "http://%zz@a:1"] {
+        for address in [
+            "https://proxy:1",
+            "socks5://proxy:1",
+            "",
+            "http://",
+            "http://a b:1",
+            "http://a:b:c",
+            "http://%zz@a:1",
+        ] {
             check(address, None);
         }
     }
@@ -193,7 +206,9 @@ mod tests {
             let tunnel = proxy.tunnel(&mut ours, "api.stripe.com", 443).await;
             match expected {
                 Ok(()) => assert_eq!(tunnel, Ok(()), "{answer}"),
-                Err(part) => assert!(tunnel.as_ref().is_err_and(|why| why.contains(part)), "{answer}: {tunnel:?}"),
+                Err(part) => {
+                    assert!(tunnel.as_ref().is_err_and(|why| why.contains(part)), "{answer}: {tunnel:?}")
+                }
             }
             drop(ours);
             let mut asked = String::new();
