@@ -1,5 +1,5 @@
 //! Repositories made by git, made-up keys, and what a scan says in few words.
-#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(dead_code, clippy::print_stdout, reason = "each test file uses a part of it; a skip is told")]
 
 use std::fs;
 use std::num::NonZeroUsize;
