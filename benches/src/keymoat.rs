@@ -57,8 +57,13 @@ impl Vault {
 
     /// Starts its server on a free port.
     pub(crate) async fn serve(&self) -> Result<Server> {
+        self.serve_with(DISK).await
+    }
+
+    /// Starts its server with records where `--durability` names.
+    pub(crate) async fn serve_with(&self, durability: &str) -> Result<Server> {
         let mut command = self.command();
-        command.args(["serve", "--listen", "127.0.0.1:0"]);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--durability", durability]);
         Server::start(command, "listens on").await
     }
 
@@ -115,3 +120,8 @@ pub(crate) fn put(token: &str, path: &str, value: &str) -> Vec<u8> {
     let body = serde_json::json!({ "value": { "text": value } }).to_string();
     http("PUT", &format!("/api/v1/secrets/prod/{path}"), &headers, &body)
 }
+
+/// Each record is on the disk before the answer leaves.
+pub(crate) const DISK: &str = "disk";
+/// It is with the operating system.
+pub(crate) const OS: &str = "os";

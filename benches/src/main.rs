@@ -83,10 +83,9 @@ async fn dispatch(arguments: &[&str]) -> Result<()> {
         ["timing"] => timing::run(SAMPLES),
         ["timing", samples] => timing::run(samples.parse().context("a number of samples was expected")?),
         ["allocator"] => allocator::run(TURN).await,
-        ["soak"] => soak::run(MINUTES).await,
-        ["soak", "--minutes", minutes] => {
-            soak::run(minutes.parse().context("a number of minutes was expected")?).await
-        }
+        ["soak"] => soak::run(MINUTES, keymoat::DISK).await,
+        ["soak", "--minutes", minutes] => soak::run(parse_minutes(minutes)?, keymoat::DISK).await,
+        ["soak", "--minutes", minutes, "--os"] => soak::run(parse_minutes(minutes)?, keymoat::OS).await,
         ["slow"] => slow::run(SLOW_HEADS, SLOW_BODIES).await,
         ["overload"] => overload::run(SECONDS).await,
         // Keymoat's part of `history` runs as a program of its own, like the others.
@@ -101,6 +100,10 @@ async fn dispatch(arguments: &[&str]) -> Result<()> {
 
 fn parse_seconds(text: &str) -> Result<Duration> {
     Ok(Duration::from_secs(text.parse().with_context(|| format!("`{text}` is not a number of seconds"))?))
+}
+
+fn parse_minutes(text: &str) -> Result<u64> {
+    text.parse().with_context(|| format!("`{text}` is not a number of minutes"))
 }
 
 /// Long enough for a few hundred thousand requests.
@@ -131,7 +134,9 @@ usage: cargo run --release -p keymoat-benches -- [BENCH]
   redact FILE…           the redactor's speed on files, as a ratio to searching them, without and with 10000 stored values
   timing [SAMPLES]       whether the time of a check tells what was checked (1000000 samples), with `==` as the control
   allocator              what erasing freed memory costs, in processor time for a request
-  soak [--minutes N]     half of the peak for so long (30): latency, memory, open files by the minute
+  soak [--minutes N [--os]]
+                         half of the peak for so long (30): latency, memory, open files by the minute, and what the disk
+                         alone would make of it; with --os records stay with the operating system
   slow                   10,000 half heads and 1,000 slow bodies beside good clients
   history REPOSITORY [--generate COMMITS]
                          searching a whole history, against git reading it and other scanners; makes one first if told

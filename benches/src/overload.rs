@@ -22,30 +22,58 @@ pub(crate) async fn run(time: Duration) -> Result<()> {
     let request = keymoat::reveal(&token, "shop");
     println!("\nreveal at {TIMES} times the peak, {CONNECTIONS} connections; a second");
     println!(
-        "{:>10} {:>10} {:>10} {:>9} {:>10} {:>10} {:>8}",
-        "peak", "sent", "answered", "p99", "refused", "p99", "failed"
+        "{:>10} {:>9} {:>10} {:>10} {:>9} {:>9} {:>10} {:>10} {:>8}",
+        "peak", "CPU each", "sent", "answered", "p99", "CPU each", "refused", "p99", "failed"
     );
-    let (mut peaks, mut goodputs) = (0.0, 0.0);
+    let (mut peaks, mut goodputs) = (Part::default(), Part::default());
     for _ in 0..TURNS {
         let closed = request.clone();
+        let idle = server.usage()?.cpu;
         let peak = load::for_a_time(&server.address, 256, time / 2, move |_, _| closed.clone()).await?;
+        let at_peak =
+            Part { answered: peak.rate * (time / 2).as_secs_f64(), cpu: server.usage()?.cpu - idle };
+        let idle = server.usage()?.cpu;
         let met = open_loop(&server.address, &request, CONNECTIONS, peak.rate * TIMES, time / 2).await?;
         let a_second = |count: usize| count as f64 / (time / 2).as_secs_f64();
+        let overloaded = Part { answered: met.good.len() as f64, cpu: server.usage()?.cpu - idle };
         println!(
-            "{:>10.0} {:>10.0} {:>10.0} {:>7.0}ms {:>10.0} {:>8.0}ms {:>8}",
+            "{:>10.0} {:>7.0}µs {:>10.0} {:>10.0} {:>7.0}ms {:>7.0}µs {:>10.0} {:>8.0}ms {:>8}",
             peak.rate,
+            at_peak.each_us(),
             a_second(met.sent),
             a_second(met.good.len()),
             at_most_ms(&met.good, 0.99),
+            overloaded.each_us(),
             a_second(met.refused.len()),
             at_most_ms(&met.refused, 0.99),
             met.failed
         );
-        peaks += peak.rate;
-        goodputs += a_second(met.good.len());
+        peaks.add(&at_peak);
+        goodputs.add(&overloaded);
     }
-    println!("goodput to peak: {:.2}", goodputs / peaks);
+    println!("goodput to peak: {:.2}", goodputs.answered / peaks.answered);
+    println!("for a second of the server's processor: {:.2}", peaks.each_us() / goodputs.each_us());
     Ok(())
+}
+
+/// What was answered, and the server's processor time for it, refusals included: the generator takes more of the same
+/// processor the more it sends.
+#[derive(Default)]
+struct Part {
+    answered: f64,
+    /// In seconds.
+    cpu: f64,
+}
+
+impl Part {
+    fn add(&mut self, other: &Self) {
+        self.answered += other.answered;
+        self.cpu += other.cpu;
+    }
+
+    fn each_us(&self) -> f64 {
+        self.cpu / self.answered * 1e6
+    }
 }
 
 /// What a part of all took at most, in milliseconds; `took` is in order.

@@ -27,11 +27,20 @@ pub(crate) async fn run(time: Duration) -> Result<()> {
     vault.put("shop", "made up value of 32 bytes, yes!!").await?;
     let token = vault.account("bench", "reveal,write").await?;
     let keymoat = vault.serve().await?;
+    let other = Vault::new().await?;
+    other.put("shop", "made up value of 32 bytes, yes!!").await?;
+    let other_token = other.account("bench", "reveal").await?;
+    let with_os = other.serve_with(keymoat::OS).await?;
 
     for connections in CONNECTIONS {
         let mut table = Table::default();
         let request = keymoat::reveal(&token, "shop");
         table.add("keymoat, durable", repeat(&keymoat.address, connections, time, request).await?);
+        let request = keymoat::reveal(&other_token, "shop");
+        table.add(
+            "keymoat, records with the system",
+            repeat(&with_os.address, connections, time, request).await?,
+        );
         let request = http("POST", "/", &[("authorization", &format!("Bearer {}", floor::TOKEN))], "{}");
         table.add(
             "floor: SQLite FULL, HMAC, AES-GCM",
@@ -46,6 +55,7 @@ pub(crate) async fn run(time: Duration) -> Result<()> {
         table.print(&format!("reveal, {connections} connections"));
     }
     writes(&vault_writes(&keymoat, &token), bao.as_ref(), time).await?;
+    with_os.stop().await?;
     keymoat.stop().await
 }
 

@@ -1,23 +1,28 @@
 //! A server at half of what it can do, for a long time: whether it stays as quick and as small as it was.
 //!
-//! Every answer waits for the disk, so each minute ends with what the disk alone takes.
+//! Every answer waits for the disk, so each minute ends with what the disk alone would let a caller wait: syncs one after
+//! the other, and callers who come at any time. Most of them meet a sync that takes long, because it lasts long. Before
+//! the first minute the floor and a constant answer as often, on the same processors beside the same generator.
 
 use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use crate::child::Server;
+use crate::floor;
 use crate::keymoat::{self, Vault};
-use crate::load;
+use crate::load::{self, http};
 use crate::overload::{at_most_ms, open_loop};
 
 /// Measures the peak, then sends at half of it, and looks at the server after every minute.
-pub(crate) async fn run(minutes: u64) -> Result<()> {
+pub(crate) async fn run(minutes: u64, durability: &str) -> Result<()> {
     let vault = Vault::new().await?;
     vault.put("shop", "made up value of 32 bytes, yes!!").await?;
     let token = vault.account("bench", "reveal").await?;
-    let server = vault.serve().await?;
+    let server = vault.serve_with(durability).await?;
     let request = keymoat::reveal(&token, "shop");
     let closed = request.clone();
     let peak =
@@ -37,6 +42,25 @@ pub(crate) async fn run(minutes: u64) -> Result<()> {
         "RSS kB",
         "files"
     );
+    let dir = tempfile::tempdir()?;
+    let floor = Server::of_ours(&["serve-floor", &dir.path().join("floor.db").to_string_lossy()]).await?;
+    let still = Server::of_ours(&["serve-still"]).await?;
+    let authorized = [("authorization", &*format!("Bearer {}", floor::TOKEN))];
+    for (name, server, headers) in [("floor", floor, &authorized[..]), ("still", still, &[])] {
+        let met =
+            open_loop(&server.address, &http("POST", "/", headers, "{}"), CONNECTIONS, rate, MINUTE).await?;
+        println!(
+            "{name:>6} {:>10} {:>9.2} {:>9.2} {:>9} {:>9} {:>7} {:>7}",
+            met.good.len(),
+            at_most_ms(&met.good, 0.5),
+            at_most_ms(&met.good, 0.99),
+            "",
+            "",
+            met.failed + met.refused.len(),
+            met.unsent
+        );
+        server.stop().await?;
+    }
     let mut sizes = Vec::new();
     for minute in 1..=minutes {
         let met = open_loop(&server.address, &request, CONNECTIONS, rate, MINUTE).await?;
@@ -47,8 +71,8 @@ pub(crate) async fn run(minutes: u64) -> Result<()> {
             met.good.len(),
             at_most_ms(&met.good, 0.5),
             at_most_ms(&met.good, 0.99),
-            at_most_ms(&synced, 0.5),
-            at_most_ms(&synced, 0.99),
+            of_callers_ms(&synced, 0.5),
+            of_callers_ms(&synced, 0.99),
             met.failed + met.refused.len(),
             met.unsent
         );
@@ -61,21 +85,38 @@ pub(crate) async fn run(minutes: u64) -> Result<()> {
     server.stop().await
 }
 
-/// How long it takes to append a page and to have it on the disk, again and again; the shortest first.
+/// How long it takes to write over some pages of a log and to have them on the disk, again and again; the shortest first.
 fn syncs(path: &Path, times: usize) -> Result<Vec<Duration>> {
-    let mut file = std::fs::File::create(path)?;
+    let mut log = std::fs::File::create(path)?;
+    log.write_all(&vec![b'x'; LOG])?;
+    log.sync_all()?;
     let mut took = Vec::with_capacity(times);
-    for _ in 0..times {
+    for number in 0..times {
         let began = Instant::now();
-        file.write_all(&[b'x'; 4096])?;
-        file.sync_data()?;
+        log.write_all_at(&[b'y'; COMMIT], (number * COMMIT % (LOG - COMMIT)) as u64)?;
+        log.sync_data()?;
         took.push(began.elapsed());
     }
     took.sort_unstable();
     Ok(took)
 }
 
-const SYNCS: usize = 1_000;
+/// How long the sync is at most that this part of all callers meets, in milliseconds, when they come at any time; `took` is
+/// in order. Waiting for the next one, which has their record, comes on top.
+fn of_callers_ms(took: &[Duration], part: f64) -> f64 {
+    let all: f64 = took.iter().map(Duration::as_secs_f64).sum();
+    let mut met = 0.0;
+    let longest = took.iter().find(|sync| {
+        met += sync.as_secs_f64();
+        met >= all * part
+    });
+    longest.copied().unwrap_or_default().as_secs_f64() * 1e3
+}
+
+/// A commit of half the peak: its pages, and the log that they go round in.
+const COMMIT: usize = 8 * 4096;
+const LOG: usize = 4_000 * 4096;
+const SYNCS: usize = 3_000;
 const PEAK_CONNECTIONS: usize = 16;
 const PEAK_FOR: Duration = Duration::from_secs(10);
 const CONNECTIONS: usize = 64;

@@ -65,10 +65,11 @@ impl Known {
         Self { pepper, digests }
     }
 
-    fn pair(&self, first: fn() -> Token, second: fn() -> Token) -> Pair {
+    fn pair(&self, first: fn(u16) -> Token, second: fn(u16) -> Token) -> Pair {
         // EXPOSE: made-up tokens of a bench.
-        let [first, second] = [first(), second()].map(|token| token.text().expose(Clone::clone));
-        Pair::of(first, second, 1)
+        let texts =
+            |kind: fn(u16) -> Token| (0..OF_KIND).map(|n| kind(n).text().expose(Clone::clone)).collect();
+        Pair::of_kinds([texts(first), texts(second)], 1)
     }
 
     fn is_known(&self, text: &[u8]) -> bool {
@@ -84,16 +85,18 @@ fn token(number: u16, change: u8) -> Token {
     Token::from_entropy(TokenKind::ServiceAccount, &entropy)
 }
 
-fn right() -> Token {
-    token(500, 0)
+fn right(number: u16) -> Token {
+    token(number, 0)
 }
 
-fn near() -> Token {
-    token(500, 1)
+fn near(number: u16) -> Token {
+    token(number, 1)
 }
 
-fn far() -> Token {
-    Token::from_entropy(TokenKind::ServiceAccount, &[0xc3; 32])
+fn far(number: u16) -> Token {
+    let mut entropy = [0xc3; 32];
+    entropy[..2].copy_from_slice(&number.to_be_bytes());
+    Token::from_entropy(TokenKind::ServiceAccount, &entropy)
 }
 
 /// A tenth of a second each, so there are few samples; nothing signs in with a password yet.
@@ -120,3 +123,5 @@ fn passwords() -> Result<()> {
 }
 
 const PASSWORDS: usize = 100;
+/// So many tokens of a kind that what one of them meets by accident is lost among the others.
+const OF_KIND: u16 = 500;

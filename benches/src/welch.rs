@@ -9,22 +9,29 @@ use std::time::Instant;
 /// Beyond this a difference is no accident (one of 100,000 rounds without any difference comes as far).
 pub(crate) const LEAKS: f64 = 4.5;
 
-/// Two inputs of one length, and how often each is worked on for one measurement.
+/// Two kinds of inputs of one length, and how often each is worked on for one measurement.
 pub(crate) struct Pair {
-    inputs: [Vec<u8>; 2],
+    inputs: [Vec<Vec<u8>>; 2],
     repeat: usize,
 }
 
 impl Pair {
     /// Two inputs, each worked on `repeat` times for one measurement.
     pub(crate) fn of(first: Vec<u8>, second: Vec<u8>, repeat: usize) -> Self {
-        assert_eq!(first.len(), second.len(), "inputs of two lengths take two times");
-        Self { inputs: [first, second], repeat }
+        Self::of_kinds([vec![first], vec![second]], repeat)
+    }
+
+    /// As [`Pair::of`] with several inputs of each kind, where a single one may take its own time by accident: what
+    /// one input meets in a hash table says nothing of its kind.
+    pub(crate) fn of_kinds(inputs: [Vec<Vec<u8>>; 2], repeat: usize) -> Self {
+        let length = inputs[0][0].len();
+        assert!(inputs.iter().flatten().all(|input| input.len() == length), "two lengths take two times");
+        Self { inputs, repeat }
     }
 
     /// How far the mean times of both are apart, in standard errors.
     pub(crate) fn measure_with(&self, samples: usize, seed: u64, work: &dyn Fn(&[u8]) -> bool) -> f64 {
-        let mut place = self.inputs[0].clone();
+        let mut place = self.inputs[0][0].clone();
         let mut times: Vec<(usize, f64)> = Vec::with_capacity(samples);
         let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         for _ in 0..samples {
@@ -33,7 +40,8 @@ impl Pair {
             random ^= random >> 7;
             random ^= random << 17;
             let kind = (random >> 33) as usize & 1;
-            place.copy_from_slice(&self.inputs[kind]);
+            let of_kind = &self.inputs[kind];
+            place.copy_from_slice(&of_kind[(random >> 34) as usize % of_kind.len()]);
             let begun = Instant::now();
             for _ in 0..self.repeat {
                 black_box(work(black_box(&place)));

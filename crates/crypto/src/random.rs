@@ -1,4 +1,8 @@
-//! Randomness for key material, salts and tokens, from the operating system by way of AWS-LC.
+//! Randomness for key material, salts and tokens, from the kernel's generator (`getrandom(2)`).
+//!
+//! Not from AWS-LC's: it seeds itself from the jitter of the processor when a process first asks (FIPS 140-3, SP
+//! 800-90B), 50 ms in which a short command would do nothing else. The kernel's generator is what stands behind it
+//! anyway, blocks until it has been seeded once, and needs no care after a fork.
 //!
 //! Not for jitter, sampling or test data: those take their generator as an argument.
 
@@ -7,9 +11,13 @@ use std::convert::Infallible;
 use rand_core::{TryCryptoRng, TryRng};
 
 /// Fills `out` from the operating system's generator.
+///
+/// # Panics
+///
+/// When the operating system gives none.
 pub fn fill(out: &mut [u8]) {
-    // AWS-LC aborts by itself when the operating system gives no entropy; an error is not expected.
-    aws_lc_rs::rand::fill(out).expect("the operating system's generator answers");
+    // Without randomness nothing here may go on; a kernel that has the call does not refuse it.
+    getrandom::fill(out).expect("the operating system's generator answers");
 }
 
 /// Returns `N` bytes from the operating system's generator.

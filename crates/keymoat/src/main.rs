@@ -184,7 +184,7 @@ impl Context {
             clock: Arc::new(clock::SystemClock),
             catalogue: self.catalogue()?,
             outside_dir: self.places.config.clone(),
-            durability: keymoat_store::Durability::Disk,
+            durability: self.places.durability,
             database: self.places.database.clone(),
             key_at_hand: Some(master_key::again(&self.places, &self.variables)),
         })

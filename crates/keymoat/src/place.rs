@@ -16,6 +16,8 @@ pub struct Places {
     pub config: PathBuf,
     /// The server that holds the database; none when it is a file in the data directory.
     pub database: Option<Address>,
+    /// What a power cut may take away of the records of a file.
+    pub durability: Durability,
 }
 
 impl Places {
@@ -46,7 +48,8 @@ impl Places {
         let absolute =
             |path: PathBuf| std::path::absolute(&path).map_err(|e| CliError::file("use", &path, &e));
         let database = find_database(database, variables)?;
-        let places = Self { data: absolute(data)?, config: absolute(config)?, database };
+        let places =
+            Self { data: absolute(data)?, config: absolute(config)?, database, durability: Durability::Disk };
         // Whoever takes the data directory must not get the key with it, nor put the checkpoint back with it.
         if places.config.starts_with(&places.data) {
             return Err(CliError::new(format!(
@@ -63,7 +66,7 @@ impl Places {
     /// # Errors
     /// When it is in use, somebody else's, or cannot be reached.
     pub fn open_vault(&self) -> Result<Result<SealedVault, EmptyDir>, VaultError> {
-        SealedVault::open_at(&self.data, self.database.clone(), Durability::Disk)
+        SealedVault::open_at(&self.data, self.database.clone(), self.durability)
     }
 
     /// Whether it is worth looking for a vault here: there is a database, or one was named, here or by the node that

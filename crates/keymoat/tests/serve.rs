@@ -43,6 +43,18 @@ fn commands_beside_a_server_speak_to_it() {
 }
 
 #[test]
+fn records_may_stay_with_the_operating_system_and_it_says_so() {
+    let home = Home::new();
+    let server = home.serve_with(&["--durability", "os"]);
+    assert!(server.log().contains("a power cut may take those of the last reads"), "{}", server.log());
+    home.put("prod", "stripe", "secret_key", "sk_live_51MadeUpExample0000KeymoatShop");
+    let revealed = home.ok(&["reveal", "stripe#secret_key", "--env", "prod"]);
+    assert_eq!(revealed.stdout, "sk_live_51MadeUpExample0000KeymoatShop\n");
+    assert_eq!(server.interrupt(), 0);
+    assert!(home.ok(&["audit", "verify"]).stdout.starts_with("intact"));
+}
+
+#[test]
 fn a_second_server_is_turned_away() {
     let home = Home::new();
     let server = home.serve();

@@ -17,6 +17,7 @@ mod db;
 mod erased;
 mod error;
 mod evidence;
+mod fold;
 mod follow;
 mod known;
 mod ledger;

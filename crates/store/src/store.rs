@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use crate::contact::Contact;
 use crate::data_dir::DataDir;
 use crate::db::{Db, postgres, sqlite};
+use crate::fold;
 use crate::known::Known;
 use crate::ledger::{Draft, Head, LedgerKeys};
 use crate::listen;
@@ -75,8 +76,14 @@ impl Store {
         let (to_outside, notes) = std::sync::mpsc::channel();
         let identity =
             || file_identity(&path).map_err(|e| OpenError::Io { path: path.clone(), why: e.to_string() });
+        let (nudge, fold) = match is_file {
+            true => Some(fold::beside(&path, durability, Arc::clone(&stopped))?),
+            false => None,
+        }
+        .unzip();
         let writer = Writer {
             db,
+            fold: nudge,
             keys: Arc::clone(&keys),
             head,
             known,
@@ -93,12 +100,15 @@ impl Store {
         };
         let outside_stopped = Arc::clone(&stopped);
         let unsynced = (is_file && durability == Durability::Os).then(|| wal_of(&path));
-        let threads = vec![
+        let mut threads = vec![
             spawn("store-writer", &path, move || writer.run(queue))?,
             spawn("store-outside", &path, move || {
                 run_outside(outside, notes, unsynced.as_deref(), outside_stopped)
             })?,
         ];
+        if let Some(fold) = fold {
+            threads.push(spawn("store-log", &path, move || fold.run())?);
+        }
         if let Some(address) = dir.address() {
             listen::start(address, &jobs);
         }

@@ -22,6 +22,7 @@ use crate::batch::{Batch, Log};
 use crate::contact::Contact;
 use crate::data_dir::DataDir;
 use crate::db::{Db, DbError, FaultKind, postgres};
+use crate::fold::Nudge;
 use crate::follow::{self, FollowError, catch_up};
 use crate::known::Known;
 use crate::ledger::{self, Draft, Head, LedgerKeys, SignedNote};
@@ -115,6 +116,8 @@ pub(crate) struct Writer {
     pub(crate) reserve: Option<Reserve>,
     /// Which file the database is: its device and inode. None when it is on a server.
     pub(crate) file: Option<(u64, u64)>,
+    /// Has the log of a file folded in beside. None when the database is on a server.
+    pub(crate) fold: Option<Nudge>,
     /// Whether the server answers.
     pub(crate) contact: Arc<Contact>,
     /// How far the log has come, for those beside.
@@ -282,6 +285,9 @@ impl Writer {
                 let others = batch.split_off(outcomes.len());
                 self.contact.heard();
                 self.remember();
+                if let Some(fold) = &mut self.fold {
+                    fold.committed();
+                }
                 self.full.store(self.reserve.as_ref().is_some_and(|kept| !kept.is_kept()), Ordering::Relaxed);
                 self.take_head(head);
                 if !effects.is_empty() {
@@ -636,9 +642,9 @@ fn ends_the_batch(fault: &DbError) -> bool {
 }
 
 /// Tells why nothing works any more when a thread of the store dies.
-struct StopOnPanic {
-    stopped: Stopped,
-    who: &'static str,
+pub(crate) struct StopOnPanic {
+    pub(crate) stopped: Stopped,
+    pub(crate) who: &'static str,
 }
 
 impl Drop for StopOnPanic {
@@ -873,6 +879,24 @@ mod tests {
         store.reserved().run_tx("remove", remove).await.map(|((), _)| ()).unwrap();
         put(&store, "after".to_owned(), 5000, false).await.unwrap();
         assert!(reserve() && !store.is_full());
+        store.close().await;
+    }
+
+    #[tokio::test]
+    async fn the_log_is_folded_in_beside_the_writer() {
+        let dir = private_dir();
+        let store = open(dir.path(), keys(&InstanceKey::generate()), None, false);
+        let bytes = || std::fs::metadata(dir.path().join("keymoat.db")).unwrap().len();
+        let before = bytes();
+        // Far fewer pages than make the writer fold it in by itself.
+        for _ in 0..200 {
+            store.append(draft(), None).await.unwrap();
+        }
+        let patience = Instant::now() + Duration::from_secs(60);
+        while bytes() == before {
+            assert!(Instant::now() < patience, "nothing was folded in");
+            tokio::task::yield_now().await;
+        }
         store.close().await;
     }
 

@@ -12,7 +12,7 @@ use clap::Args;
 use keymoat_core::audit::Action;
 use keymoat_server::{CertificateStatus, Custody, Doors, Limits, Terms};
 use keymoat_vault::entity::SlotSource;
-use keymoat_vault::{SealedVault, Vault};
+use keymoat_vault::{Durability, SealedVault, Vault};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
@@ -58,6 +58,10 @@ pub struct Serve {
     /// A name under which the server is spoken to on a loopback address, such as that of a proxy in front of it.
     #[arg(long, value_name = "NAME", env = "KEYMOAT_HOST_NAME", value_delimiter = ',')]
     host_name: Vec<String>,
+    /// When a record is written down: on the disk, or with the operating system, which loses the records of the last
+    /// reads in a power cut, never a change.
+    #[arg(long, env = "KEYMOAT_DURABILITY", value_enum, default_value_t = WrittenDown::Disk)]
+    durability: WrittenDown,
     /// Let whoever reaches a TCP listener read the metrics without a token.
     #[arg(long)]
     open_metrics: bool,
@@ -66,6 +70,24 @@ pub struct Serve {
     log_format: LogFormat,
     #[command(flatten)]
     how: How,
+}
+
+/// Where a record has to be before the answer leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum WrittenDown {
+    /// On the disk.
+    Disk,
+    /// With the operating system.
+    Os,
+}
+
+impl From<WrittenDown> for Durability {
+    fn from(written_down: WrittenDown) -> Self {
+        match written_down {
+            WrittenDown::Disk => Self::Disk,
+            WrittenDown::Os => Self::Os,
+        }
+    }
 }
 
 /// How the program's own log is written.
@@ -84,6 +106,7 @@ impl Serve {
     /// When the vault cannot be opened or an address cannot be listened on.
     pub async fn run(&self, mut context: Context) -> Result<u8, CliError> {
         self.check_addresses()?;
+        context.places.durability = self.durability.into();
         start_log(self.log_format);
         let stop = stop_signal()?;
         let manager = Manager::new(context.variables.notify_socket.clone());
@@ -225,6 +248,11 @@ impl Serve {
             }
         }
         output::say(&format!("  socket       {}", listeners.socket_path.display()));
+        if self.durability == WrittenDown::Os {
+            output::say(
+                "  records      with the operating system: a power cut may take those of the last reads",
+            );
+        }
         match found {
             Found::Made(made) => init::tell(context, made),
             Found::There(vault) => {

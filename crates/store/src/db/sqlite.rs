@@ -41,6 +41,13 @@ pub(crate) fn open_reader(path: &Path) -> Result<Db, StoreError> {
     open().map(|connection| Db::sqlite(connection, path)).map_err(|e| DbError::from(e).to_store_error(path))
 }
 
+/// Opens the file beside the connection that writes, to fold the log in.
+pub(crate) fn open_beside(path: &Path, durability: Durability) -> Result<Connection, OpenError> {
+    let connection = open_file(path)?;
+    prepare(&connection, durability).map_err(|e| fault(e, path))?;
+    Ok(connection)
+}
+
 /// Looks whether the file is Keymoat's, or new, before anything in it is changed.
 pub(crate) fn recognise(connection: &Connection, path: &Path, known: u32) -> Result<(), OpenError> {
     let look = || -> rusqlite::Result<(i32, u32, u32)> {
@@ -95,6 +102,7 @@ pub(crate) fn prepare(connection: &Connection, durability: Durability) -> rusqli
     };
     connection.pragma_update(None, "synchronous", synchronous)?;
     connection.pragma_update(None, "secure_delete", true)?;
+    connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
     schema::distrust(connection)?;
     keep_statements(connection)
 }
@@ -128,6 +136,9 @@ fn fault(error: rusqlite::Error, path: &Path) -> OpenError {
     OpenError::Store(DbError::from(error).to_store_error(path))
 }
 
+/// How long the write-ahead log may become before the writer folds in what `fold` has left of it: 16 MiB, four times
+/// SQLite's own.
+pub(crate) const LOG_PAGES: u32 = 4_000;
 /// How long a read waits for SQLite's own short locks.
 const READ_BUSY: std::time::Duration = std::time::Duration::from_secs(5);
 /// `KMoa`: tells a Keymoat database from any other SQLite file.
