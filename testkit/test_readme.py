@@ -37,6 +37,17 @@ for name in ("DEBUG", "STRIPE_SECRET_KEY", "TWILIO_AUTH_TOKEN"):
     print(name, "has", len(os.environ[name]), "characters")
 """
 
+#: A repository, commit by commit: when, and what stands in its files from then on. The second takes a key out again.
+SHOP = [
+    ("2021-03-04T10:00:00Z", "Take payments", {
+        "settings.py": 'DEBUG = False\nSTRIPE_SECRET_KEY = "sk_live_51MadeUpExample0000KeymoatShop"\n',
+    }),
+    ("2023-05-06T10:00:00Z", "Send messages", {
+        "settings.py": 'import os\nDEBUG = False\nSTRIPE_SECRET_KEY = os.environ["STRIPE_SECRET_KEY"]\n',
+        "sms.py": 'client = Client("AC0000a1b2c3d4e5f60718293a4b5c6d7e", "0000b1c2d3e4f5061728394a5b6c7d8e")\n',
+    }),
+]
+
 #: What differs from run to run, and what it is made to look like. The order matters.
 SAME = [
     (re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b"), "0192f0c1-0000-7000-8000-000000000001"),
@@ -76,6 +87,19 @@ class Tour:
             "COLUMNS": "200",
         }
         self.server = None
+        self.make_shop()
+
+    def make_shop(self):
+        shop = self.home / "shop"
+        shop.mkdir()
+        who = {f"GIT_{role}_{what}": value for role in ("AUTHOR", "COMMITTER") for what, value in (("NAME", "Ann"), ("EMAIL", "ann@acme.test"))}
+        for number, (when, title, files) in enumerate(SHOP):
+            for name, text in files.items():
+                (shop / name).write_text(text)
+            env = {**self.env, **who, "GIT_AUTHOR_DATE": when, "GIT_COMMITTER_DATE": when}
+            first = [["init", "-q", "-b", "main"]] if number == 0 else []
+            for arguments in [*first, ["add", "-A"], ["commit", "-q", "-m", title]]:
+                subprocess.run(["git", *arguments], cwd=shop, env=env, check=True, timeout=60)
 
     def run(self, command):
         if command == "keymoat serve":
@@ -121,9 +145,10 @@ class ReadmeTest(unittest.TestCase):
     def test_the_tour_is_real(self):
         text = README.read_text()
         start, end = text.index("<!-- tour -->"), text.index("<!-- /tour -->")
-        if not shutil.which("sqlite3"):
-            print("SKIP the_tour_is_real: sqlite3 is not installed", file=sys.stderr)
-            self.skipTest("sqlite3 is not installed")
+        for program in ("sqlite3", "git"):
+            if not shutil.which(program):
+                print(f"SKIP the_tour_is_real: {program} is not installed", file=sys.stderr)
+                self.skipTest(f"{program} is not installed")
         tour = Tour()
         code = None
         try:

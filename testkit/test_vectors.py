@@ -8,6 +8,7 @@ import unittest
 from pathlib import Path
 
 CHECK = Path(__file__).resolve().parent / "vectors/check.py"
+SIGNED = Path(__file__).resolve().parent / "vectors/make_sigv4.py"
 
 
 class VectorsTest(unittest.TestCase):
@@ -18,6 +19,14 @@ class VectorsTest(unittest.TestCase):
         done = subprocess.run([sys.executable, str(CHECK)], capture_output=True, text=True, timeout=300)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.assertIn("checks agree", done.stdout)
+
+    def test_requests_to_aws_are_signed_as_botocore_does(self):
+        if importlib.util.find_spec("botocore") is None:
+            print("SKIP requests_to_aws_are_signed_as_botocore_does: the Python package botocore is not installed", file=sys.stderr)
+            self.skipTest("the Python package botocore is not installed")
+        done = subprocess.run([sys.executable, str(SIGNED), "--check"], capture_output=True, text=True, timeout=300)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertIn("signatures agree", done.stdout)
 
 
 if __name__ == "__main__":

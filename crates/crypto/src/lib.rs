@@ -32,6 +32,7 @@ mod random;
 mod sensitive;
 mod shamir;
 mod signing;
+mod sigv4;
 mod text;
 mod token;
 #[cfg(test)]
@@ -58,6 +59,7 @@ pub use random::{bytes, fill};
 pub use sensitive::{SecretBytes, Sensitive};
 pub use shamir::{Share, ShareError};
 pub use signing::{AssertionSigner, AuditSigner, AuditVerifyingKey, SignatureError};
+pub use sigv4::{AwsCredentials, AwsRequest, sign_aws};
 pub use token::{
     SignInCode, SignInCodeError, Token, TokenDigest, TokenEnvironment, TokenError, TokenKind,
     derive_aws_secret,

@@ -423,6 +423,9 @@ counter_examples = ["acme_abc"]
                 .what
                 .contains("hosts")
         );
+        let anywhere = call.replace("[\"a.test\"]", "[\"*\"]");
+        let error = load(&[&format!("{ACME}{anywhere}")]).unwrap_err();
+        assert!(error.what.contains("`*` in `hosts`"), "{error}");
         let check = "[[check]]\nfield = \"secret_key\"\nrequest = { kind = \"call\", method = \"GET\", url = \"https://a.test/me\" }\nalive = [200]\ndead = [401]\nsource = \"https://a.test\"\n";
         let with_check = |from: &str, to: &str| load(&[&format!("{ACME}{call}{}", check.replace(from, to))]);
         assert!(with_check("", "").is_ok());

@@ -14,8 +14,9 @@ use crate::checksum::Checksum;
 use crate::pattern::Pattern;
 use crate::provider::{
     Check, CheckRequest, DjangoPlaces, Injection, Key, Kind, Links, Mode, OdooPlaces, Place, Provider,
-    Rotation, Says, Setting, Severity,
+    Rotation, Says, Scheme, Setting, Severity,
 };
+use crate::question::ANY_HOST;
 
 /// Reads one file and checks it; the error names the file, the line and what to do.
 pub(crate) fn parse(file: &str, text: &str) -> Result<Provider, CatalogueError> {
@@ -286,8 +287,8 @@ fn check_references(provider: &Provider) -> Result<(), (String, &'static str)> {
         .flat_map(|send| send.how.templates().chain([&send.base_url]).chain(send.test_base_url.as_ref()));
     let urls = provider.checks.iter().flat_map(|check| match &check.request {
         CheckRequest::TokenRequest {} => vec![],
-        CheckRequest::Call { url, test_url, other_urls, .. } => {
-            [url].into_iter().chain(test_url).chain(other_urls).collect()
+        CheckRequest::Call { url, test_url, other_urls, other_test_urls, .. } => {
+            [url].into_iter().chain(test_url).chain(other_urls).chain(other_test_urls).collect()
         }
     });
     for name in templates.chain(urls).flat_map(|template| template.names()) {
@@ -329,6 +330,25 @@ fn check_addresses(provider: &Provider) -> Result<(), (String, &'static str)> {
         return Err((
             "a [[send]] without hosts could send a key anywhere".into(),
             "list the hosts it may go to",
+        ));
+    }
+    let members = provider.send.iter().filter_map(|send| match &send.how {
+        Scheme::Json { members } => Some(members.keys()),
+        _ => None,
+    });
+    if let Some(pointer) = members.flatten().find(|pointer| !pointer.starts_with('/')) {
+        return Err((
+            format!("`{pointer}` is no JSON pointer"),
+            "it says where a member stands, from the top: `/merchant/key`",
+        ));
+    }
+    // Such a key belongs to whoever runs the service, so its host has to be told; elsewhere it would be a hole.
+    let is_of_one_host = |send: &&Injection| !send.base_url.as_str().starts_with("https://{");
+    let mut open = provider.send.iter().filter(|send| send.hosts.iter().any(|host| host == ANY_HOST));
+    if open.any(|send| is_of_one_host(&send)) {
+        return Err((
+            "`*` in `hosts` is for services that everybody runs themselves".into(),
+            "list the hosts; with `*` the `base_url` begins with a setting: `https://{shop}`",
         ));
     }
     provider.checks.iter().try_for_each(check_answers)

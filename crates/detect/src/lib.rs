@@ -39,6 +39,6 @@ pub use provider::{
     Automation, Check, CheckRequest, ClientAuth, DjangoPlaces, Injection, Key, Kind, Links, Method, Mode,
     OdooPlaces, Overlap, Place, Provider, Rotation, Says, Scheme, Setting, Severity, Template,
 };
-pub use question::{Fill, Question, Request, RequestError, Unasked, Verdict};
+pub use question::{Fill, Question, Request, RequestError, Signing, Unasked, Verdict};
 pub use redact::{KnownValues, NoneKnown, Redactor, SIEVE_KEY_LEN, Sieve, SieveError, SieveKey};
 pub use variable::VariableMatch;

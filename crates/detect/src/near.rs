@@ -143,7 +143,12 @@ fn hosts_like(address: &Template, name: &str, hosts: &[String], text: &[u8]) -> 
     // The whole host is the value where nothing stands behind it.
     let is_whole = behind.is_empty();
     let ends: Vec<&str> = match is_whole {
-        true => hosts.iter().map(|host| host.strip_prefix('*').unwrap_or(host)).collect(),
+        // Where any host may be meant, one that is only mentioned says nothing.
+        true => hosts
+            .iter()
+            .map(|host| host.strip_prefix('*').unwrap_or(host))
+            .filter(|end| !end.is_empty())
+            .collect(),
         false => vec![behind],
     };
     for end in ends {
@@ -199,6 +204,7 @@ mod tests {
                 ("shopify", "shop"),
                 ("zendesk", "subdomain"),
                 ("gitlab", "gitlab_host"),
+                ("woocommerce", "shop"),
             ] {
                 let provider = Catalogue::builtin().provider(provider).unwrap();
                 if let Some(near) = provider.near(name, &text, &(start..start + len)) {
@@ -263,6 +269,8 @@ mod tests {
         check("zendesk", "subdomain", "https://made-up.zendesk.com/api KEY", Some("made-up"));
         check("gitlab", "gitlab_host", "CI_SERVER_HOST=git.acme.test KEY gitlab.com", Some("git.acme.test"));
         check("gitlab", "gitlab_host", "https://oauth2:KEY@gitlab.com/acme/shop.git", Some("gitlab.com"));
+        check("woocommerce", "shop", "WC_URL=https://shop.madeup.test/wp\nKEY", Some("shop.madeup.test"));
+        check("woocommerce", "shop", "https://shop.madeup.test KEY", None);
         check("gitlab", "gitlab_host", "https://oauth2:KEY@my-gitlab.com/acme/shop.git", None);
     }
 }

@@ -421,6 +421,11 @@ pub enum Scheme {
         /// Life of a token in seconds, where documented; the answer's `expires_in` wins.
         token_seconds: Option<u32>,
     },
+    /// Members of a body in JSON.
+    Json {
+        /// Where each stands, as a JSON pointer (RFC 6901) without numbers, and its text.
+        members: BTreeMap<String, Template>,
+    },
     /// AWS Signature Version 4.
     Sigv4 {
         /// Access key id.
@@ -446,6 +451,7 @@ impl Scheme {
                 list.extend(test_token_url);
                 list
             }
+            Self::Json { members } => members.values().collect(),
             Self::Sigv4 { access_key_id, secret_access_key, session_token } => {
                 let mut list = vec![access_key_id, secret_access_key];
                 list.extend(session_token);
@@ -528,6 +534,9 @@ pub enum CheckRequest {
         /// Addresses of other regions: a key is dead when none of them knows it.
         #[serde(default)]
         other_urls: Vec<Template>,
+        /// The same of the test mode.
+        #[serde(default)]
+        other_test_urls: Vec<Template>,
         /// Headers that the provider asks for, none of them secret.
         #[serde(default)]
         headers: BTreeMap<String, String>,

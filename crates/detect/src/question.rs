@@ -3,6 +3,7 @@
 //! Writes requests and reads answers; it sends nothing. Every address is `https`, and its host is one of those that the
 //! provider's file lists, also after values were put into it.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use zeroize::Zeroizing;
@@ -19,16 +20,10 @@ pub struct Question {
     send: Injection,
 }
 
-/// Why nothing can be asked about a key.
+/// Nothing can be asked about a key: the provider's file has no check for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Unasked {
-    /// The provider's file has no check for it.
-    #[error("no check is known for this kind of key")]
-    NoCheck,
-    /// The request has to be signed.
-    #[error("a request with it has to be signed, which is not done here")]
-    Signed,
-}
+#[error("no check is known for this kind of key")]
+pub struct Unasked;
 
 /// A request that is ready to be sent, with the key in it.
 pub struct Request {
@@ -44,6 +39,22 @@ pub struct Request {
     pub headers: Vec<(String, Zeroizing<Vec<u8>>)>,
     /// The body, empty where there is none.
     pub body: Zeroizing<Vec<u8>>,
+    /// What it has to be signed with right before it is sent: a signature of AWS has the time in it.
+    pub signing: Option<Signing>,
+}
+
+/// What signs a request to AWS (Signature Version 4).
+pub struct Signing {
+    /// Access key id.
+    pub access_key_id: Zeroizing<Vec<u8>>,
+    /// Secret access key.
+    pub secret_access_key: Zeroizing<Vec<u8>>,
+    /// Session token of temporary credentials.
+    pub session_token: Option<Zeroizing<Vec<u8>>>,
+    /// Code of the service.
+    pub service: String,
+    /// Region.
+    pub region: String,
 }
 
 /// What an answer says of a key.
@@ -66,6 +77,9 @@ pub enum RequestError {
     /// A host is not listed.
     #[error("the host to ask is not one of those that the provider's file lists")]
     Host,
+    /// Credentials are temporary, and their token is not known.
+    #[error("these are temporary credentials, and their session token does not stand near them")]
+    SessionToken,
 }
 
 /// Lends the value of a name to the function; nothing where there is none.
@@ -77,21 +91,21 @@ impl Question {
     /// # Errors
     /// Why nothing can.
     pub fn about(provider: &Provider, key: &Key) -> Result<Self, Unasked> {
-        let check = provider.checks_of(&key.field).next().ok_or(Unasked::NoCheck)?;
+        let check = provider.checks_of(&key.field).next().ok_or(Unasked)?;
         let mut sends = provider.injections_of(&key.field);
         let wants_token = matches!(check.request, CheckRequest::TokenRequest {});
         let fits = |send: &&Injection| matches!(send.how, Scheme::Oauth2Client { .. }) == wants_token;
-        let send = sends.find(fits).ok_or(Unasked::NoCheck)?;
-        if matches!(send.how, Scheme::Sigv4 { .. }) {
-            return Err(Unasked::Signed);
-        }
+        let send = sends.find(fits).ok_or(Unasked)?;
         Ok(Self { check: check.clone(), send: send.clone() })
     }
 
     /// The names of the values that are needed beside the key and its named parts: the other half of a pair, the host
     /// name of a shop.
     pub fn needs<'q>(&'q self, key: &'q Key) -> Vec<&'q str> {
-        let own = |name: &str| name == key.field || key.part_names().any(|part| part == name);
+        let goes_without = self.goes_along();
+        let own = |name: &str| {
+            name == key.field || goes_without.contains(&name) || key.part_names().any(|part| part == name)
+        };
         let mut names: Vec<&str> = Vec::new();
         let templates = self.addresses(key.mode).into_iter().chain(self.send.how.templates());
         for name in templates.flat_map(Template::names).filter(|name| !own(name)) {
@@ -100,6 +114,14 @@ impl Question {
             }
         }
         names
+    }
+
+    /// The names of the values that go along where they are known, and are not needed: the token of temporary credentials.
+    pub fn goes_along(&self) -> Vec<&str> {
+        match &self.send.how {
+            Scheme::Sigv4 { session_token: Some(token), .. } => token.names().collect(),
+            _ => Vec::new(),
+        }
     }
 
     /// The requests, to be sent one after the other as long as the answers say that the key is dead: another region, or
@@ -113,6 +135,8 @@ impl Question {
 
     /// What an answer says; `header` gives the headers of it.
     pub fn verdict(&self, status: u16, header: &dyn Fn(&str) -> Option<String>, body: &[u8]) -> Verdict {
+        // Some put the mark of UTF-8 before their JSON.
+        let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
         let json: Option<serde_json::Value> = serde_json::from_slice(body).ok();
         let holds = |says: &[Says]| {
             let mut about = says.iter().filter(|says| says.is_about(status)).peekable();
@@ -144,21 +168,21 @@ impl Question {
 
     /// The addresses, in the order in which they are asked.
     fn addresses(&self, mode: Mode) -> Vec<&Template> {
-        let (live, test, others): (_, Option<&Template>, &[Template]) =
-            match (&self.check.request, &self.send.how) {
-                (CheckRequest::Call { url, test_url, other_urls, .. }, _) => {
-                    (url, test_url.as_ref(), other_urls)
-                }
-                (CheckRequest::TokenRequest {}, Scheme::Oauth2Client { token_url, test_token_url, .. }) => {
-                    (token_url, test_token_url.as_ref(), &[])
-                }
-                // `about` takes token requests with this scheme only.
-                (CheckRequest::TokenRequest {}, _) => return Vec::new(),
-            };
-        match (mode, test) {
-            (Mode::Test, Some(test)) => vec![test],
-            (Mode::Any, Some(test)) => [live].into_iter().chain(others).chain([test]).collect(),
-            _ => [live].into_iter().chain(others).collect(),
+        let (live, test): (Vec<&Template>, Vec<&Template>) = match (&self.check.request, &self.send.how) {
+            (CheckRequest::Call { url, test_url, other_urls, other_test_urls, .. }, _) => (
+                [url].into_iter().chain(other_urls).collect(),
+                test_url.iter().chain(other_test_urls).collect(),
+            ),
+            (CheckRequest::TokenRequest {}, Scheme::Oauth2Client { token_url, test_token_url, .. }) => {
+                (vec![token_url], test_token_url.iter().collect())
+            }
+            // `about` takes token requests with this scheme only.
+            (CheckRequest::TokenRequest {}, _) => return Vec::new(),
+        };
+        match mode {
+            Mode::Test if !test.is_empty() => test,
+            Mode::Any => live.into_iter().chain(test).collect(),
+            _ => live,
         }
     }
 
@@ -167,6 +191,7 @@ impl Question {
         let (mut headers, mut body) = (Vec::new(), Zeroizing::new(Vec::new()));
         let mut header = |name: &str, value| headers.push((name.to_owned(), value));
         let mut method = Method::Post;
+        let mut signing = None;
         if let CheckRequest::Call { method: asked, headers: asks, body: json, .. } = &self.check.request {
             method = *asked;
             asks.iter().for_each(|(name, value)| header(name, Zeroizing::new(value.clone().into_bytes())));
@@ -218,15 +243,33 @@ impl Question {
                     }
                 }
             }
-            // `about` refuses it.
-            Scheme::Sigv4 { .. } => return Err(RequestError::Address),
+            Scheme::Json { members } => {
+                header("content-type", Zeroizing::new(b"application/json".to_vec()));
+                body.extend_from_slice(&json_of(members, fill)?);
+            }
+            Scheme::Sigv4 { access_key_id, secret_access_key, session_token } => {
+                let access_key_id = filled(access_key_id, fill, as_it_is)?;
+                let is_temporary = access_key_id.starts_with(TEMPORARY);
+                let token = session_token.as_ref().filter(|_| is_temporary);
+                let token = token.map(|token| filled(token, fill, as_it_is)).transpose();
+                let session_token = token.map_err(|_| RequestError::SessionToken)?;
+                if is_temporary && session_token.is_none() {
+                    return Err(RequestError::SessionToken);
+                }
+                let secret_access_key = filled(secret_access_key, fill, as_it_is)?;
+                signing = Some((access_key_id, secret_access_key, session_token));
+            }
         }
         let (host, port, target) = parts(&url).ok_or(RequestError::Address)?;
+        let signing = signing.map(|(access_key_id, secret_access_key, session_token)| {
+            let (service, region) = signed_for(&host);
+            Signing { access_key_id, secret_access_key, session_token, service, region }
+        });
         // INVARIANT: a key goes to the hosts of its provider and nowhere else, whatever was put into the address.
         if !self.send.hosts.iter().any(|pattern| is_host(pattern, &host)) {
             return Err(RequestError::Host);
         }
-        Ok(Request { method, host, port, target, headers, body })
+        Ok(Request { method, host, port, target, headers, body, signing })
     }
 }
 
@@ -263,6 +306,25 @@ fn filled(
     }
     text.extend_from_slice(rest.as_bytes());
     Ok(text)
+}
+
+/// A body in JSON with these members, each filled.
+fn json_of(
+    members: &BTreeMap<String, Template>,
+    fill: &Fill<'_>,
+) -> Result<Zeroizing<Vec<u8>>, RequestError> {
+    let mut body = serde_json::Value::Object(serde_json::Map::new());
+    for (pointer, template) in members {
+        let text = filled(template, fill, as_it_is)?;
+        let text = std::str::from_utf8(&text).map_err(|_| RequestError::Address)?;
+        let mut place = &mut body;
+        for name in pointer.split('/').skip(1) {
+            let object = place.as_object_mut().ok_or(RequestError::Address)?;
+            place = object.entry(name).or_insert_with(|| serde_json::Value::Object(serde_json::Map::new()));
+        }
+        *place = text.into();
+    }
+    serde_json::to_vec(&body).map(Zeroizing::new).map_err(|_| RequestError::Address)
 }
 
 fn next_name(text: &str) -> Option<(&str, &str, &str)> {
@@ -338,8 +400,20 @@ fn parts(url: &[u8]) -> Option<(String, u16, Zeroizing<String>)> {
     whole.bytes().all(is_target).then(|| (host.to_ascii_lowercase(), port, whole))
 }
 
-/// Whether a host is one that a pattern lists; `*.` stands for one or more labels.
+/// Service and region that a request to a host of AWS is signed for: `sts.eu-west-1.amazonaws.com`. Hosts without a region
+/// are in the oldest one.
+fn signed_for(host: &str) -> (String, String) {
+    let mut labels = host.split('.');
+    let service = labels.next().unwrap_or_default();
+    let region = labels.next().filter(|label| *label != "amazonaws").unwrap_or("us-east-1");
+    (service.to_owned(), region.to_owned())
+}
+
+/// Whether a host is one that a pattern lists; `*.` stands for one or more labels, `*` for any name in the public DNS.
 fn is_host(pattern: &str, host: &str) -> bool {
+    if pattern == ANY_HOST {
+        return is_public_name(host);
+    }
     match pattern.strip_prefix("*.") {
         Some(domain) => host
             .strip_suffix(domain)
@@ -347,6 +421,19 @@ fn is_host(pattern: &str, host: &str) -> bool {
             .is_some_and(|labels| !labels.is_empty() && labels.split('.').all(|label| !label.is_empty())),
         None => pattern == host,
     }
+}
+
+/// Whether a host has a name that others may know: no address, no bare name, and none of those that are set aside
+/// for one's own network (RFC 6761, RFC 6762, RFC 9476, ICANN's `internal`).
+fn is_public_name(host: &str) -> bool {
+    let labels: Vec<&str> = host.split('.').collect();
+    let last = labels.last().copied().unwrap_or_default();
+    let is_label = |label: &&str| !label.is_empty() && !label.starts_with('-') && !label.ends_with('-');
+    labels.len() > 1
+        && labels.iter().all(is_label)
+        && last.starts_with(|c: char| c.is_ascii_alphabetic())
+        && !OWN_NETWORK.contains(&last)
+        && !host.ends_with(".home.arpa")
 }
 
 fn is_said(says: &Says, json: &serde_json::Value) -> bool {
@@ -365,6 +452,14 @@ fn text_of(value: &serde_json::Value) -> Option<String> {
 
 /// Characters of an account's name; an address of mail has 254.
 const MAX_ACCOUNT: usize = 300;
+/// How the ids of temporary credentials of AWS begin, which work with their session token only
+/// (https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html).
+const TEMPORARY: &[u8] = b"ASIA";
+/// In `hosts`: the key belongs to whoever runs the service, and its host is that of the shop.
+pub(crate) const ANY_HOST: &str = "*";
+/// Last labels of names that lead into one's own network. `test` is for tests.
+const OWN_NETWORK: [&str; 8] =
+    ["localhost", "local", "localdomain", "internal", "intranet", "lan", "home", "corp"];
 /// The port of HTTPS.
 const HTTPS: u16 = 443;
 /// As long as a name in the DNS may be.
@@ -437,6 +532,15 @@ mod tests {
             ],
         );
         check(
+            "authorize-net",
+            "transaction_key",
+            Mode::Test,
+            &[("api_login_id", "i\"d"), ("transaction_key", "made-up")],
+            &[
+                "Post apitest.authorize.net /xml/v1/request.api | content-type: application/json | {\"authenticateTestRequest\":{\"merchantAuthentication\":{\"name\":\"i\\\"d\",\"transactionKey\":\"made-up\"}}}",
+            ],
+        );
+        check(
             "telegram",
             "bot_token",
             Mode::Any,
@@ -477,6 +581,60 @@ mod tests {
     }
 
     #[test]
+    fn requests_that_are_signed() {
+        let (question, _) = question("aws", "secret_access_key");
+        let check = |id: &str, token: Option<&str>, expected: Result<Option<&str>, RequestError>| {
+            let mut values = vec![("access_key_id", id), ("secret_access_key", "made-up")];
+            values.extend(token.map(|token| ("session_token", token)));
+            let fill = |name: &str, lend: &mut dyn FnMut(&[u8])| {
+                let value = values.iter().find(|(own, _)| *own == name);
+                value.into_iter().for_each(|(_, value)| lend(value.as_bytes()));
+            };
+            let signing = question.requests(Mode::Any, &fill).map(|requests| {
+                let signings: Vec<Signing> =
+                    requests.into_iter().map(|request| request.signing.unwrap()).collect();
+                let scopes: Vec<_> =
+                    signings.iter().map(|own| (own.service.as_str(), own.region.as_str())).collect();
+                assert_eq!(scopes, [("sts", "us-east-1"), ("sts", "cn-north-1"), ("sts", "us-gov-west-1")]);
+                signings.into_iter().next().unwrap().session_token
+            });
+            let token = signing.map(|token| token.map(|token| String::from_utf8(token.to_vec()).unwrap()));
+            assert_eq!(token, expected.map(|token| token.map(str::to_owned)), "{id}");
+        };
+        check("AKIAMADEUPEXAMPLE234", None, Ok(None));
+        // One that stands near belongs to somebody else.
+        check("AKIAMADEUPEXAMPLE234", Some("made-up-token"), Ok(None));
+        check("ASIAMADEUPEXAMPLE567", Some("made-up-token"), Ok(Some("made-up-token")));
+        check("ASIAMADEUPEXAMPLE567", None, Err(RequestError::SessionToken));
+    }
+
+    #[test]
+    fn a_shop_of_ones_own_has_a_public_name() {
+        for host in ["shop.madeup.test", "madeup.example", "www.shop.co.uk", "xn--madeup-0000.shop"] {
+            assert!(is_host(ANY_HOST, host), "{host}");
+        }
+        for host in [
+            "localhost",
+            "shop",
+            "127.0.0.1",
+            "169.254.169.254",
+            "10.0.0.1",
+            "0x7f.1",
+            "shop.local",
+            "db.internal",
+            "metadata.google.internal",
+            "a.home.arpa",
+            "shop.",
+            ".shop.test",
+            "a..test",
+            "-a.test",
+            "",
+        ] {
+            assert!(!is_host(ANY_HOST, host), "{host}");
+        }
+    }
+
+    #[test]
     fn what_is_needed_and_what_cannot_be_asked() {
         let needs = |provider: &str, field: &str| {
             let (question, key) = question(provider, field);
@@ -490,8 +648,10 @@ mod tests {
             let provider = Catalogue::builtin().provider(provider).unwrap();
             Question::about(provider, provider.key(key).unwrap()).err()
         };
-        assert_eq!(unasked("aws", "secret_access_key"), Some(Unasked::Signed));
-        assert_eq!(unasked("stripe", "webhook"), Some(Unasked::NoCheck));
+        assert_eq!(unasked("stripe", "webhook"), Some(Unasked));
+        assert_eq!(unasked("aws", "session_token"), Some(Unasked));
+        let (aws, key) = question("aws", "secret_access_key");
+        assert_eq!((aws.needs(&key), aws.goes_along()), (vec!["access_key_id"], vec!["session_token"]));
     }
 
     #[test]
@@ -517,6 +677,7 @@ mod tests {
             (&with_body, 200, r#"{"ok":false,"error":"ratelimited"}"#, Verdict::Unclear),
             (&with_body, 200, "no JSON", Verdict::Unclear),
             (&with_body, 401, "no JSON", Verdict::Dead),
+            (&with_body, 200, "\u{feff}{\"ok\":true,\"team\":\"Acme\"}", alive("Acme, made-up")),
             (&with_body, 500, r#"{"ok":true}"#, Verdict::Unclear),
             (&plain, 401, "", Verdict::Dead),
             (&plain, 302, "", Verdict::Unclear),

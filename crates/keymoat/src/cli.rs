@@ -146,8 +146,7 @@ pub enum Command {
     /// Keep keys out of commits and pushes.
     #[command(subcommand)]
     Hook(commands::hook::Hook),
-    /// Say whose key is on stdin.
-    Identify,
+    Identify(commands::provider::Identify),
     /// Show what is known of providers.
     #[command(subcommand)]
     Provider(commands::provider::Provider),

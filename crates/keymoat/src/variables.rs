@@ -50,6 +50,11 @@ pub struct Variables {
     pub module: Option<String>,
     /// `GIT_INDEX_FILE`: what git tells a hook that it has staged.
     pub git_index_file: Option<PathBuf>,
+    /// `HTTPS_PROXY` or `https_proxy`: the proxy through which providers are asked. It may hold a password, and is left
+    /// where it is for the programs that are started.
+    pub https_proxy: Option<SecretBytes>,
+    /// `NO_PROXY` or `no_proxy`: who is asked without it.
+    pub no_proxy: Option<String>,
 }
 
 impl Variables {
@@ -82,6 +87,8 @@ impl Variables {
             client_key: self.client_key.clone(),
             module: self.module.clone(),
             git_index_file: None,
+            https_proxy: None,
+            no_proxy: None,
         }
     }
 
@@ -114,6 +121,10 @@ impl Variables {
             client_key: path("KEYMOAT_CLIENT_KEY"),
             module: text("KEYMOAT_MODULE"),
             git_index_file: path("GIT_INDEX_FILE"),
+            https_proxy: text("HTTPS_PROXY")
+                .or_else(|| text("https_proxy"))
+                .map(|address| SecretBytes::new(address.into_bytes())),
+            no_proxy: text("NO_PROXY").or_else(|| text("no_proxy")),
         }
     }
 }

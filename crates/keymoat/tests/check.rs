@@ -15,9 +15,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use authority::Authority;
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::hmac;
 use base64::Engine as _;
 use common::{Done, Home};
-use keymoat_detect::{Catalogue, Key, Provider, Question, Unasked};
+use keymoat_detect::{Catalogue, Key, Provider, Question};
 use serde::Deserialize;
 use serde_json::Value;
 use stub::{Answer, Asked, Stub};
@@ -46,7 +48,8 @@ struct Row {
 struct Ask {
     /// `GET https://HOST/PATH`; `{name}` stands for a value.
     url: String,
-    /// Headers that must be there; `{basic:USER:PASSWORD}` is what RFC 7617 makes of them.
+    /// Headers that must be there; `{basic:USER:PASSWORD}` is what RFC 7617 makes of them, `{sigv4:SERVICE:REGION}` the
+    /// signature of AWS at the time that the request names.
     headers: BTreeMap<String, String>,
     #[serde(default)]
     body: String,
@@ -145,11 +148,15 @@ fn answer(
     asked: &Asked,
     alive: bool,
 ) -> Result<Answer, String> {
-    let url = format!("{} https:/{}", asked.method, asked.target);
+    let url = format!("{} https://{}{}", asked.method, asked.headers["host"], asked.target);
     let ask = row.ask.iter().find(|ask| filled(&ask.url, values) == url);
     let Some(ask) = ask else { return Err(format!("{}: no such request: {url}", row.provider)) };
     for (name, value) in &ask.headers {
-        let value = filled(value, values);
+        let scope = value.strip_prefix("{sigv4:").and_then(|rest| rest.strip_suffix('}')?.split_once(':'));
+        let value = match scope {
+            Some((service, region)) => signed(asked, values, service, region),
+            None => filled(value, values),
+        };
         if asked.headers.get(name) != Some(&value) {
             return Err(format!("{}: `{name}` is not `{value}`: {asked:?}", row.provider));
         }
@@ -162,6 +169,30 @@ fn answer(
     Ok(Answer { status: said.status, headers, body: said.body.clone() })
 }
 
+/// The `Authorization` of a GET request to AWS (Signature Version 4), with the time that it names.
+fn signed(asked: &Asked, values: &BTreeMap<String, String>, service: &str, region: &str) -> String {
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let mac = |key: &[u8], text: &str| {
+        hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text.as_bytes()).as_ref().to_vec()
+    };
+    let (time, host) = (&asked.headers["x-amz-date"], &asked.headers["host"]);
+    let (path, query) = asked.target.split_once('?').unwrap();
+    let empty = hex(digest(&SHA256, b"").as_ref());
+    let canonical =
+        format!("GET\n{path}\n{query}\nhost:{host}\nx-amz-date:{time}\n\nhost;x-amz-date\n{empty}");
+    let scope = format!("{}/{region}/{service}/aws4_request", &time[..8]);
+    let text =
+        format!("AWS4-HMAC-SHA256\n{time}\n{scope}\n{}", hex(digest(&SHA256, canonical.as_bytes()).as_ref()));
+    let first = format!("AWS4{}", values["secret_access_key"]).into_bytes();
+    let key =
+        [&time[..8], region, service, "aws4_request"].into_iter().fold(first, |key, part| mac(&key, part));
+    format!(
+        "AWS4-HMAC-SHA256 Credential={}/{scope}, SignedHeaders=host;x-amz-date, Signature={}",
+        values["access_key_id"],
+        hex(&mac(&key, &text))
+    )
+}
+
 fn scan(home: &Home, flags: &[&str]) -> Done {
     let mut command = home.command(&[&["scan", "--catalogue", "catalogue"], flags].concat());
     common::done(command.env("SSL_CERT_FILE", home.path().join("ca.pem")).output().unwrap())
@@ -172,28 +203,14 @@ fn found(done: &Done) -> Vec<Value> {
     document["findings"].as_array().unwrap().clone()
 }
 
-#[test]
-fn each_check_of_the_catalogue_is_run_against_a_stub_of_its_documentation() {
-    let (home, authority) = (Home::new(), Authority::new());
-    home.file("ca.pem", &authority.pem);
-    for dir in ["catalogue", "shop"] {
-        std::fs::create_dir(home.path().join(dir)).unwrap();
-    }
-    let alive = Arc::new(AtomicBool::new(true));
-    let wrong: Arc<Mutex<Vec<String>>> = Arc::default();
-    let (rows, mut stubs) = (rows(), BTreeMap::new());
-    let catalogue = Catalogue::builtin();
-    let mut without = BTreeSet::new();
+/// Every row with its values, and the file with each key in `shop`; whatever has no row is told.
+fn served(home: &Home, catalogue: &Catalogue) -> Vec<(Row, BTreeMap<String, String>)> {
+    let (rows, mut served, mut without) = (rows(), Vec::new(), BTreeSet::new());
     for provider in catalogue.providers() {
-        let mut served = Vec::new();
         for (number, check) in provider.checks.iter().enumerate() {
             let key = provider.keys.iter().find(|key| key.field == check.field).unwrap();
             let name = format!("{} {}", provider.id, check.field);
-            let question = match Question::about(provider, key) {
-                Ok(question) => question,
-                Err(Unasked::Signed) => continue,
-                Err(error) => panic!("{name}: {error}"),
-            };
+            let question = Question::about(provider, key).unwrap_or_else(|error| panic!("{name}: {error}"));
             let row = rows.iter().find(|row| row.provider == provider.id && row.field == check.field);
             let Some(row) = row.cloned() else {
                 without.insert(name);
@@ -204,57 +221,163 @@ fn each_check_of_the_catalogue_is_run_against_a_stub_of_its_documentation() {
             home.file(&format!("shop/{}{number}.env", provider.id), &file(provider, key, &question, &values));
             served.push((row, values));
         }
-        if served.is_empty() {
-            continue;
-        }
-        let (alive, wrong, known) = (Arc::clone(&alive), Arc::clone(&wrong), served.clone());
-        let stub = Stub::start(&authority, move |asked| {
-            let alive = alive.load(Ordering::SeqCst);
-            let mut said = Vec::new();
-            for (row, values) in &known {
-                match answer(row, values, asked, alive) {
-                    Ok(answer) => return answer,
-                    Err(error) => said.push(error),
-                }
-            }
-            wrong.lock().unwrap().push(said.join("; "));
-            Answer { status: 418, ..Answer::default() }
-        });
-        home.file(&format!("catalogue/{}.toml", provider.id), &pointed_at(&provider.id, stub.port));
-        stubs.insert(provider.id.clone(), (stub, served));
     }
     assert!(without.is_empty(), "`testkit/stubs/providers.toml` has no rows for: {without:?}");
-    let check = |result: &str| {
-        let done = scan(&home, &["shop", "--check", "--format", "json"]);
-        assert_eq!(done.code, 1, "{done:?}");
-        let findings = found(&done);
-        for (id, (stub, served)) in &stubs {
-            for (row, values) in served {
-                let key = &values[&row.field];
-                assert!(!format!("{done:?}").contains(key.as_str()), "{id}: the value is in what it says");
-                let mine = findings.iter().find(|finding| {
-                    let mask = finding["mask"].as_str().unwrap();
-                    finding["provider"] == id.as_str() && catalogue.mask(key.as_bytes()) == mask
-                });
-                let mine = mine.unwrap_or_else(|| panic!("{id}: not found\n{}", done.stdout));
-                assert_eq!(mine["check"]["result"], result, "{id}: {}\n{:?}", mine["check"], stub.asked());
-                let account = (result == "active").then_some(row.account.as_deref()).flatten();
-                assert_eq!(mine["check"]["account"].as_str(), account, "{id}");
+    assert_eq!(served.len(), rows.len(), "`testkit/stubs/providers.toml` has rows that no check asks for");
+    served
+}
+
+/// The hosts that are asked.
+fn hosts(served: &[(Row, BTreeMap<String, String>)]) -> Vec<String> {
+    let urls = served.iter().flat_map(|(row, values)| row.ask.iter().map(|ask| filled(&ask.url, values)));
+    let hosts: BTreeSet<String> = urls
+        .map(|url| url.split_once("https://").unwrap().1.split(['/', '?']).next().unwrap().to_owned())
+        .collect();
+    hosts.into_iter().collect()
+}
+
+#[test]
+fn each_check_of_the_catalogue_is_run_against_a_stub_of_its_documentation() {
+    let (home, authority) = (Home::new(), Authority::new());
+    home.file("ca.pem", &authority.pem);
+    std::fs::create_dir(home.path().join("shop")).unwrap();
+    let catalogue = Catalogue::builtin();
+    let served = served(&home, catalogue);
+    let alive = Arc::new(AtomicBool::new(true));
+    let wrong: Arc<Mutex<Vec<String>>> = Arc::default();
+    // The providers that were asked, one for each request.
+    let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+    let (is_alive, said, seen, known) =
+        (Arc::clone(&alive), Arc::clone(&wrong), Arc::clone(&asked), served.clone());
+    // It answers in place of every host, so what is asked goes where the catalogue says.
+    let stub = Stub::behind_proxy(&authority, &hosts(&served), move |asked| {
+        let alive = is_alive.load(Ordering::SeqCst);
+        let mut errors = Vec::new();
+        for (row, values) in &known {
+            match answer(row, values, asked, alive) {
+                Ok(answer) => {
+                    seen.lock().unwrap().push(row.provider.clone());
+                    return answer;
+                }
+                Err(error) => errors.push(error),
             }
         }
+        said.lock().unwrap().push(errors.join("; "));
+        Answer { status: 418, ..Answer::default() }
+    });
+    let check = |result: &str| {
+        let mut command = home.command(&["scan", "shop", "--check", "--format", "json"]);
+        command.env("SSL_CERT_FILE", home.path().join("ca.pem"));
+        command.env("HTTPS_PROXY", format!("http://127.0.0.1:{}", stub.port));
+        let done = common::done(command.output().unwrap());
+        assert_eq!(done.code, 1, "{done:?}");
+        assert!(done.stderr.contains(&format!("through the proxy 127.0.0.1:{}", stub.port)), "{done:?}");
+        let findings = found(&done);
+        for (row, values) in &served {
+            let (id, key) = (&row.provider, &values[&row.field]);
+            assert!(!format!("{done:?}").contains(key.as_str()), "{id}: the value is in what it says");
+            let mine = findings.iter().find(|finding| {
+                let mask = finding["mask"].as_str().unwrap();
+                finding["provider"] == id.as_str() && catalogue.mask(key.as_bytes()) == mask
+            });
+            let mine = mine.unwrap_or_else(|| panic!("{id} {}: not found\n{}", row.field, done.stdout));
+            let errors = wrong.lock().unwrap();
+            assert_eq!(mine["check"]["result"], result, "{id}: {}\n{errors:#?}", mine["check"]);
+            let account = (result == "active").then_some(row.account.as_deref()).flatten();
+            assert_eq!(mine["check"]["account"].as_str(), account, "{id}");
+        }
+    };
+    let requests = |of: &str| asked.lock().unwrap().iter().filter(|provider| *provider == of).count();
+    let expected = |of: &str, each: fn(&Row) -> usize| -> usize {
+        served.iter().filter(|(row, _)| row.provider == of).map(|(row, _)| each(row)).sum()
     };
     check("active");
-    let after_the_first: BTreeMap<_, _> =
-        stubs.iter().map(|(id, (stub, _))| (id.clone(), stub.asked().len())).collect();
+    for (row, _) in &served {
+        // Alive after one request each.
+        assert_eq!(requests(&row.provider), expected(&row.provider, |_| 1), "{}", row.provider);
+    }
+    asked.lock().unwrap().clear();
     alive.store(false, Ordering::SeqCst);
     check("dead");
     assert!(wrong.lock().unwrap().is_empty(), "{:#?}", wrong.lock().unwrap());
-    for (id, (stub, served)) in &stubs {
-        // Alive after one request each; dead after all that there are.
-        assert_eq!(after_the_first[id], served.len(), "{id}");
-        let all: usize = served.iter().map(|(row, _)| row.ask.len()).sum();
-        assert_eq!(stub.asked().len() - served.len(), all, "{id}: {:?}", stub.asked());
+    for (row, _) in &served {
+        // Dead after all that there are.
+        assert_eq!(requests(&row.provider), expected(&row.provider, |row| row.ask.len()), "{}", row.provider);
     }
+}
+
+#[test]
+fn a_proxy_is_used_but_for_those_that_are_excepted() {
+    let (home, stub) = shop(|_| says(200, "{}"));
+    let results = |variables: &[(&str, &str)]| {
+        let mut command =
+            home.command(&["scan", "--catalogue", "catalogue", "shop", "--check", "--format", "json"]);
+        command.env("SSL_CERT_FILE", home.path().join("ca.pem")).envs(variables.iter().copied());
+        let done = common::done(command.output().unwrap());
+        match done.code {
+            1 => {
+                let said =
+                    |finding: &Value| format!("{} {}", finding["check"]["result"], finding["check"]["why"]);
+                Ok(found(&done).iter().map(said).collect::<Vec<_>>())
+            }
+            _ => Err(done),
+        }
+    };
+    // A proxy that hangs up.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let proxy = format!("http://ann:made-up@{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    for variable in ["HTTPS_PROXY", "https_proxy"] {
+        let said = results(&[(variable, &proxy)]).unwrap();
+        assert!(said.iter().all(|said| said.contains("the connection to the proxy broke")), "{said:?}");
+        assert!(!format!("{said:?}").contains("made-up"), "{said:?}");
+        assert_eq!(stub.asked().len(), 0);
+    }
+    for (variable, number) in [("NO_PROXY", 2), ("no_proxy", 4)] {
+        let said = results(&[("HTTPS_PROXY", &proxy), (variable, "elsewhere.test,127.0.0.1")]).unwrap();
+        assert!(said.iter().all(|said| said.contains("active")), "{said:?}");
+        assert_eq!(stub.asked().len(), number);
+    }
+    let done = results(&[("HTTPS_PROXY", "socks5://ann:made-up@127.0.0.1:1080")]).unwrap_err();
+    assert!(done.code == 2 && done.stderr.contains("HTTPS_PROXY"), "{done:?}");
+    assert!(!done.stderr.contains("made-up"), "{done:?}");
+}
+
+#[test]
+fn whose_a_value_is_and_whether_it_works() {
+    let (home, authority) = (Home::new(), Authority::new());
+    home.file("ca.pem", &authority.pem);
+    let stub = Stub::behind_proxy(&authority, &["api.github.com".to_owned()], |asked| {
+        assert_eq!(asked.headers["authorization"], format!("Bearer {TOKEN}"));
+        says(200, r#"{"login": "made-up"}"#)
+    });
+    let identify = |flags: &[&str], value: &str| {
+        let mut command = home.command(&[&["identify"], flags].concat());
+        command.env("SSL_CERT_FILE", home.path().join("ca.pem"));
+        command.env("HTTPS_PROXY", format!("http://127.0.0.1:{}", stub.port));
+        common::feed(command, value)
+    };
+    let done = identify(&[], TOKEN);
+    assert!(done.code == 0 && stub.asked().is_empty(), "{done:?}");
+    let done = identify(&["--check"], TOKEN);
+    assert!(done.code == 0 && done.stdout.ends_with("\nactive (made-up)\n"), "{done:?}");
+    assert!(done.stderr.contains("asks api.github.com (1 key) through the proxy"), "{done:?}");
+    let done = identify(&["--check", "--format", "json"], TOKEN);
+    let said: Value = serde_json::from_str(&done.stdout).unwrap();
+    assert_eq!(said["check"], serde_json::json!({ "result": "active", "account": "made-up" }));
+    assert!(!format!("{done:?}").contains(TOKEN), "{done:?}");
+    // Half of a pair, what has no check, and what nobody knows.
+    let asked = stub.asked().len();
+    for (value, code, part) in [
+        ("cs_0000a1b2c3d4e5f60718293a4b5c6d7e8f90a0b1", 0, "together with shop, consumer_key"),
+        ("pk_live_51MadeUpExample0000KeymoatTest", 0, "unknown: no check is known"),
+        ("made up words", 1, "unknown"),
+    ] {
+        let done = identify(&["--check"], value);
+        assert!(done.code == code && done.stdout.contains(part), "{value}: {done:?}");
+    }
+    assert_eq!((asked, stub.asked().len()), (2, 2));
+    assert_eq!(identify(&["--check", "--server", "https://127.0.0.1:1"], TOKEN).code, 2);
 }
 
 const TOKEN: &str = "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";

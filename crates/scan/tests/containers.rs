@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
 #[path = "scan/common.rs"]
-#[allow(dead_code, missing_docs, reason = "other tests use all of it")]
 mod common;
 
 use std::path::{Path, PathBuf};

@@ -2,13 +2,15 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(clippy::disallowed_methods, reason = "a real server is waited for, and found in the PATH")]
 
-use std::num::NonZeroUsize;
+#[path = "scan/common.rs"]
+mod common;
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use keymoat_detect::{Catalogue, Engine};
-use keymoat_scan::{FingerprintKey, Scan, Troubles};
+use common::{KEY, searching, told_troubles};
+use keymoat_scan::Troubles;
 
 const TOKEN: &str = "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";
 
@@ -73,27 +75,15 @@ impl Server {
 
     /// Scans its database as soon as it answers.
     fn scan(&self, user: &str) -> (Vec<String>, Vec<String>) {
-        let (catalogue, key) = (Catalogue::builtin(), FingerprintKey::new([7; 32]));
-        let engine = Engine::new(catalogue);
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             let troubles = Troubles::default();
-            let threads = NonZeroUsize::MIN;
-            let scan = Scan {
-                engine: &engine,
-                catalogue,
-                key: &key,
-                threads,
-                progress: &(),
-                troubles: &troubles,
-                keeper: &(),
-            };
+            let scan = searching(&troubles);
             let findings = scan.database(&format!("mysql://{user}@127.0.0.1:{}/shop", self.port)).unwrap();
-            let troubles: Vec<String> =
-                troubles.list().iter().map(|trouble| format!("{} {}", trouble.what, trouble.why)).collect();
+            let troubles = told_troubles(&troubles);
             let is_up = !troubles.iter().any(|why| why.contains("cannot be reached"));
             if is_up || Instant::now() > deadline {
-                let token = findings.iter().find(|finding| finding.fingerprint == key.of(TOKEN.as_bytes()));
+                let token = findings.iter().find(|finding| finding.fingerprint == KEY.of(TOKEN.as_bytes()));
                 let mut places: Vec<String> = token
                     .iter()
                     .flat_map(|finding| &finding.places)

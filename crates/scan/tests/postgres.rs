@@ -3,12 +3,12 @@
 
 #[path = "../../../testkit/cluster.rs"]
 mod cluster;
-
-use std::num::NonZeroUsize;
+#[path = "scan/common.rs"]
+mod common;
 
 use cluster::Cluster;
-use keymoat_detect::{Catalogue, Engine};
-use keymoat_scan::{FingerprintKey, Scan, Troubles};
+use common::{KEY, searching, told_troubles};
+use keymoat_scan::Troubles;
 
 const TOKEN: &str = "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";
 
@@ -44,22 +44,11 @@ fn a_running_database_is_read_and_nothing_else() {
     // Whatever writes takes the next number.
     let number = || cluster.sql("vault", "SELECT txid_current()").unwrap().trim().parse::<u64>().unwrap();
     let before = number();
-    let (catalogue, key, troubles) =
-        (Catalogue::builtin(), FingerprintKey::new([7; 32]), Troubles::default());
-    let engine = Engine::new(catalogue);
-    let threads = NonZeroUsize::MIN;
-    let scan = Scan {
-        engine: &engine,
-        catalogue,
-        key: &key,
-        threads,
-        progress: &(),
-        troubles: &troubles,
-        keeper: &(),
-    };
+    let troubles = Troubles::default();
+    let scan = searching(&troubles);
     let address = format!("postgres://reader:hunter2@127.0.0.1:{}/vault", cluster.port());
     let findings = scan.database(&address).unwrap();
-    let token = findings.iter().find(|finding| finding.fingerprint == key.of(TOKEN.as_bytes())).unwrap();
+    let token = findings.iter().find(|finding| finding.fingerprint == KEY.of(TOKEN.as_bytes())).unwrap();
     let shown: Vec<String> = token.places.iter().map(|place| place.source.to_string()).collect();
     let server = format!("postgres://127.0.0.1:{}/vault", cluster.port());
     let mut expected = [
@@ -74,15 +63,13 @@ fn a_running_database_is_read_and_nothing_else() {
     sorted.sort();
     expected.sort();
     assert_eq!(sorted, expected);
-    let troubles: Vec<String> =
-        troubles.list().into_iter().map(|trouble| format!("{} {}", trouble.what, trouble.why)).collect();
-    assert_eq!(troubles, [format!("{server} › hidden may not be read by this user: secret")]);
+    assert_eq!(told_troubles(&troubles), [format!("{server} › hidden may not be read by this user: secret")]);
     assert_eq!(number(), before + 1, "nothing was written");
-    goes_away(&cluster, &scan);
+    goes_away(&cluster);
 }
 
 /// A database whose server ends the connection while a table is read.
-fn goes_away(cluster: &Cluster, scan: &Scan<'_>) {
+fn goes_away(cluster: &Cluster) {
     cluster.sql("postgres", "CREATE DATABASE shaky").unwrap();
     let script = format!(
         "CREATE TABLE a (id int PRIMARY KEY, body text);
@@ -98,12 +85,10 @@ fn goes_away(cluster: &Cluster, scan: &Scan<'_>) {
     );
     cluster.sql("shaky", &script).unwrap();
     let troubles = Troubles::default();
-    let scan = Scan { troubles: &troubles, ..*scan };
     let server = format!("postgres://127.0.0.1:{}/shaky", cluster.port());
-    let findings = scan.database(&server.replace("://", "://reader@")).unwrap();
+    let findings = searching(&troubles).database(&server.replace("://", "://reader@")).unwrap();
     assert_eq!(findings[0].places[0].source.to_string(), format!("{server} › a.body, id 1"));
-    let told: Vec<String> =
-        troubles.list().into_iter().map(|trouble| format!("{} {}", trouble.what, trouble.why)).collect();
+    let told = told_troubles(&troubles);
     for says in [
         format!("{server} cannot be reached: "),
         format!("{server} › b could not be read to its end: "),
@@ -116,19 +101,8 @@ fn goes_away(cluster: &Cluster, scan: &Scan<'_>) {
 
 #[test]
 fn a_server_that_is_not_there() {
-    let (catalogue, key, troubles) =
-        (Catalogue::builtin(), FingerprintKey::new([7; 32]), Troubles::default());
-    let engine = Engine::new(catalogue);
-    let threads = NonZeroUsize::MIN;
-    let scan = Scan {
-        engine: &engine,
-        catalogue,
-        key: &key,
-        threads,
-        progress: &(),
-        troubles: &troubles,
-        keeper: &(),
-    };
+    let troubles = Troubles::default();
+    let scan = searching(&troubles);
     assert_eq!(scan.database("postgres://reader:hunter2@127.0.0.1:1/vault").unwrap(), []);
     let trouble = &troubles.list()[0];
     assert_eq!(trouble.what, "postgres://127.0.0.1:1/vault");
@@ -142,8 +116,6 @@ fn a_server_that_is_not_there() {
 /// Whatever answers in place of a database, or hangs up: a line about it.
 #[test]
 fn a_server_that_hangs_up_or_is_none() {
-    let (catalogue, key) = (Catalogue::builtin(), FingerprintKey::new([7; 32]));
-    let engine = Engine::new(catalogue);
     // Of MySQL: a greeting that is cut off, and one that is none.
     let answers: [&[u8]; 5] = [
         b"",
@@ -164,16 +136,7 @@ fn a_server_that_hangs_up_or_is_none() {
                 std::io::copy(&mut stream, &mut std::io::sink()).ok();
             });
             let troubles = Troubles::default();
-            let threads = NonZeroUsize::MIN;
-            let scan = Scan {
-                engine: &engine,
-                catalogue,
-                key: &key,
-                threads,
-                progress: &(),
-                troubles: &troubles,
-                keeper: &(),
-            };
+            let scan = searching(&troubles);
             let address = format!("{scheme}://reader:hunter2@127.0.0.1:{port}/vault");
             assert_eq!(scan.database(&address).unwrap(), []);
             let told = troubles.list();

@@ -207,6 +207,21 @@ enum Standing {
     Checksum,
 }
 
+/// What a candidate claims of the text, and how surely.
+struct Claim {
+    start: usize,
+    end: usize,
+    covers_to: usize,
+    strength: (Standing, bool),
+}
+
+impl Claim {
+    fn of(candidate: &Candidate, rules: &Rules, text: &[u8]) -> Self {
+        let Range { start, end } = *candidate.span();
+        Self { start, end, covers_to: candidate.covers_to(text), strength: candidate.strength(rules) }
+    }
+}
+
 /// Of what overlaps the strongest stays: the surer, then what begins first, then the longer. What begins far inside a
 /// long value stays beside it, so that no decision looks farther than the margin. Of a value that a surer one cuts off
 /// its beginning stays, if that is random by itself: `token=9f2c…postgres://…` holds two.
@@ -221,25 +236,27 @@ fn settle(rules: &Rules, text: &[u8], found: &mut Vec<Candidate>) {
             candidate.hit().rule,
         )
     };
-    found.sort_by_key(place);
+    found.sort_by_cached_key(place);
+    // Each is compared with hundreds where values stand close together, so what is compared is made once.
+    let claims: Vec<Claim> = found.iter().map(|candidate| Claim::of(candidate, rules, text)).collect();
     // Where each ends then; nothing of what goes.
     let mut ends = Vec::with_capacity(found.len());
-    for (at, own) in found.iter().enumerate() {
-        let strength = own.strength(rules);
-        let beaten_before = found[..at]
+    for (at, own) in claims.iter().enumerate() {
+        let beaten_before = claims[..at]
             .iter()
             .rev()
-            .take_while(|other| other.span().start + MAX_VALUE >= own.span().start)
-            .any(|other| other.covers_to(text) > own.span().start && other.strength(rules) >= strength);
-        let beaten_behind = found[at + 1..]
+            .take_while(|other| other.start + MAX_VALUE >= own.start)
+            .any(|other| other.covers_to > own.start && other.strength >= own.strength);
+        let beaten_behind = claims[at + 1..]
             .iter()
-            .take_while(|other| other.span().start < own.span().end.min(own.span().start + MAX_GENERIC_VALUE))
-            .find(|other| other.strength(rules) > strength);
+            .take_while(|other| other.start < own.end.min(own.start + MAX_GENERIC_VALUE))
+            .find(|other| other.strength > own.strength);
         ends.push(match (beaten_before, beaten_behind) {
             (true, _) => None,
-            (false, None) => Some(own.span().end),
+            (false, None) => Some(own.end),
             (false, Some(other)) => {
-                let rest = own.span().start..other.span().start;
+                let rest = own.start..other.start;
+                let own = &found[at];
                 let is_one = matches!(own, Candidate::Key(hit) if hit.encoding == Encoding::Plain)
                     && random::is_random(&text[rest.clone()]);
                 is_one.then_some(rest.end)

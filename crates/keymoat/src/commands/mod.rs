@@ -77,7 +77,7 @@ pub async fn dispatch(context: Context, command: Command) -> Result<u8, CliError
         Command::Export(command) => command.run(context).await,
         Command::Scan(command) => command.run(context).await,
         Command::Hook(command) => command.run(context).await,
-        Command::Identify => provider::identify(context).await,
+        Command::Identify(command) => command.run(context).await,
         Command::Provider(command) => command.run(context).await,
         Command::Redact(command) => command.run(context).await,
         Command::Environment(command) => command.run(context, "environments").await,

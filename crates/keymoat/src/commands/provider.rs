@@ -1,19 +1,30 @@
 //! `keymoat provider` and `keymoat identify`: what the catalogue knows. Without `--server` the catalogue of this
-//! program answers, so neither a vault nor a server is needed, and no value leaves the process.
+//! program answers, so neither a vault nor a server is needed, and without `--check` no value leaves the process.
 
 use std::collections::BTreeMap;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use http::Method;
 use keymoat_core::names::is_safe_to_show;
 use keymoat_crypto::SecretBytes;
 use keymoat_detect::{Catalogue, Identification};
-use keymoat_server::wire::{Identified, Identify, Provider as WireProvider, ProviderKey, WireSecret};
+use keymoat_scan::report::Liveness;
+use keymoat_server::wire::{self, Identified, Provider as WireProvider, ProviderKey, WireSecret};
 
+use super::scan;
 use crate::client::Client;
 use crate::error::{CliError, REFUSED};
 use crate::output::{self, Format};
 use crate::{Context, prompt};
+
+/// Say whose key is on stdin.
+#[derive(Debug, Clone, Args)]
+pub struct Identify {
+    /// Ask its provider whether it works: `active` and whose, `dead`, or `unknown` and why. The key is sent to its own
+    /// provider, in a call that changes nothing, and nowhere else.
+    #[arg(long)]
+    check: bool,
+}
 
 /// Subcommands of `provider`.
 #[derive(Debug, Clone, Subcommand)]
@@ -41,35 +52,74 @@ impl Provider {
     }
 }
 
-/// Says whose key is on stdin; exit code 1 when the catalogue does not know it.
-///
-/// # Errors
-/// When stdin cannot be read.
-pub async fn identify(context: &Context) -> Result<u8, CliError> {
-    let value = match crate::output::talks_to_a_person() {
-        true => prompt::secret("Value")?,
-        false => prompt::secret_from_stdin()?,
-    };
-    if value.is_empty() {
-        return Err(CliError::new("there is nothing on stdin")
-            .hint("pipe the value in: `pbpaste | keymoat identify`"));
+impl Identify {
+    /// Says whose key is on stdin; exit code 1 when the catalogue does not know it.
+    ///
+    /// # Errors
+    /// When stdin cannot be read, or a provider cannot be asked at all.
+    pub async fn run(&self, context: &Context) -> Result<u8, CliError> {
+        if self.check && context.global.server.is_some() {
+            return Err(CliError::new("--check asks from this machine, and --server asks another one")
+                .hint("leave one of the two out"));
+        }
+        let value = match crate::output::talks_to_a_person() {
+            true => prompt::secret("Value")?,
+            false => prompt::secret_from_stdin()?,
+        };
+        if value.is_empty() {
+            return Err(CliError::new("there is nothing on stdin")
+                .hint("pipe the value in: `pbpaste | keymoat identify`"));
+        }
+        let liveness = match self.check {
+            true => check(context, &value).await?,
+            false => None,
+        };
+        let identified = match context.global.server {
+            Some(_) => ask(context, value).await?,
+            None => identified(&*context.catalogue()?, &value),
+        };
+        let exit = if identified.known { 0 } else { REFUSED };
+        if context.global.format == Format::Json {
+            match liveness {
+                None => output::json(&identified)?,
+                Some(liveness) => output::json(&with_check(&identified, &liveness)?)?,
+            }
+            return Ok(exit);
+        }
+        output::line(&identified_text(&identified));
+        if let Some(liveness) = liveness {
+            output::line(&output::printable(&liveness.to_string()));
+        }
+        Ok(exit)
     }
-    let identified = match context.global.server {
-        Some(_) => ask(context, value).await?,
-        None => identified(&*context.catalogue()?, &value),
+}
+
+/// What the provider says of a value; nothing where nobody knows whose it is.
+async fn check(context: &Context, value: &SecretBytes) -> Result<Option<Liveness>, CliError> {
+    let catalogue = context.catalogue()?;
+    // EXPOSE: the catalogue looks at the value.
+    let Identification::Known(known) = value.expose(|bytes| catalogue.identify(bytes)) else {
+        return Ok(None);
     };
-    let exit = if identified.known { 0 } else { REFUSED };
-    if context.global.format == Format::Json {
-        output::json(&identified)?;
-        return Ok(exit);
+    scan::check::ask_about(known.provider, known.key, value, &context.variables).await.map(Some)
+}
+
+/// The same with what the provider says, as the reports of `keymoat scan` have it.
+fn with_check(identified: &Identified, liveness: &Liveness) -> Result<serde_json::Value, CliError> {
+    let mut said = serde_json::to_value(identified)
+        .map_err(|error| CliError::new(format!("cannot write JSON: {error}")))?;
+    said["check"] = serde_json::json!({ "result": liveness.as_str() });
+    for (name, text) in [("account", liveness.account()), ("why", liveness.why())] {
+        if let Some(text) = text {
+            said["check"][name] = text.into();
+        }
     }
-    output::line(&identified_text(&identified));
-    Ok(exit)
+    Ok(said)
 }
 
 async fn ask(context: &Context, value: SecretBytes) -> Result<Identified, CliError> {
     super::with_client(context, async |client: &Client| {
-        let body = Identify { value: WireSecret(value) };
+        let body = wire::Identify { value: WireSecret(value) };
         client.call(Method::POST, "/api/v1/providers/identify", Some(&body)).await
     })
     .await

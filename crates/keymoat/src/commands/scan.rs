@@ -3,7 +3,7 @@
 //! goes.
 
 mod bar;
-mod check;
+pub mod check;
 mod form;
 pub mod look;
 
@@ -140,7 +140,7 @@ impl Scan {
             outcome.map_err(|_| CliError::new("the scan broke off; this is a bug"))??;
         if let Some(plan) = plan {
             tokio::select! {
-                done = plan.carry_out(&mut report) => done?,
+                done = plan.carry_out(&mut report, &context.variables) => done?,
                 () = &mut stop => {
                     return Err(CliError::new("stopped before all providers had answered; there is no report"));
                 }

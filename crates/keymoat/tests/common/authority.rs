@@ -31,8 +31,19 @@ impl Authority {
 
     /// A certificate for this machine that ends so long from now.
     pub fn issue(&self, ends_in: SignedDuration) -> Pair {
+        self.issue_for(&[element(0x82, b"localhost"), element(0x87, &[127, 0, 0, 1])], ends_in)
+    }
+
+    /// A certificate for these names, for a year.
+    #[allow(dead_code, reason = "each test file uses a part of it")]
+    pub fn issue_to(&self, names: &[String]) -> Pair {
+        let names: Vec<Vec<u8>> = names.iter().map(|name| element(0x82, name.as_bytes())).collect();
+        self.issue_for(&names, YEAR)
+    }
+
+    fn issue_for(&self, names: &[Vec<u8>], ends_in: SignedDuration) -> Pair {
         let key = Ed25519KeyPair::generate().unwrap();
-        let names = sequence(&[element(0x82, b"localhost"), element(0x87, &[127, 0, 0, 1])]);
+        let names = sequence(names);
         let names = sequence(&[element(OID, &[0x55, 0x1d, 0x11]), element(OCTETS, &names)]);
         let cert = certificate(&self.key, &key, AUTHORITY, "a made-up server", now() + ends_in, &names);
         let private = key.to_pkcs8v1().unwrap();

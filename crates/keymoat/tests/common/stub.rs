@@ -13,7 +13,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use crate::authority::{Authority, YEAR};
+use crate::authority::{Authority, Pair, YEAR};
 
 /// A request as it came in.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -42,7 +42,19 @@ pub struct Stub {
 impl Stub {
     /// Starts one that answers each request in turn.
     pub fn start(authority: &Authority, answer: impl Fn(&Asked) -> Answer + Send + 'static) -> Self {
-        let pair = authority.issue(YEAR);
+        Self::start_as(&authority.issue(YEAR), Way::Direct, answer)
+    }
+
+    /// Starts one that is a proxy, and answers itself in place of all these hosts.
+    pub fn behind_proxy(
+        authority: &Authority,
+        hosts: &[String],
+        answer: impl Fn(&Asked) -> Answer + Send + 'static,
+    ) -> Self {
+        Self::start_as(&authority.issue_to(hosts), Way::Tunnel, answer)
+    }
+
+    fn start_as(pair: &Pair, way: Way, answer: impl Fn(&Asked) -> Answer + Send + 'static) -> Self {
         let chain = vec![CertificateDer::from_pem_slice(pair.cert.as_bytes()).unwrap()];
         let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -60,7 +72,7 @@ impl Stub {
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 // A connection on which nothing can be asked counts as well.
-                if serve(&config, stream, &answer, &seen).is_none() {
+                if serve(&config, way, stream, &answer, &seen).is_none() {
                     seen.lock().unwrap().push(Asked::default());
                 }
             }
@@ -74,12 +86,37 @@ impl Stub {
     }
 }
 
+/// How connections come in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// TLS from the first byte on.
+    Direct,
+    /// After the client has asked for a tunnel.
+    Tunnel,
+}
+
+/// Takes the head of a request for a tunnel, and grants it. The client says nothing more before that.
+fn grant_tunnel(stream: &mut TcpStream) -> Option<()> {
+    let mut head = Vec::new();
+    let mut buffer = [0; 1024];
+    while !head.ends_with(b"\r\n\r\n") {
+        let read = std::io::Read::read(stream, &mut buffer).ok().filter(|read| *read > 0)?;
+        head.extend_from_slice(&buffer[..read]);
+    }
+    head.starts_with(b"CONNECT ").then_some(())?;
+    stream.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").ok()
+}
+
 fn serve(
     config: &Arc<ServerConfig>,
-    stream: TcpStream,
+    way: Way,
+    mut stream: TcpStream,
     answer: &impl Fn(&Asked) -> Answer,
     seen: &Mutex<Vec<Asked>>,
 ) -> Option<()> {
+    if way == Way::Tunnel {
+        grant_tunnel(&mut stream)?;
+    }
     let mut stream = StreamOwned::new(ServerConnection::new(Arc::clone(config)).ok()?, stream);
     let asked = read(&mut stream)?;
     seen.lock().unwrap().push(asked.clone());

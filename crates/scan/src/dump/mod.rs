@@ -55,7 +55,8 @@ fn read_sql_of(
     out: &mut RowsOut<'_>,
 ) -> io::Result<()> {
     let (source, tables) = (Source::new(stream), HashMap::new());
-    let mut dump = Dump { source, rows, known, tables, names: 0, may_look_from: 0, last: None };
+    let mut dump =
+        Dump { source, rows, known, tables, names: 0, may_look_from: 0, pause: SHORTEST_PAUSE, last: None };
     let done = dump.read(out);
     dump.rows.finish(out);
     done
@@ -72,6 +73,8 @@ struct Dump<'r> {
     names: usize,
     /// Where in the file the next long look at a statement may begin: one that comes to nothing costs a lot.
     may_look_from: u64,
+    /// How far from the next one that comes to nothing that is.
+    pause: u64,
     /// Of the statement before: many insert one row each and begin all the same.
     last: Option<Inserts>,
 }
@@ -166,10 +169,13 @@ impl Dump<'_> {
         self.source.taken >= self.may_look_from
     }
 
-    /// Notes what became of a long look.
+    /// Notes what became of a long look. Each that comes to nothing makes the next one wait twice as long.
     fn has_looked(&mut self, has_found: bool) {
-        if !has_found {
-            self.may_look_from = self.source.taken + LONGEST_HEAD as u64 / 4;
+        if has_found {
+            self.pause = SHORTEST_PAUSE;
+        } else {
+            self.may_look_from = self.source.taken + self.pause;
+            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         }
     }
 
@@ -189,7 +195,9 @@ impl Dump<'_> {
         let statement = self.source.ready();
         let statement = &statement[..end.unwrap_or(statement.len())];
         let found = schema::create_table(&String::from_utf8_lossy(statement));
-        self.has_looked(is_short || (found.is_some() && end.is_some()));
+        if !is_short {
+            self.has_looked(found.is_some() && end.is_some());
+        }
         if let Some((name, columns)) = found {
             let names = name.len() + columns.names.iter().map(String::len).sum::<usize>();
             if self.names + names <= LONGEST_NAMES {
@@ -207,6 +215,10 @@ const LONGEST_KEYWORDS: usize = 16;
 const LONGEST_HEAD: usize = 256 << 10;
 /// Longer lines are handed on in pieces.
 const PIECE: usize = 256 << 10;
+/// How much goes by between two long looks that come to nothing: at first a quarter of what one looks at.
+const SHORTEST_PAUSE: u64 = LONGEST_HEAD as u64 / 4;
+/// Much more than any statement has that names no rows, so that looking costs next to nothing.
+const LONGEST_PAUSE: u64 = 16 << 20;
 /// Most statements name fewer columns.
 const SHORT_HEAD: usize = 4096;
 /// Of all tables and columns together: more than any product has.

@@ -130,6 +130,48 @@ fn archives_in_archives_have_an_end() {
 }
 
 #[test]
+fn notebooks_are_read_cell_by_cell() {
+    let check = |notebook: &str, expected: &[(&str, &str)]| {
+        let found = heard("a.ipynb", notebook.as_bytes(), Limits::default());
+        let texts: Vec<(&str, String)> = found
+            .texts
+            .iter()
+            .map(|(name, text)| (name.as_str(), String::from_utf8_lossy(text).trim().to_owned()))
+            .filter(|(_, text)| !text.is_empty())
+            .collect();
+        let expected: Vec<(&str, String)> =
+            expected.iter().map(|(name, text)| (*name, (*text).to_owned())).collect();
+        assert_eq!(texts, expected, "{notebook}");
+    };
+    check(
+        r#"{"cells": [{"source": ["KEY=1\n", "KEY=2"], "outputs": [{"text": "KEY=3"}]}, {"source": "KEY=4"}]}"#,
+        &[("cell 1", "KEY=1\nKEY=2"), ("cell 1, output", "KEY=3"), ("cell 2", "KEY=4")],
+    );
+    check(
+        r#"{"metadata": {"a": "KEY=1", "n": [1, 2.5, null]}, "worksheets": [{"cells": [{"input": "KEY=2"}]}]}"#,
+        &[("", "KEY=1"), ("cell 1", "KEY=2")],
+    );
+    // Pictures say nothing.
+    check(
+        r#"{"cells": [{"outputs": [{"data": {"image/png": "KEY=1", "text/plain": ["KEY=2"]}, "n": [[true]]}]}]}"#,
+        &[("cell 1, output", "KEY=2")],
+    );
+    // Something else than a notebook has.
+    check(
+        r#"{"cells": [7, "KEY=1", null, [{"source": "KEY=2"}], {"source": "KEY=3"}], "other": {"cells": [{"source": "KEY=4"}]}}"#,
+        &[("cell 5", "KEY=3")],
+    );
+    // None at all, and what is cut off.
+    for other in [
+        r#"{"cells": {"source": "KEY=1"}, "metadata": 7}"#,
+        r#"["KEY=1"]"#,
+        r#"{"cells": [{"source": "KEY=1"}"#,
+    ] {
+        check(other, &[("", other)]);
+    }
+}
+
+#[test]
 fn a_row_of_any_length_keeps_its_name() {
     let long = "x".repeat(3 << 20);
     let copy = format!(

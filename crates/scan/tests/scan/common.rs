@@ -1,4 +1,5 @@
 //! Repositories made by git, made-up keys, and what a scan says in few words.
+#![allow(dead_code, clippy::print_stdout, reason = "each test file uses a part of it; a skip is told")]
 
 use std::fs;
 use std::num::NonZeroUsize;
@@ -134,8 +135,13 @@ impl Outcome {
     }
 
     pub fn told_troubles(&self) -> Vec<String> {
-        self.troubles.list().into_iter().map(|trouble| format!("{} {}", trouble.what, trouble.why)).collect()
+        told_troubles(&self.troubles)
     }
+}
+
+/// `what why` of each trouble.
+pub fn told_troubles(troubles: &Troubles) -> Vec<String> {
+    troubles.list().into_iter().map(|trouble| format!("{} {}", trouble.what, trouble.why)).collect()
 }
 
 pub fn told(place: &Place) -> String {

@@ -7,18 +7,22 @@
 mod call;
 mod keep;
 mod pace;
+mod proxy;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use keymoat_crypto::SecretBytes;
-use keymoat_detect::{Catalogue, Mode, Question, Request, RequestError, Verdict};
+use keymoat_detect::{Catalogue, Key, Mode, Provider, Question, Request, RequestError, Verdict};
 use keymoat_scan::Fingerprint;
 use keymoat_scan::report::{Liveness, Report, Reported};
 
 use crate::error::CliError;
 use crate::output;
-use call::Reply;
+use crate::variables::Variables;
+use call::{Reply, Way};
 pub use keep::Kept;
+use proxy::Proxy;
 
 /// What a scan asks, and what it knows without asking.
 pub struct Plan {
@@ -62,18 +66,9 @@ impl Plan {
     /// Asks, and tells the report. Before that it says whom.
     ///
     /// # Errors
-    /// When TLS cannot be set up.
-    pub async fn carry_out(self, report: &mut Report) -> Result<(), CliError> {
-        output::say(&self.announcement());
-        let mut known = self.known;
-        if !self.asks.is_empty() {
-            let tls = crate::tls::public_connector()?;
-            let ask = move |request: Request| {
-                let tls = tls.clone();
-                async move { call::send(&tls, request).await }
-            };
-            known.extend(pace::ask_all(self.asks, ask, pace::pause).await);
-        }
+    /// When TLS cannot be set up, or `HTTPS_PROXY` names no proxy.
+    pub async fn carry_out(self, report: &mut Report, variables: &Variables) -> Result<(), CliError> {
+        let known = self.answers(variables).await?;
         report.tell(|finding| {
             let nobody = || Liveness::Unknown { why: "its provider is not known".to_owned() };
             Some(id(finding).and_then(|id| known.get(&id).cloned()).unwrap_or_else(nobody))
@@ -81,26 +76,69 @@ impl Plan {
         Ok(())
     }
 
-    /// Who is asked, and about how many keys.
-    fn announcement(&self) -> String {
-        let mut hosts: BTreeMap<String, usize> = BTreeMap::new();
-        for ask in &self.asks {
-            // `keep::ask` has written them before.
-            let mut authorities: Vec<String> =
-                ask.requests().unwrap_or_default().iter().map(Request::authority).collect();
-            authorities.sort();
-            authorities.dedup();
-            authorities.into_iter().for_each(|authority| *hosts.entry(authority).or_default() += 1);
+    /// Says whom it asks, and asks.
+    async fn answers(self, variables: &Variables) -> Result<HashMap<Id, Liveness>, CliError> {
+        let mut known = self.known;
+        if self.asks.is_empty() {
+            output::say("asks nobody: of no key that was found a check is known");
+            return Ok(known);
         }
-        if hosts.is_empty() {
-            return "asks nobody: of no key that was found a check is known".to_owned();
-        }
-        let said = hosts.iter().map(|(host, count)| match count {
-            1 => format!("{host} (1 key)"),
-            count => format!("{host} ({count} keys)"),
-        });
-        format!("asks {}; nothing else is sent", said.collect::<Vec<_>>().join(", "))
+        let way = Arc::new(Way::new(variables)?);
+        output::say(&announcement(&self.asks, way.proxy.as_ref()));
+        let ask = move |request: Request| {
+            let way = Arc::clone(&way);
+            async move { call::send(&way, request).await }
+        };
+        known.extend(pace::ask_all(self.asks, ask, pace::pause).await);
+        Ok(known)
     }
+}
+
+/// Asks the provider of one value that stands by itself, after saying whom.
+///
+/// # Errors
+/// When TLS cannot be set up, or `HTTPS_PROXY` names no proxy.
+pub async fn ask_about(
+    provider: &Provider,
+    key: &Key,
+    value: &SecretBytes,
+    variables: &Variables,
+) -> Result<Liveness, CliError> {
+    let id = (provider.id.clone(), Fingerprint::from_bytes([0; 32]));
+    match keep::ask_alone(&id, provider, key, value) {
+        Err(why) => Ok(Liveness::Unknown { why }),
+        Ok(ask) => {
+            let plan = Plan { asks: vec![ask], known: HashMap::new() };
+            let mut answers = plan.answers(variables).await?;
+            let nothing = || Liveness::Unknown { why: "it was not asked".to_owned() };
+            Ok(answers.remove(&id).unwrap_or_else(nothing))
+        }
+    }
+}
+
+/// Who is asked, and about how many keys.
+fn announcement(asks: &[Ask], proxy: Option<&Proxy>) -> String {
+    let mut hosts: BTreeMap<String, usize> = BTreeMap::new();
+    let mut is_through_proxy = false;
+    for ask in asks {
+        // `keep` has written them before.
+        let requests = ask.requests().unwrap_or_default();
+        is_through_proxy |=
+            proxy.is_some_and(|proxy| requests.iter().any(|request| proxy.is_for(&request.host)));
+        let mut authorities: Vec<String> = requests.iter().map(Request::authority).collect();
+        authorities.sort();
+        authorities.dedup();
+        authorities.into_iter().for_each(|authority| *hosts.entry(authority).or_default() += 1);
+    }
+    let said = hosts.iter().map(|(host, count)| match count {
+        1 => format!("{host} (1 key)"),
+        count => format!("{host} ({count} keys)"),
+    });
+    let through = match proxy.filter(|_| is_through_proxy) {
+        Some(proxy) => format!(" through the proxy {}:{}", proxy.host, proxy.port),
+        None => String::new(),
+    };
+    format!("asks {}{through}; nothing else is sent", said.collect::<Vec<_>>().join(", "))
 }
 
 impl Ask {

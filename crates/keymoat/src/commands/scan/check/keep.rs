@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use keymoat_crypto::SecretBytes;
-use keymoat_detect::{Catalogue, Engine, Key, Question, RuleId};
+use keymoat_detect::{Catalogue, Engine, Key, Provider, Question, RuleId};
 use keymoat_scan::report::Reported;
 use keymoat_scan::{Fingerprint, Keeper, Seen};
 
@@ -41,7 +41,7 @@ impl<'e> Kept<'e> {
         let mut values: Vec<_> = values.into_iter().collect();
         // Of several kinds of one provider's keys that a value may be, always the same one is asked about.
         values.sort_by_key(|((rule, _), value)| {
-            (std::cmp::Reverse(value.missing.len()), std::cmp::Reverse(*rule))
+            (std::cmp::Reverse(value.needed().len()), std::cmp::Reverse(*rule))
         });
         let owner =
             |rule| self.engine.rule(rule).provider.map(|provider| provider.id.clone()).unwrap_or_default();
@@ -84,13 +84,29 @@ impl Keeper for Kept<'_> {
 
 impl Value {
     fn new(question: Question, key: &Key, value: &[u8]) -> Self {
-        let missing = question.needs(key).into_iter().map(str::to_owned).collect();
+        let along = question.needs(key).into_iter().chain(question.goes_along());
+        let missing = along.map(str::to_owned).collect();
         let mut values = vec![(key.field.clone(), SecretBytes::from_slice(value))];
         let parts = key
             .part_names()
             .filter_map(|name| Some((name.to_owned(), SecretBytes::from_slice(key.part(value, name)?))));
         values.extend(parts);
         Self { key: key.clone(), question, values, missing, is_unsure: false }
+    }
+
+    /// What it cannot be asked about without, and was not seen.
+    fn needed(&self) -> Vec<&str> {
+        let needs = self.question.needs(&self.key);
+        self.missing.iter().map(String::as_str).filter(|name| needs.contains(name)).collect()
+    }
+
+    fn into_ask(self, id: &Id) -> Result<Ask, String> {
+        let Self { key, question, values, is_unsure, .. } = self;
+        let ask = Ask { id: id.clone(), question, mode: key.mode, values, is_unsure };
+        match ask.requests() {
+            Ok(_) => Ok(ask),
+            Err(error) => Err(error.to_string()),
+        }
     }
 }
 
@@ -101,17 +117,29 @@ pub fn ask(
     catalogue: &Catalogue,
     kept: &mut HashMap<Id, Value>,
 ) -> Result<Ask, String> {
-    let Some(Value { key, question, values, missing, is_unsure }) = kept.remove(id) else {
+    let Some(value) = kept.remove(id) else {
         return Err(why_not_kept(finding, catalogue));
     };
+    let missing = value.needed();
     if !missing.is_empty() {
         return Err(format!("what goes along with it does not stand near it: {}", missing.join(", ")));
     }
-    let ask = Ask { id: id.clone(), question, mode: key.mode, values, is_unsure };
-    match ask.requests() {
-        Ok(_) => Ok(ask),
-        Err(error) => Err(error.to_string()),
+    value.into_ask(id)
+}
+
+/// What is asked about a value that stands by itself; else why nothing is.
+pub fn ask_alone(id: &Id, provider: &Provider, key: &Key, value: &SecretBytes) -> Result<Ask, String> {
+    let question = Question::about(provider, key).map_err(|why| why.to_string())?;
+    // EXPOSE: the value and the parts that its pattern names go into the request that asks its provider.
+    let value = value.expose(|value| Value::new(question, key, value));
+    let missing = value.needed();
+    if !missing.is_empty() {
+        let what = missing.join(", ");
+        return Err(format!(
+            "it is asked about together with {what}; `keymoat scan --check` looks for that near it"
+        ));
     }
+    value.into_ask(id)
 }
 
 fn why_not_kept(finding: &Reported, catalogue: &Catalogue) -> String {
