@@ -269,31 +269,35 @@ impl Vault {
             return Ok(Decided { verdict: seen, limit_times: times, credits });
         }
         let draft = self.verify_draft(verifier, found, None)?;
-        let (vault, found, owned) = (self.clone(), found.clone(), OwnedQuestion::of(question));
+        let (vault, payer, owned) = (self.clone(), found.clone(), OwnedQuestion::of(question));
+        // How far the limits were used before this charged them: a transaction that is tried again charges them once.
+        let mut charged_from = None;
         let (decided, _) = self
             .store()
             .run_tx("spend_credits", move |tx| {
-                let lineage = found.key.lineage;
+                let lineage = payer.key.lineage;
                 let row = tx.row(Kind::KeyCredits, &lineage.to_string())?;
                 let credits = row.map(|row| KeyCredits::parse(&row)).transpose()?.map(|row| row.credits());
                 let mut part = vault.key_uses().of(lineage);
-                let times = part.limit_times(lineage);
+                let times = charged_from.unwrap_or_else(|| part.limit_times(lineage));
                 // A key that was said to have credits and has none left of them in the store has none.
                 let credits = credits.unwrap_or(Credits::new(0, None, now));
                 let verdict =
-                    check(&Presented::Key(found.facts(&times, Some(&credits))), &owned.asked(&found, now));
+                    check(&Presented::Key(payer.facts(&times, Some(&credits))), &owned.asked(&payer, now));
                 if let Some(charge) = verdict.charge {
-                    part.set_limit_times(lineage, charge.limit_times);
+                    if charged_from.replace(times).is_none() {
+                        part.set_limit_times(lineage, charge.limit_times);
+                    }
                     let left = KeyCredits::of(lineage, charge.credits.unwrap_or(credits));
                     tx.put_count(KeyCredits::KIND, &left.key(), &left.body())?;
                     tx.append(draft.clone());
                 }
-                part.count(&found.key, verdict.code, found.address, now);
                 let limit_times = verdict.charge.map_or(times, |charge| charge.limit_times);
                 let credits = verdict.charge.and_then(|charge| charge.credits).unwrap_or(credits);
                 Ok::<_, VaultError>(Decided { verdict, limit_times, credits: Some(credits) })
             })
             .await?;
+        self.key_uses().of(found.key.lineage).count(&found.key, decided.verdict.code, found.address, now);
         Ok(decided)
     }
 
