@@ -16,7 +16,6 @@ use crate::provider::{
     Check, CheckRequest, DjangoPlaces, Injection, Key, Kind, Links, Mode, OdooPlaces, Place, Provider,
     Rotation, Says, Scheme, Setting, Severity,
 };
-use crate::question::ANY_HOST;
 
 /// Reads one file and checks it; the error names the file, the line and what to do.
 pub(crate) fn parse(file: &str, text: &str) -> Result<Provider, CatalogueError> {
@@ -340,15 +339,6 @@ fn check_addresses(provider: &Provider) -> Result<(), (String, &'static str)> {
         return Err((
             format!("`{pointer}` is no JSON pointer"),
             "it says where a member stands, from the top: `/merchant/key`",
-        ));
-    }
-    // Such a key belongs to whoever runs the service, so its host has to be told; elsewhere it would be a hole.
-    let is_of_one_host = |send: &&Injection| !send.base_url.as_str().starts_with("https://{");
-    let mut open = provider.send.iter().filter(|send| send.hosts.iter().any(|host| host == ANY_HOST));
-    if open.any(|send| is_of_one_host(&send)) {
-        return Err((
-            "`*` in `hosts` is for services that everybody runs themselves".into(),
-            "list the hosts; with `*` the `base_url` begins with a setting: `https://{shop}`",
         ));
     }
     provider.checks.iter().try_for_each(check_answers)
