@@ -270,7 +270,7 @@ class SystemCallsFail(unittest.TestCase):
     def test_a_server_stops_itself_after_a_failed_sync(self):
         home = self.machine.copy("server")
         log = home / "server.log"
-        # Each thread counts its own: the one that keeps the checkpoint file outside syncs it with every change.
+        # Each thread counts its own: the one that commits, and the one that keeps the checkpoint file outside.
         fault = "inject=fdatasync:error=EIO:when=4+"
         environment = {"HOME": str(home), "PATH": os.environ["PATH"]}
         with log.open("w") as out:
@@ -289,12 +289,12 @@ class SystemCallsFail(unittest.TestCase):
                     break
                 acknowledged.append(number)
             self.assertIsNotNone(refused, "no sync failed")
-            self.assertIn("cannot be written", refused.stderr)
+            self.assertIn("the store has stopped itself", refused.stderr)
             # It does not get better by itself: nothing is answered any more, and the reason stays.
             for arguments in (["reveal", "shop#secret_key", "--env", "prod"], ["put", "later", "secret_key=-", "--env", "prod"]):
                 done = run(home, *arguments, stdin="made-up later")
                 self.assertEqual((done.returncode, done.stdout), (2, ""), done)
-                self.assertIn("cannot be written", done.stderr)
+                self.assertIn("the store has stopped itself", done.stderr)
             self.assertIn("the store stops itself", log.read_text())
         finally:
             os.killpg(server.pid, signal.SIGKILL)

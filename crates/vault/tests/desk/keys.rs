@@ -448,8 +448,8 @@ async fn keys_are_listed_by_what_they_are() {
     assert_eq!(list(KeyFilter { environment: Some("staging".parse().unwrap()), ..all() }).await, [0; 0]);
     let soon = Some(SignedDuration::from_hours(48));
     assert_eq!(list(KeyFilter { ends_within: soon, ..all() }).await, [0, 1]);
-    code(vault, &owner, &made[2].text).await;
     desk.clock.forward(SignedDuration::from_hours(12));
+    code(vault, &owner, &made[2].text).await;
     let unused = Some(SignedDuration::from_hours(12));
     assert_eq!(list(KeyFilter { unused_for: unused, ..all() }).await, [0, 1, 3, 4]);
 }
