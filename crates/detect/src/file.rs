@@ -341,6 +341,14 @@ fn check_addresses(provider: &Provider) -> Result<(), (String, &'static str)> {
             "it says where a member stands, from the top: `/merchant/key`",
         ));
     }
+    // Where any host will do, whoever may write into what is scanned names his own.
+    let is_open = |host: &&String| host.strip_prefix("*.").unwrap_or(host).contains('*');
+    if let Some(host) = provider.send.iter().flat_map(|send| &send.hosts).find(is_open) {
+        return Err((
+            format!("`{host}` in `hosts` stands for hosts that are not the provider's"),
+            "list the provider's hosts; `*.` may stand before a domain of his",
+        ));
+    }
     provider.checks.iter().try_for_each(check_answers)
 }
 

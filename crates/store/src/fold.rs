@@ -7,6 +7,7 @@
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
 
@@ -18,9 +19,16 @@ use crate::{Durability, OpenError};
 pub(crate) struct Nudge {
     commits: u32,
     ask: SyncSender<()>,
+    folding: Arc<Mutex<()>>,
 }
 
 impl Nudge {
+    /// Keeps the other end from folding while this is held. Two checkpoints at once make the second one fail at once,
+    /// whatever it was told about waiting (`sqlite3_wal_checkpoint_v2`).
+    pub(crate) fn alone(&self) -> MutexGuard<'_, ()> {
+        self.folding.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// One more commit stands in the log.
     pub(crate) fn committed(&mut self) {
         self.commits += 1;
@@ -39,6 +47,7 @@ impl Nudge {
 pub(crate) struct Fold {
     connection: Connection,
     asked: Receiver<()>,
+    folding: Arc<Mutex<()>>,
     stopped: Stopped,
 }
 
@@ -50,12 +59,14 @@ pub(crate) fn beside(
 ) -> Result<(Nudge, Fold), OpenError> {
     let connection = sqlite::open_beside(path, durability)?;
     let (ask, asked) = sync_channel(1);
-    Ok((Nudge { commits: 0, ask }, Fold { connection, asked, stopped }))
+    let folding = Arc::new(Mutex::new(()));
+    let nudge = Nudge { commits: 0, ask, folding: Arc::clone(&folding) };
+    Ok((nudge, Fold { connection, asked, folding, stopped }))
 }
 
 impl Fold {
     pub(crate) fn run(self) {
-        let _guard = StopOnPanic { stopped: std::sync::Arc::clone(&self.stopped), who: "log's thread" };
+        let _guard = StopOnPanic { stopped: Arc::clone(&self.stopped), who: "log's thread" };
         while self.asked.recv().is_ok() {
             if self.stopped.get().is_some() {
                 return;
@@ -80,7 +91,8 @@ impl Fold {
     }
 
     fn fold(&self) -> Result<(), DbError> {
-        // Its row says how far it came; a reader or a scrub in its way is no fault.
+        let _alone = self.folding.lock().unwrap_or_else(PoisonError::into_inner);
+        // Its row says how far it came; a reader in its way is no fault.
         Ok(self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?)
     }
 }

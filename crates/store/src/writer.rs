@@ -133,6 +133,7 @@ impl Writer {
             self.commit_batch(std::mem::take(&mut batch));
         }
         // A clean end leaves one file: the log is folded into the database.
+        let _alone = self.fold.as_ref().map(Nudge::alone);
         if self.file.is_some()
             && let Err(error) = self.db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")
         {
@@ -493,6 +494,7 @@ impl Writer {
 
     fn scrub_file(&self, connection: &rusqlite::Connection) -> Result<(), StoreError> {
         let fault = |e: rusqlite::Error| self.db.fault(&e.into());
+        let _alone = self.fold.as_ref().map(Nudge::alone);
         // Nobody can write meanwhile, so a long read is not waited for as long as usual.
         connection.busy_timeout(SCRUB_BUSY).map_err(fault)?;
         let busy = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
